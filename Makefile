@@ -1,0 +1,51 @@
+# Every target makes the virtual environment that it needs; `make restore` and `make test` work on a fresh clone.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check
+PYTEST := HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+
+.PHONY: restore test test-slow style quality smoke bench
+
+# Restore the eight example pictures into restored/ and show them in one grid.
+restore: $(VENV)/.restore
+	$(BIN)/python restore_images.py examples -o restored --grid restored/grid.png
+
+# The fast tests: no GPU, no network, two cores.
+test: $(VENV)/.dev
+	$(PYTEST) -m "not slow and not gpu"
+
+# Everything, the GPU's tests where there is one.
+test-slow: $(VENV)/.dev
+	$(PYTEST)
+
+# Both training stages, a few tiny steps each, and resuming.
+smoke: $(VENV)/.dev
+	$(PYTEST) tests/test_train_accelerate.py
+
+# Rewrite the sources in the house's format.
+style: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# Check the format and the house rules; changes nothing.
+quality: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(PYTEST) tests/test_house.py
+
+# Time the selective scan.
+bench: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.scan
+
+# The stamps keep pip from running again until pyproject.toml changes. bin/pip is made last, so it tells a whole environment.
+$(BIN)/pip:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.restore: pyproject.toml | $(BIN)/pip
+	$(PIP_INSTALL) --editable .
+	touch $@
+
+$(VENV)/.dev: pyproject.toml | $(BIN)/pip
+	$(PIP_INSTALL) --editable ".[dev]"
+	touch $(VENV)/.restore $@

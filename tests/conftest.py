@@ -1,0 +1,30 @@
+"""Settings of the whole test run: no network, caches of its own, one seed."""
+
+import os
+import tempfile
+
+import pytest
+
+# Before the first import of a Hugging Face library: they read these once. Subprocesses of the tests inherit them.
+_CACHES = tempfile.TemporaryDirectory(prefix="dpmambair-tests-")
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HOME"] = _CACHES.name
+
+import torch  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def fixed_seed() -> None:
+    """Seed torch's global generator; NumPy code is handed its generators."""
+    torch.manual_seed(0)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip the tests marked `gpu` where there is no CUDA device."""
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+
+
+def pytest_unconfigure() -> None:
+    """Remove the run's caches."""
+    _CACHES.cleanup()

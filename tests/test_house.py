@@ -1,0 +1,366 @@
+"""The house rules that a machine can check: import order, remote code, sizes, types, documentation, texts and data."""
+
+import ast
+import importlib
+import inspect
+import json
+import re
+import statistics
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+from transformers.dynamic_module_utils import check_imports, get_imports
+
+ROOT = Path(__file__).resolve().parents[1]
+
+PACKAGES = ("modeling_dpmambair", "dataset_scripts", "restoration_metrics")
+UPPER_PACKAGES = ("training",)
+SCRIPTS = ("restore_images", "train_accelerate", "evaluate_accelerate", "publish_hub", "export_model", "reproduce")
+FOLDERS = ("benchmarks", "demo", "examples")
+OURS = {*PACKAGES, *UPPER_PACKAGES, *SCRIPTS, *FOLDERS, "tests"}
+
+# Rows from bottom to top: a file imports from the rows below its own, never from its row or above.
+LAYERS = {
+    "modeling_dpmambair": (
+        {"configuration_dpmambair", "lanes_dpmambair"},
+        {"selective_scan_kernels_dpmambair"},
+        {"selective_scan_cpu_dpmambair"},
+        {"selective_scan_dpmambair"},
+        {"layers_dpmambair"},
+        {"modeling_degradation_extractor"},
+        {"modeling_dpmambair"},
+        {"image_processing_dpmambair", "pipeline_dpmambair"},
+        {"__init__"},
+    ),
+    "dataset_scripts": (
+        {"catalog", "pairing", "weather", "transforms"},
+        {"degradations"},
+        {"degraded_patches", "paired_restoration", "synthetic_restoration"},
+        {"mixture"},
+        {"__init__"},
+        {"__main__"},
+    ),
+}
+
+# What a Hub file may need of its user without asking: transformers' own requirements, and what its processors need.
+HUB_REQUIREMENTS = {"torch", "torchvision", "transformers", "numpy", "PIL", "huggingface_hub", "safetensors"}
+
+# Import names that differ from the distribution's; llvmlite is numba's own compiler, tied to its version.
+DISTRIBUTIONS = {
+    "PIL": "pillow",
+    "cv2": "opencv-python-headless",
+    "llvmlite": "numba",
+    "skimage": "scikit-image",
+    "yaml": "pyyaml",
+}
+RESTORING = {"modeling_dpmambair", "restore_images"}
+EXTRAS = {
+    "train_accelerate": {"train"},
+    "evaluate_accelerate": {"eval"},
+    "dataset_scripts": {"train"},
+    "restoration_metrics": {"eval"},
+    "export_model": {"export"},
+    "demo": {"demo"},
+    "examples": {"train"},
+    "training": {"train"},
+}
+EVERY_EXTRA = {"cuda", "train", "eval", "demo", "export", "dev"}
+
+MAX_FILE_LINES = 450
+MAX_FUNCTION_LINES = 60
+MAX_MEDIAN_FUNCTION_LINES = 12
+MAX_POSITIONAL_ARGUMENTS = 6
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+@cache
+def tracked(pattern: str) -> tuple[Path, ...]:
+    """Files of the repository, relative to its root, committed or about to be."""
+    listing = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z", "--", pattern],
+        cwd=ROOT, check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    return tuple(sorted(Path(name) for name in set(listing.stdout.split("\0")) - {""} if (ROOT / name).is_file()))
+
+
+def read(path: Path) -> str:
+    return (ROOT / path).read_text(encoding="utf-8")
+
+
+@cache
+def parse(path: Path) -> ast.Module:
+    return ast.parse(read(path))
+
+
+def top_name(path: Path) -> str:
+    """The package or script that a file belongs to."""
+    return path.parts[0].removesuffix(".py")
+
+
+def name(path: Path) -> str:
+    return path.as_posix()
+
+
+PYTHON = tracked("*.py")
+SOURCES = tuple(path for path in PYTHON if path.parts[0] != "tests")
+HUB_FILES = tuple(path for path in SOURCES if path.parts[0] == "modeling_dpmambair")
+LAYERED = tuple(path for path in SOURCES if path.parts[0] in LAYERS)
+
+every_python_file = pytest.mark.parametrize("path", PYTHON, ids=name)
+every_source = pytest.mark.parametrize("path", SOURCES, ids=name)
+every_hub_file = pytest.mark.parametrize("path", HUB_FILES, ids=name)
+
+
+# Imports
+
+
+def imported_modules(path: Path, *, relative: bool = True) -> Iterator[str]:
+    """Dotted names that a file imports; relative imports, unless left out, become absolute."""
+    for node in ast.walk(parse(path)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and (relative or not node.level):
+            package = path.parts[: len(path.parts) - node.level] if node.level else ()
+            module = ".".join((*package, *([node.module] if node.module else [])))
+            yield from (module, *(f"{module}.{alias.name}" for alias in node.names))
+
+
+def allowed_imports(top: str) -> set[str]:
+    """What a package or script of ours may import of ours."""
+    if top in PACKAGES:
+        return {top}
+    return {*PACKAGES, top} if top in {*UPPER_PACKAGES, "benchmarks"} else {*PACKAGES, *UPPER_PACKAGES}
+
+
+@every_source
+def test_packages_and_scripts_import_only_what_lies_below(path: Path) -> None:
+    ours = {module.split(".")[0] for module in imported_modules(path)} & OURS
+    assert ours <= allowed_imports(top_name(path)), f"{path} must not import {ours - allowed_imports(top_name(path))}"
+
+
+@pytest.mark.parametrize("path", LAYERED, ids=name)
+def test_files_of_a_package_import_only_from_lower_rows(path: Path) -> None:
+    rows = {stem: row for row, stems in enumerate(LAYERS[path.parts[0]]) for stem in stems}
+    assert path.stem in rows, f"{path} has no place in the import order; give it a row of LAYERS in {__file__}"
+    modules = (module.split(".") for module in imported_modules(path))
+    siblings = {parts[1] for parts in modules if parts[0] == path.parts[0] and len(parts) > 1} & set(rows)
+    above = {sibling for sibling in siblings if rows[sibling] >= rows[path.stem]}
+    assert not above, f"{path} must not import {above}: it stands in a row above, or in the same"
+
+
+@cache
+def requirements(extras: frozenset[str]) -> set[str]:
+    """Normalised names of the distributions that the project and those of its extras require."""
+    project = tomllib.loads(read(Path("pyproject.toml")))["project"]
+    lines = [*project["dependencies"], *(line for extra in extras for line in project["optional-dependencies"][extra])]
+    return {re.match(r"[\w.-]+", line)[0].replace("_", "-").lower() for line in lines}
+
+
+@every_python_file
+def test_every_third_party_import_is_a_declared_dependency(path: Path) -> None:
+    top = top_name(path)
+    extras = EXTRAS.get(top, set()) if top not in RESTORING else {"cuda"}
+    declared = requirements(frozenset(EVERY_EXTRA if top in {"tests", "benchmarks"} else extras))
+    roots = {module.split(".")[0] for module in imported_modules(path)} - sys.stdlib_module_names - OURS - {""}
+    undeclared = {root for root in roots if DISTRIBUTIONS.get(root, root).replace("_", "-").lower() not in declared}
+    assert not undeclared, f"{path} imports {undeclared}, which the extras {sorted(extras)} do not bring"
+
+
+# Remote code: transformers copies single files to machines where our packages are not installed
+
+
+@every_hub_file
+def test_hub_file_passes_the_check_that_transformers_makes(path: Path) -> None:
+    siblings = {sibling.stem for sibling in HUB_FILES}
+    assert set(check_imports(ROOT / path)) <= siblings
+
+
+@every_hub_file
+def test_hub_file_requires_only_what_its_user_has(path: Path) -> None:
+    needed = set(get_imports(ROOT / path)) - sys.stdlib_module_names
+    assert needed <= HUB_REQUIREMENTS, f"put {needed - HUB_REQUIREMENTS} into try/except ImportError at module level"
+
+
+@every_hub_file
+def test_hub_file_imports_siblings_with_a_single_dot(path: Path) -> None:
+    for node in ast.walk(parse(path)):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            assert node.level == 1, f"{path}:{node.lineno} must import from its own folder"
+            assert node.module, f"{path}:{node.lineno} must name a sibling: `from .sibling import X`"
+            assert "." not in node.module, f"{path}:{node.lineno} must not import from a subfolder"
+    absolute = {module.split(".")[0] for module in imported_modules(path, relative=False)}
+    assert not absolute & OURS, f"{path} must import {absolute & OURS} with a dot"
+
+
+@every_hub_file
+def test_hub_file_has_no_text_that_reads_like_a_relative_import(path: Path) -> None:
+    relative = {node.lineno for node in ast.walk(parse(path)) if isinstance(node, ast.ImportFrom) and node.level}
+    alike = [n for n, line in enumerate(read(path).splitlines(), 1) if re.match(r"\s*(from|import)\s+\.", line)]
+    assert set(alike) <= relative, f"{path}:{alike}: transformers would take the text for an import"
+
+
+# Size
+
+
+def functions(tree: ast.AST) -> Iterator[Function]:
+    return (node for node in ast.walk(tree) if isinstance(node, Function))
+
+
+def line_count(function: Function) -> int:
+    """Lines of a function without its docstring, which costs nothing, and its decorators."""
+    docstring = function.body[0] if ast.get_docstring(function, clean=False) is not None else None
+    documented = docstring.end_lineno - docstring.lineno + 1 if docstring else 0
+    return function.end_lineno - function.lineno + 1 - documented
+
+
+def has_decorator(function: Function, *decorators: str) -> bool:
+    """Whether one of the decorators, named without their module, is on the function."""
+    found = (ast.unparse(node.func if isinstance(node, ast.Call) else node) for node in function.decorator_list)
+    return any(decorator.split(".")[-1] in decorators for decorator in found)
+
+
+def is_typed_elsewhere(function: Function) -> bool:
+    """Whether numba infers the types, or an operator's schema gives them."""
+    return has_decorator(function, "njit", "overload", "register_fake")
+
+
+def takes_flat_arguments(function: Function) -> bool:
+    """Whether the function is a kernel or an operator: these take arrays and scalars, not objects that group them."""
+    return has_decorator(function, "njit", "intrinsic", "overload", "custom_op", "register_fake")
+
+
+def is_command(function: Function) -> bool:
+    """Whether typer calls the function: its arguments are the options of a command line."""
+    return has_decorator(function, "command")
+
+
+@every_python_file
+def test_file_is_within_its_size_budget(path: Path) -> None:
+    assert len(read(path).splitlines()) <= MAX_FILE_LINES, f"split {path}"
+
+
+@every_python_file
+def test_functions_are_within_their_size_budget(path: Path) -> None:
+    long = {f.name: line_count(f) for f in functions(parse(path)) if line_count(f) > MAX_FUNCTION_LINES}
+    assert not long, f"{path}: split {long}"
+
+
+@every_source
+def test_functions_take_few_positional_arguments(path: Path) -> None:
+    for function in functions(parse(path)):
+        arguments = [arg.arg for arg in (*function.args.posonlyargs, *function.args.args)]
+        count = len(arguments) - (arguments[:1] in (["self"], ["cls"], ["ctx"]))
+        assert takes_flat_arguments(function) or is_command(function) or count <= MAX_POSITIONAL_ARGUMENTS, (
+            f"{path}:{function.lineno} `{function.name}` takes {count} arguments; group them or make them keyword-only"
+        )
+
+
+def test_functions_are_short_on_the_whole() -> None:
+    lengths = [line_count(function) for path in SOURCES for function in functions(parse(path))]
+    assert not lengths or statistics.median(lengths) <= MAX_MEDIAN_FUNCTION_LINES
+
+
+# Types and documentation
+
+
+def is_public(identifier: str) -> bool:
+    return not identifier.startswith("_")
+
+
+def public_definitions(body: list[ast.stmt], prefix: str = "") -> Iterator[tuple[str, Function | ast.ClassDef]]:
+    """Public functions and classes, and the public members of public classes."""
+    for node in body:
+        if isinstance(node, Function | ast.ClassDef) and is_public(node.name):
+            yield prefix + node.name, node
+            if isinstance(node, ast.ClassDef):
+                yield from public_definitions(node.body, f"{prefix}{node.name}.")
+
+
+@every_source
+def test_every_public_name_is_documented(path: Path) -> None:
+    bare = [label for label, node in public_definitions(parse(path).body) if not ast.get_docstring(node)]
+    assert ast.get_docstring(parse(path)), f"{path} must begin with a docstring"
+    assert not bare, f"{path}: document {bare}"
+
+
+@every_source
+def test_every_function_is_typed(path: Path) -> None:
+    for function in functions(parse(path)):
+        if is_typed_elsewhere(function):
+            continue
+        args = function.args
+        parameters = [*args.posonlyargs, *args.args, *args.kwonlyargs, *filter(None, (args.vararg, args.kwarg))]
+        untyped = [p.arg for p in parameters if p.annotation is None and p.arg not in {"self", "cls", "ctx"}]
+        assert not untyped, f"{path}:{function.lineno} `{function.name}`: give {untyped} types"
+        typed = function.returns is not None or function.name == "__init__"
+        assert typed, f"{path}:{function.lineno} `{function.name}`: give the result a type"
+
+
+def config_classes() -> list[type]:
+    """Classes of the configuration file; none before it is written."""
+    if not (ROOT / "modeling_dpmambair/configuration_dpmambair.py").exists():
+        return []
+    module = importlib.import_module("modeling_dpmambair.configuration_dpmambair")
+    return [value for value in vars(module).values() if getattr(value, "__module__", None) == module.__name__]
+
+
+def documented_fields(docstring: str) -> dict[str, str]:
+    """Text of each entry of a docstring's `Args` or `Attributes`, by name."""
+    section = re.search(r"^(?:Args|Attributes):\n((?:(?: .*)?\n?)*)", docstring, re.MULTILINE)
+    entry = re.compile(r"^    (\w+)(?: \(.*\))?:(.*(?:\n(?:     .*)?$)*)", re.MULTILINE)
+    return {found[1]: found[0] for found in entry.finditer(section[1] if section else "")}
+
+
+def states_default(text: str, default: object) -> bool:
+    """Whether a text says `default VALUE` or `defaults to VALUE`, VALUE bare or in back quotes."""
+    values = {repr(default), str(default), f'"{default}"'}
+    if isinstance(default, list | tuple):
+        values |= {str(list(default)), str(tuple(default)), json.dumps(list(default))}
+    alternatives = "|".join(map(re.escape, values))
+    return re.search(rf"\b[Dd]efaults?(?: to|:)? `*(?:{alternatives})(?![.]?\w)", " ".join(text.split())) is not None
+
+
+@pytest.mark.parametrize("config", [cls for cls in config_classes() if isinstance(cls, type)])
+def test_config_docstring_lists_every_field_with_its_default(config: type) -> None:
+    fields = [field for field in config.__annotations__ if not str(config.__annotations__[field]).count("ClassVar")]
+    documented = documented_fields(inspect.getdoc(config) or "")
+    assert set(fields) == set(documented), f"{config.__name__} and its docstring list different fields"
+    wrong = [field for field in fields if not states_default(documented[field], getattr(config, field))]
+    assert not wrong, f"{config.__name__}: the docstring's defaults of {wrong} differ from the class's"
+
+
+# Texts and data
+
+MACHINE_PATH = re.compile(r"(?<![\w.~)}\]])/(?:work|root|tmp|home|opt)/")
+REGISTRY_HOST = re.compile(r"pypi\.org|pythonhosted\.org|npmjs\.org|debian\.org|download\.pytorch\.org|anaconda\.org")
+
+
+@pytest.mark.parametrize("path", tracked("*"), ids=name)
+def test_no_file_names_a_machine_path_or_a_registry_host(path: Path) -> None:
+    content = (ROOT / path).read_bytes()
+    if b"\0" in content:
+        return
+    for number, line in enumerate(content.decode("utf-8").splitlines(), 1):
+        assert not MACHINE_PATH.search(line), f"{path}:{number} names a path of one machine"
+        assert not REGISTRY_HOST.search(line), f"{path}:{number} names a registry's host"
+
+
+@pytest.mark.parametrize("path", tracked("*.json"), ids=name)
+def test_json_file_parses_without_repeated_keys(path: Path) -> None:
+    def refuse_repetition(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        assert len(dict(pairs)) == len(pairs), f"{path} repeats a key in {[key for key, _ in pairs]}"
+        return dict(pairs)
+
+    json.loads(read(path), object_pairs_hook=refuse_repetition)
+
+
+@pytest.mark.parametrize("arguments", [("check",), ("format", "--check")], ids=" ".join)
+def test_ruff_has_nothing_to_say(arguments: tuple[str, ...]) -> None:
+    ruff = subprocess.run([sys.executable, "-m", "ruff", *arguments, "."], cwd=ROOT, capture_output=True, text=True)
+    assert ruff.returncode == 0, ruff.stdout + ruff.stderr
