@@ -1,0 +1,40 @@
+"""DPMambaIR: one model that restores photographs spoiled by haze, rain, snow, darkness, blur, JPEG or noise."""
+
+from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageToImage
+
+from .configuration_dpmambair import DegradationExtractorConfig, DPMambaIRConfig
+from .image_processing_dpmambair import DPMambaIRImageProcessor
+from .modeling_degradation_extractor import (
+    DegradationExtractorForPreTraining,
+    DegradationExtractorModel,
+    DegradationExtractorOutput,
+)
+from .modeling_dpmambair import DPMambaIRModel, DPMambaIROutput
+from .selective_scan_dpmambair import (
+    ScanPrompts,
+    prompted_selective_scan,
+    scan_backend,
+    selective_scan,
+)
+
+AutoConfig.register("dpmambair", DPMambaIRConfig)
+AutoConfig.register("dpmambair_extractor", DegradationExtractorConfig)
+AutoModel.register(DPMambaIRConfig, DPMambaIRModel)
+AutoModel.register(DegradationExtractorConfig, DegradationExtractorModel)
+AutoModelForImageToImage.register(DPMambaIRConfig, DPMambaIRModel)
+AutoImageProcessor.register(DPMambaIRConfig, image_processor_classes={"torchvision": DPMambaIRImageProcessor})
+
+__all__ = [
+    "DPMambaIRConfig",
+    "DPMambaIRImageProcessor",
+    "DPMambaIRModel",
+    "DPMambaIROutput",
+    "DegradationExtractorConfig",
+    "DegradationExtractorForPreTraining",
+    "DegradationExtractorModel",
+    "DegradationExtractorOutput",
+    "ScanPrompts",
+    "prompted_selective_scan",
+    "scan_backend",
+    "selective_scan",
+]

@@ -1,0 +1,185 @@
+"""Configurations of the degradation extractor and of the restorer, and every rule that they must keep."""
+
+import math
+from typing import Any, ClassVar, Literal
+
+from huggingface_hub.dataclasses import strict
+from transformers import PreTrainedConfig
+
+
+def _check(is_kept: bool, name: str, rule: str, value: Any, remedy: str) -> None:
+    if not is_kept:
+        raise ValueError(f"`{name}` must be {rule}, got {value!r}; {remedy}")
+
+
+def _check_at_least(config: PreTrainedConfig, least: float, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        _check(value >= least, name, f"at least {least}", value, "choose a larger one")
+
+
+@strict
+class DegradationExtractorConfig(PreTrainedConfig):
+    """Configuration of `DegradationExtractorModel` (section III-C of arXiv:2504.17732) and of its pre-training.
+
+    Args:
+        channels (`list[int]`, *optional*, defaults to `[32, 64, 96, 192]`):
+            Widths of the four stages, at full, half, quarter and eighth resolution.
+        kernel_sizes (`list[int]`, *optional*, defaults to `[3, 3, 5, 7]`):
+            Odd kernel sizes of the central-difference branches: edges first, then the scales.
+        theta (`float`, *optional*, defaults to `0.7`):
+            Share of central difference in each of those convolutions, in [0, 1].
+        embedding_dim (`int`, *optional*, defaults to `512`):
+            Width of the degradation embedding.
+        is_merged (`bool`, *optional*, defaults to `False`):
+            Whether the branches stand as one convolution (re-parameterised) instead of side by side (DPMambaIR-L).
+        reconstruction_dim (`int`, *optional*, defaults to `48`):
+            Width of the reconstruction unit, which exists in pre-training only.
+        has_noise_channel (`bool`, *optional*, defaults to `True`):
+            Whether the reconstruction unit sees a channel of white noise, from which it can place grain and streaks.
+        lpips_weight (`float`, *optional*, defaults to `0.1`):
+            Weight lambda of LPIPS in the pre-training loss L1 + lambda LPIPS; the paper gives no value.
+    """
+
+    model_type = "dpmambair_extractor"
+
+    channels: list[int] | tuple[int, ...] = (32, 64, 96, 192)
+    kernel_sizes: list[int] | tuple[int, ...] = (3, 3, 5, 7)
+    theta: float = 0.7
+    embedding_dim: int = 512
+    is_merged: bool = False
+    reconstruction_dim: int = 48
+    has_noise_channel: bool = True
+    lpips_weight: float = 0.1
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        """Turn sequences into lists, as JSON returns them."""
+        self.channels, self.kernel_sizes = list(self.channels), list(self.kernel_sizes)
+        super().__post_init__(**kwargs)
+
+    def validate_extractor(self) -> None:
+        """Check every rule of the extractor; a broken one is an error that names field, rule, value and remedy."""
+        four = len(self.channels) == 4 and min(self.channels) >= 1
+        _check(four, "channels", "four positive widths", self.channels, "give one a stage")
+        odd = bool(self.kernel_sizes) and all(size % 2 == 1 and size >= 1 for size in self.kernel_sizes)
+        _check(odd, "kernel_sizes", "one or more odd sizes", self.kernel_sizes, "use 3, 5 or 7, so that they centre")
+        _check(0.0 <= self.theta <= 1.0, "theta", "in [0, 1]", self.theta, "0.7 is the usual one")
+        _check_at_least(self, 1, "embedding_dim", "reconstruction_dim")
+        _check_at_least(self, 0.0, "lpips_weight")
+
+
+@strict
+class DPMambaIRConfig(PreTrainedConfig):
+    """Configuration of `DPMambaIRModel`; the defaults are the base model.
+
+    The paper states neither block counts nor widths; these were fitted to its published parameters and GFLOPs.
+
+    Args:
+        dim (`int`, *optional*, defaults to `48`):
+            Channels at full resolution; they double at each of the three halvings.
+        encoder_depths (`list[int]`, *optional*, defaults to `[4, 6, 6]`):
+            Blocks of the encoder stages at full, half and quarter resolution.
+        latent_depth (`int`, *optional*, defaults to `8`):
+            Blocks at an eighth of the resolution.
+        decoder_depths (`list[int]`, *optional*, defaults to `[2, 4, 4]`):
+            Blocks of the decoder stages at full, half and quarter resolution.
+        refinement_depth (`int`, *optional*, defaults to `2`):
+            Blocks after the decoder, at full resolution and twice `dim` channels.
+        d_state (`int`, *optional*, defaults to `32`):
+            States N of the scan, for each channel.
+        d_conv (`int`, *optional*, defaults to `3`):
+            Odd size of the depthwise convolution before the scan.
+        expand (`int`, *optional*, defaults to `2`):
+            Scanned channels for each channel of the block.
+        ffn_ratio (`float`, *optional*, defaults to `2.0`):
+            Hidden channels of the feed-forward for each channel of the block.
+        prompt_dim (`int`, *optional*, defaults to `16`):
+            Hidden width of the maps M from the embedding to a block's prompts.
+        prompts (`list[str]`, *optional*, defaults to `["delta", "B", "C"]`):
+            Which of the three the embedding modulates (Table 3): any subset.
+        has_heb (`bool`, *optional*, defaults to `True`):
+            Whether blocks carry the high-frequency enhancement (Eq. 10).
+        dt_min (`float`, *optional*, defaults to `0.001`):
+            Smallest step size at the start.
+        dt_max (`float`, *optional*, defaults to `0.1`):
+            Largest step size at the start.
+        layer_norm_eps (`float`, *optional*, defaults to `1e-06`):
+            Added to the variance in the norms.
+        freeze_extractor (`bool`, *optional*, defaults to `True`):
+            Whether the extractor stays as pre-trained; fine-tuning it costs the paper 0.26 dB.
+        l1_weight (`float`, *optional*, defaults to `1.0`):
+            Weight of the mean absolute error (Eq. 11).
+        l2_weight (`float`, *optional*, defaults to `0.5`):
+            Weight of the mean squared error (Eq. 11).
+        fft_weight (`float`, *optional*, defaults to `0.001`):
+            Weight of the mean absolute error between spectra (Eq. 11).
+        extractor_config (`dict` or `DegradationExtractorConfig`, *optional*, defaults to `None`):
+            Configuration of the extractor; its own defaults if not given.
+    """
+
+    model_type = "dpmambair"
+    sub_configs: ClassVar = {"extractor_config": DegradationExtractorConfig}
+
+    dim: int = 48
+    encoder_depths: list[int] | tuple[int, ...] = (4, 6, 6)
+    latent_depth: int = 8
+    decoder_depths: list[int] | tuple[int, ...] = (2, 4, 4)
+    refinement_depth: int = 2
+    d_state: int = 32
+    d_conv: int = 3
+    expand: int = 2
+    ffn_ratio: float = 2.0
+    prompt_dim: int = 16
+    prompts: list[Literal["delta", "B", "C"]] | tuple[Literal["delta", "B", "C"], ...] = ("delta", "B", "C")
+    has_heb: bool = True
+    dt_min: float = 0.001
+    dt_max: float = 0.1
+    layer_norm_eps: float = 1e-6
+    freeze_extractor: bool = True
+    l1_weight: float = 1.0
+    l2_weight: float = 0.5
+    fft_weight: float = 0.001
+    extractor_config: dict | PreTrainedConfig | None = None
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        """Turn sequences into lists, as JSON returns them, and the extractor's dictionary into its configuration."""
+        for name in ("encoder_depths", "decoder_depths", "prompts"):
+            setattr(self, name, list(getattr(self, name)))
+        if not isinstance(self.extractor_config, PreTrainedConfig):
+            self.extractor_config = DegradationExtractorConfig(**(self.extractor_config or {}))
+        super().__post_init__(**kwargs)
+
+    def validate_sizes(self) -> None:
+        """Check that every size is one that the network can be built with."""
+        for name in ("encoder_depths", "decoder_depths"):
+            depths = getattr(self, name)
+            three = len(depths) == 3 and min(depths) >= 1
+            _check(three, name, "three positive block counts", depths, "give one a resolution, finest first")
+        even = self.dim >= 2 and self.dim % 2 == 0
+        _check(even, "dim", "even and at least 2", self.dim, "downsampling halves it before it unshuffles")
+        _check_at_least(self, 1, "latent_depth", "d_state", "expand", "prompt_dim")
+        _check_at_least(self, 0, "refinement_depth")
+        _check(self.d_conv % 2 == 1, "d_conv", "odd", self.d_conv, "use 3, so that it centres")
+        _check(self.ffn_ratio * self.dim >= 1, "ffn_ratio", "positive", self.ffn_ratio, "2 is the usual one")
+
+    def validate_scan(self) -> None:
+        """Check the step sizes and the prompts."""
+        ordered = 0 < self.dt_min <= self.dt_max
+        _check(ordered, "dt_min", "positive and at most dt_max", self.dt_min, "use 0.001 with dt_max 0.1")
+        unique = len(set(self.prompts)) == len(self.prompts)
+        _check(unique, "prompts", "without repetition", self.prompts, "name each of delta, B, C at most once")
+
+    def validate_loss(self) -> None:
+        """Check that no weight of Eq. 11 is negative and that one counts."""
+        weights = (self.l1_weight, self.l2_weight, self.fft_weight)
+        counts = min(weights) >= 0 and max(weights) > 0
+        _check(
+            counts, "l1_weight, l2_weight, fft_weight", "non-negative, one positive", weights, "Eq. 11: 1, 0.5, 0.001"
+        )
+
+    def dt_rank(self, channels: int) -> int:
+        """Return the rank R = ceil(C / 16) of the step size's projection in a block of `channels` channels."""
+        return math.ceil(channels / 16)
+
+
+__all__ = ["DPMambaIRConfig", "DegradationExtractorConfig"]

@@ -1,0 +1,36 @@
+"""Pictures in and out of the network: any of PIL, numpy or torch to RGB tensors in [0, 1], and back."""
+
+import numpy as np
+import torch
+from PIL import Image
+from transformers.image_processing_backends import TorchvisionBackend
+
+
+class DPMambaIRImageProcessor(TorchvisionBackend):
+    """Turn pictures into `pixel_values`, (B, 3, H, W) float32 RGB in [0, 1], and restored tensors into pictures.
+
+    It converts to RGB and divides by 255, and does nothing else: the model takes any size, so nothing is resized or
+    padded. Pictures of one call that differ in size come back as a list.
+    """
+
+    do_convert_rgb = True
+    do_rescale = True
+    rescale_factor = 1 / 255
+    do_resize = False
+    do_normalize = False
+    model_input_names = ("pixel_values",)
+
+    def post_process(self, reconstruction: torch.Tensor) -> list[Image.Image]:
+        """Turn restored tensors into pictures.
+
+        Args:
+            reconstruction: restored pictures, (B, 3, H, W), RGB, any float dtype; clamped to [0, 1] here.
+
+        Returns:
+            PIL pictures, RGB, 8 bit, rounded to the nearest level.
+        """
+        levels = reconstruction.detach().float().clamp(0, 1).mul(255).round().to(torch.uint8)
+        return [Image.fromarray(np.ascontiguousarray(each)) for each in levels.permute(0, 2, 3, 1).cpu().numpy()]
+
+
+__all__ = ["DPMambaIRImageProcessor"]

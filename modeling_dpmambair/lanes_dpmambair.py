@@ -1,0 +1,238 @@
+"""Vectors of sixteen float32 lanes for numba kernels: a register type, its arithmetic, loads and stores.
+
+Numba's loop vectoriser stops at a recurrence, so the scan's kernels name their vectors. LLVM lowers this type to what
+the machine has: one AVX-512 register, two AVX, four NEON. Loads and stores also take bfloat16, as int16 bit patterns.
+"""
+
+import math
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+try:
+    from llvmlite import ir
+    from numba import njit, types
+    from numba.extending import intrinsic, models, overload, register_model
+except ImportError as error:  # in a `try`, so that transformers does not make numba a requirement of the Hub's code
+    raise ImportError("the fast selective scan on the processor needs numba: pip install numba") from error
+
+LANES = 16
+LN_2 = math.log(2.0)
+
+# Minimax fits of the relative error: 2**f on [-1/2, 1/2] (9e-8), exact at 0 since most decays are near 1, and
+# log1p(z) / z on [0, 1] (3e-8).
+EXP2_TERMS = (1.0, 0.693146978, 0.240222421, 0.0555073374, 0.00967151264, 0.00132647272)
+LOG1P_TERMS = (
+    0.99999997, -0.499994931, 0.333190968, -0.24842982, 0.191060058, -0.136632437, 0.0782259277, -0.0295052239,
+    0.00523269056,
+)  # fmt: skip
+
+_FLOAT, _INT16, _INT32 = ir.FloatType(), ir.IntType(16), ir.IntType(32)
+_FLOATS, _INT16S, _INT32S = (ir.VectorType(scalar, LANES) for scalar in (_FLOAT, _INT16, _INT32))
+
+
+class Float32x16(types.Type):
+    """Numba type of sixteen float32 lanes held in registers."""
+
+    def __init__(self) -> None:
+        super().__init__(name="Float32x16")
+
+
+@register_model(Float32x16)
+class _Float32x16Model(models.PrimitiveModel):
+    def __init__(self, manager: Any, numba_type: types.Type) -> None:
+        super().__init__(manager, numba_type, _FLOATS)
+
+
+float32x16 = Float32x16()
+
+
+def _constant(vector: ir.VectorType, value: float) -> ir.Constant:
+    return ir.Constant(vector, [ir.Constant(vector.element, value)] * LANES)
+
+
+def _call(builder: ir.IRBuilder, name: str, *args: ir.Value, returns: ir.Type = _FLOATS) -> ir.Value:
+    function_type = ir.FunctionType(returns, [arg.type for arg in args])
+    function = builder.module.globals.get(name) or ir.Function(builder.module, function_type, name)
+    return builder.call(function, args)
+
+
+def _address(
+    context: Any, builder: ir.IRBuilder, array_type: types.Array, array: ir.Value, index: ir.Value
+) -> ir.Value:
+    return builder.gep(context.make_array(array_type)(context, builder, array).data, [index])
+
+
+@intrinsic
+def load(typing_context: Any, array: types.Array, index: types.Integer) -> tuple:
+    """Read sixteen numbers: float32, or bfloat16 handed over as int16 bit patterns, from `array[index:]`."""
+
+    def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: list[ir.Value]) -> ir.Value:
+        address = _address(context, builder, signature.args[0], *args)
+        if signature.args[0].dtype == types.float32:
+            return builder.load(builder.bitcast(address, _FLOATS.as_pointer()), align=4)
+        bits = builder.load(builder.bitcast(address, _INT16S.as_pointer()), align=2)
+        return builder.bitcast(builder.shl(builder.zext(bits, _INT32S), _constant(_INT32S, 16)), _FLOATS)
+
+    return float32x16(array, types.intp), emit
+
+
+@intrinsic
+def store(typing_context: Any, array: types.Array, index: types.Integer, value: Float32x16) -> tuple:
+    """Write sixteen numbers to `array[index:]`, rounded to nearest even where it holds bfloat16 bit patterns."""
+
+    def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: list[ir.Value]) -> ir.Value:
+        address, lanes = _address(context, builder, signature.args[0], *args[:2]), args[2]
+        if signature.args[0].dtype == types.float32:
+            builder.store(lanes, builder.bitcast(address, _FLOATS.as_pointer()), align=4)
+        else:
+            bits = builder.bitcast(lanes, _INT32S)
+            odd = builder.and_(builder.lshr(bits, _constant(_INT32S, 16)), _constant(_INT32S, 1))
+            rounded = builder.add(builder.add(bits, odd), _constant(_INT32S, 0x7FFF))
+            halves = builder.trunc(builder.lshr(rounded, _constant(_INT32S, 16)), _INT16S)
+            builder.store(halves, builder.bitcast(address, _INT16S.as_pointer()), align=2)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, float32x16), emit
+
+
+@intrinsic
+def load_scalar(typing_context: Any, array: types.Array, index: types.Integer) -> tuple:
+    """Read one number of a float32 or bfloat16 (int16 bit patterns) array as float32."""
+
+    def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: list[ir.Value]) -> ir.Value:
+        value = builder.load(_address(context, builder, signature.args[0], *args))
+        if signature.args[0].dtype == types.float32:
+            return value
+        return builder.bitcast(builder.shl(builder.zext(value, _INT32), ir.Constant(_INT32, 16)), _FLOAT)
+
+    return types.float32(array, types.intp), emit
+
+
+@intrinsic
+def splat(typing_context: Any, value: types.Float) -> tuple:
+    """Repeat one float32 in all lanes."""
+
+    def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: list[ir.Value]) -> ir.Value:
+        undefined = ir.Constant(_FLOATS, ir.Undefined)
+        first = builder.insert_element(undefined, args[0], ir.Constant(_INT32, 0))
+        return builder.shuffle_vector(first, undefined, _constant(_INT32S, 0))
+
+    return float32x16(types.float32), emit
+
+
+@intrinsic
+def lane_sum(typing_context: Any, x: Float32x16) -> tuple:
+    """Add the sixteen lanes up, pairwise."""
+
+    def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: list[ir.Value]) -> ir.Value:
+        total, width = args[0], LANES
+        while width > 1:
+            width //= 2
+            halves = [
+                ir.Constant(ir.VectorType(_INT32, width), [ir.Constant(_INT32, first + lane) for lane in range(width)])
+                for first in (0, width)
+            ]
+            low, high = (builder.shuffle_vector(total, ir.Constant(total.type, ir.Undefined), half) for half in halves)
+            total = builder.fadd(low, high)
+        return builder.extract_element(total, ir.Constant(_INT32, 0))
+
+    return types.float32(float32x16), emit
+
+
+@intrinsic
+def _add(typing_context: Any, x: Float32x16, y: Float32x16) -> tuple:
+    return float32x16(x, y), lambda context, builder, signature, args: builder.fadd(*args)
+
+
+@intrinsic
+def _multiply(typing_context: Any, x: Float32x16, y: Float32x16) -> tuple:
+    return float32x16(x, y), lambda context, builder, signature, args: builder.fmul(*args)
+
+
+@intrinsic
+def _divide(typing_context: Any, x: Float32x16, y: Float32x16) -> tuple:
+    return float32x16(x, y), lambda context, builder, signature, args: builder.fdiv(*args)
+
+
+@intrinsic
+def fma(typing_context: Any, x: Float32x16, y: Float32x16, z: Float32x16) -> tuple:
+    """Return x * y + z, in one instruction where the machine has it."""
+    return float32x16(x, y, z), lambda context, builder, signature, args: _call(builder, "llvm.fmuladd.v16f32", *args)
+
+
+# Numba wants these signatures bare: it compares them with their implementations', annotations included.
+@overload(operator.add)
+def _overload_add(x, y):  # noqa: ANN001, ANN202
+    return (lambda x, y: _add(x, y)) if isinstance(x, Float32x16) else None
+
+
+@overload(operator.mul)
+def _overload_multiply(x, y):  # noqa: ANN001, ANN202
+    return (lambda x, y: _multiply(x, y)) if isinstance(x, Float32x16) else None
+
+
+@overload(operator.truediv)
+def _overload_divide(x, y):  # noqa: ANN001, ANN202
+    return (lambda x, y: _divide(x, y)) if isinstance(x, Float32x16) else None
+
+
+def _polynomial(builder: ir.IRBuilder, x: ir.Value, terms: Sequence[float]) -> ir.Value:
+    value: ir.Value = _constant(_FLOATS, terms[-1])
+    for term in terms[-2::-1]:
+        value = _call(builder, "llvm.fmuladd.v16f32", value, x, _constant(_FLOATS, term))
+    return value
+
+
+@intrinsic
+def exp2(typing_context: Any, x: Float32x16) -> tuple:
+    """Raise two to the power of x, for x at most 126; below -126 the result stays 2**-126 (relative error 2e-7)."""
+
+    def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: list[ir.Value]) -> ir.Value:
+        bounded = _call(builder, "llvm.maxnum.v16f32", args[0], _constant(_FLOATS, -126.0))
+        whole = _call(builder, "llvm.rint.v16f32", bounded)
+        mantissa = _polynomial(builder, builder.fsub(bounded, whole), EXP2_TERMS)
+        exponent = builder.shl(builder.fptosi(whole, _INT32S), _constant(_INT32S, 23))
+        return builder.bitcast(builder.add(builder.bitcast(mantissa, _INT32S), exponent), _FLOATS)
+
+    return float32x16(x), emit
+
+
+@intrinsic
+def log1p(typing_context: Any, x: Float32x16) -> tuple:
+    """Logarithm of 1 + x for x in [0, 1] (relative error 3e-7)."""
+
+    def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: list[ir.Value]) -> ir.Value:
+        return builder.fmul(args[0], _polynomial(builder, args[0], LOG1P_TERMS))
+
+    return float32x16(x), emit
+
+
+@intrinsic
+def maximum(typing_context: Any, x: Float32x16, y: Float32x16) -> tuple:
+    """Take the larger of each pair of lanes."""
+    return float32x16(x, y), lambda context, builder, signature, args: _call(builder, "llvm.maxnum.v16f32", *args)
+
+
+@intrinsic
+def absolute(typing_context: Any, x: Float32x16) -> tuple:
+    """Drop the signs."""
+    return float32x16(x), lambda context, builder, signature, args: _call(builder, "llvm.fabs.v16f32", *args)
+
+
+@njit(nogil=True, cache=True)
+def softplus(x: Float32x16) -> Float32x16:
+    """Logarithm of 1 + exp(x), without overflow on either side."""
+    decay = exp2(absolute(x) * splat(np.float32(-1.0 / LN_2)))
+    return maximum(x, splat(np.float32(0.0))) + log1p(decay)
+
+
+@njit(nogil=True, cache=True)
+def sigmoid(x: Float32x16) -> Float32x16:
+    """Derivative of softplus, as exp(min(x, 0)) / (1 + exp(-|x|)): no cancellation on either side."""
+    smaller = (x + absolute(x) * splat(np.float32(-1.0))) * splat(np.float32(0.5))
+    above = exp2(smaller * splat(np.float32(1.0 / LN_2)))
+    below = exp2(absolute(x) * splat(np.float32(-1.0 / LN_2)))
+    return above / (splat(np.float32(1.0)) + below)

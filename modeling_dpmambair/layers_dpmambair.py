@@ -1,0 +1,173 @@
+"""Small layers of the network: channels-last convolution, feed-forward, resampling, HEB, central differences.
+
+Features are channels-last, (B, H, W, C), between layers: linear layers and norms then run over dense rows, the scan's
+flattening is a view, and convolutions get the memory format in which they are fastest.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class ChannelsLastConv2d(nn.Conv2d):
+    """A convolution over channels-last features, "same" size at stride 1: (B, H, W, C) -> (B, H, W, C')."""
+
+    def __init__(
+        self, channels: int, out_channels: int, kernel_size: int, stride: int = 1, **options: bool | int
+    ) -> None:
+        super().__init__(channels, out_channels, kernel_size, stride, padding=kernel_size // 2, **options)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Convolve.
+
+        Args:
+            x: features, (B, H, W, C).
+
+        Returns:
+            Features, (B, H / stride, W / stride, C').
+        """
+        # (B, H, W, C) -> (B, C, H, W) as a view in channels-last memory format, and back.
+        return super().forward(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+
+
+class ZeroStartLinear(nn.Linear):
+    """A linear layer whose weights start at zero.
+
+    A class of its own, because transformers initialises remote code only through modules that own parameters: the
+    module around this layer is never asked.
+    """
+
+
+class ZeroStartConv2d(ChannelsLastConv2d):
+    """A channels-last convolution whose weights start at zero; a class for the same reason."""
+
+
+class Downsample(nn.Module):
+    """Halve the resolution and double the channels: 3x3 convolution, then pixel unshuffle."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.conv = ChannelsLastConv2d(dim, dim // 2, 3, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map (B, H, W, C) to (B, H / 2, W / 2, 2 C)."""
+        return F.pixel_unshuffle(self.conv(x).permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1).contiguous()
+
+
+class Upsample(nn.Module):
+    """Double the resolution and halve the channels: 3x3 convolution, then pixel shuffle."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.conv = ChannelsLastConv2d(dim, 2 * dim, 3, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map (B, H, W, C) to (B, 2 H, 2 W, C / 2)."""
+        return F.pixel_shuffle(self.conv(x).permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1).contiguous()
+
+
+class HighFrequencyEnhancement(nn.Module):
+    """High-frequency enhancement block (HEB), F + a (F - GAP(F)) with a scalar a that starts at zero (Eq. 10)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Enhance what differs from each channel's mean over the picture, (B, H, W, C) -> (B, H, W, C)."""
+        return torch.lerp(x, x.mean((1, 2), keepdim=True), -self.scale.to(x.dtype))
+
+
+class GatedFeedForward(nn.Module):
+    """Gated depthwise-convolution feed-forward (GDFN, as in Restormer): widen, 3x3 depthwise, GELU gate, narrow."""
+
+    def __init__(self, dim: int, ratio: float) -> None:
+        super().__init__()
+        hidden = int(dim * ratio)
+        self.in_proj = nn.Linear(dim, 2 * hidden, bias=False)
+        self.conv = ChannelsLastConv2d(2 * hidden, 2 * hidden, 3, groups=2 * hidden, bias=False)
+        self.out_proj = nn.Linear(hidden, dim, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map (B, H, W, C) to (B, H, W, C)."""
+        gate, value = self.conv(self.in_proj(x)).chunk(2, dim=-1)
+        return self.out_proj(F.gelu(gate) * value)
+
+
+class CentralDifferenceBranches(nn.Module):
+    """Parallel central-difference convolutions beside a plain one, mergeable into one convolution (RepCDC).
+
+    A central-difference convolution responds to differences from the pixel under its centre: its centre tap loses
+    `theta` times the kernel's sum. All branches are linear, so together they are one convolution of the largest
+    kernel; `merge` makes it.
+
+    Args:
+        channels: input channels.
+        out_channels: output channels.
+        kernel_sizes: odd sizes of the difference branches (edges, then scales).
+        stride: step of the convolution.
+        theta: share of central difference, in [0, 1].
+        is_merged: build the single convolution instead of the branches.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        out_channels: int,
+        kernel_sizes: list[int],
+        stride: int = 1,
+        theta: float = 0.7,
+        is_merged: bool = False,
+    ) -> None:
+        super().__init__()
+        self.theta, self.stride, self.size = theta, stride, max(3, *kernel_sizes)
+        if is_merged:
+            self.merged = ChannelsLastConv2d(channels, out_channels, self.size, stride)
+        else:
+            self.plain = ChannelsLastConv2d(channels, out_channels, 3, stride)
+            self.differences = nn.ModuleList(
+                ChannelsLastConv2d(channels, out_channels, size, stride, bias=False) for size in kernel_sizes
+            )
+
+    @property
+    def is_merged(self) -> bool:
+        """Whether the branches have become one convolution."""
+        return hasattr(self, "merged")
+
+    def merged_weight(self) -> torch.Tensor:
+        """Return the kernel of the one convolution that equals all branches, (C', C, size, size)."""
+        weight = _pad_kernel(self.plain.weight, self.size)
+        centre = self.size // 2
+        for branch in self.differences:
+            kernel = _pad_kernel(branch.weight, self.size)
+            loss = self.theta * kernel.sum((2, 3), keepdim=True)
+            weight = weight + kernel - F.pad(loss, (centre,) * 4)
+        return weight
+
+    @torch.no_grad()
+    def merge(self) -> None:
+        """Replace the branches by the one convolution that equals them; nothing happens when that is done."""
+        if self.is_merged:
+            return
+        weight, bias = self.merged_weight(), self.plain.bias
+        merged = ChannelsLastConv2d(weight.shape[1], weight.shape[0], self.size, self.stride)
+        self.merged = merged.to(weight.device, weight.dtype)
+        self.merged.weight.copy_(weight)
+        self.merged.bias.copy_(bias)
+        self.merged.requires_grad_(weight.requires_grad or self.plain.weight.requires_grad)
+        del self.plain, self.differences
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Convolve, (B, H, W, C) -> (B, H / stride, W / stride, C').
+
+        The branches run through their merged kernel too: merging a few thousand weights costs less than five passes
+        over the picture, and the gradients are the same.
+        """
+        if self.is_merged:
+            return self.merged(x)
+        weight, padding = self.merged_weight(), self.size // 2
+        return F.conv2d(x.permute(0, 3, 1, 2), weight, self.plain.bias, self.stride, padding).permute(0, 2, 3, 1)
+
+
+def _pad_kernel(kernel: torch.Tensor, size: int) -> torch.Tensor:
+    return F.pad(kernel, ((size - kernel.shape[-1]) // 2,) * 4)

@@ -1,0 +1,239 @@
+"""The degradation extractor, from a spoiled picture to an embedding, and its pre-training by reconstruction."""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import PreTrainedModel
+from transformers import initialization as init
+from transformers.utils import ModelOutput
+
+from .configuration_dpmambair import DegradationExtractorConfig
+from .layers_dpmambair import CentralDifferenceBranches, ChannelsLastConv2d, Downsample, Upsample
+
+# Under the root of a variance: keeps the gradient finite where a channel is constant.
+VARIANCE_EPS = 1e-6
+
+
+@dataclass
+class DegradationExtractorOutput(ModelOutput):
+    """What the extractor and its pre-training return.
+
+    Attributes:
+        loss: L1 + lambda LPIPS of the rebuilt degraded picture, a scalar; only with `labels`.
+        reconstruction: the degraded picture rebuilt from the clean one and the embedding, (B, 3, H, W), not clamped;
+            only with `labels`.
+        degradation_embedding: what spoiled the picture, (B, E).
+    """
+
+    loss: torch.Tensor | None = None
+    reconstruction: torch.Tensor | None = None
+    degradation_embedding: torch.Tensor | None = None
+
+
+class ExtractorStage(nn.Module):
+    """One stage: merged difference convolutions, GELU, and a residual 1x1 or 3x3 convolution with GELU."""
+
+    def __init__(self, config: DegradationExtractorConfig, stage: int) -> None:
+        super().__init__()
+        channels = 3 if stage == 0 else config.channels[stage - 1]
+        width, is_last = config.channels[stage], stage == len(config.channels) - 1
+        stride = 1 if stage == 0 else 2
+        self.branches = CentralDifferenceBranches(
+            channels, width, config.kernel_sizes, stride, config.theta, config.is_merged
+        )
+        self.mix = ChannelsLastConv2d(width, width, 3 if is_last else 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map (B, H, W, C) to (B, ceil(H / stride), ceil(W / stride), C')."""
+        x = F.gelu(self.branches(x))
+        return x + F.gelu(self.mix(x))
+
+
+class DPMambaIRPreTrainedModel(PreTrainedModel):
+    """What extractor, pre-training and restorer share: initialisation and the place of the extractor."""
+
+    config_class = DegradationExtractorConfig
+    base_model_prefix = "extractor"
+    main_input_name = "pixel_values"
+    input_modalities = ("image",)
+    supports_gradient_checkpointing = True
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """Set every parameter; models are built without storage and filled here.
+
+        | parameter | start |
+        |---|---|
+        | linear and convolution weights | torch's own: uniform in 1 / sqrt(fan-in) |
+        | their biases | 0 |
+        | norms | 1, 0 |
+        """
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            init.kaiming_uniform_(module.weight, a=5**0.5)
+            if module.bias is not None:
+                init.zeros_(module.bias)
+        elif isinstance(module, nn.LayerNorm):
+            init.ones_(module.weight)
+            init.zeros_(module.bias)
+
+
+class DegradationExtractorModel(DPMambaIRPreTrainedModel):
+    """Describe what spoiled a picture by one vector (section III-C): statistics of four stages, then a linear map."""
+
+    def __init__(self, config: DegradationExtractorConfig) -> None:
+        super().__init__(config)
+        self.stages = nn.ModuleList(ExtractorStage(config, stage) for stage in range(len(config.channels)))
+        self.head = nn.Linear(2 * sum(config.channels), config.embedding_dim)
+        self.post_init()
+
+    def forward(self, pixel_values: torch.Tensor) -> DegradationExtractorOutput:
+        """Embed the degradation.
+
+        Args:
+            pixel_values: degraded pictures, (B, 3, H, W), RGB in [0, 1], any H and W from 1 up.
+
+        Returns:
+            The embedding, (B, E).
+        """
+        # (B, 3, H, W) -> (B, H, W, 3)
+        x = pixel_values.permute(0, 2, 3, 1)
+        statistics = []
+        for stage in self.stages:
+            x = stage(x)
+            variance, mean = torch.var_mean(x.float(), (1, 2), correction=0)
+            statistics += [mean, torch.sqrt(variance + VARIANCE_EPS)]
+        return DegradationExtractorOutput(degradation_embedding=self.head(torch.cat(statistics, -1)))
+
+    def reparameterize(self) -> None:
+        """Merge each stage's branches into one convolution, in place; the outputs stay the same to rounding."""
+        for stage in self.stages:
+            stage.branches.merge()
+        self.config.is_merged = True
+
+
+class ModulatedResidual(nn.Module):
+    """Residual block whose features the embedding scales and shifts between two 3x3 convolutions (FiLM)."""
+
+    def __init__(self, dim: int, embedding_dim: int) -> None:
+        super().__init__()
+        self.conv1 = ChannelsLastConv2d(dim, dim, 3)
+        self.film = nn.Linear(embedding_dim, 2 * dim)
+        self.conv2 = ChannelsLastConv2d(dim, dim, 3)
+
+    def forward(self, x: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
+        """Map features (B, H, W, C) under the embedding (B, E)."""
+        scale, shift = self.film(embedding)[:, None, None].chunk(2, dim=-1)
+        return x + self.conv2(F.gelu(torch.addcmul(shift, self.conv1(x), 1 + scale)))
+
+
+class ReconstructionUnit(nn.Module):
+    """Rebuild the degraded picture from clean content and the embedding, on two levels; used in pre-training only.
+
+    Paper: rebuilds from content and embedding alone; here: plus an optional channel of white noise, because grain and
+    streaks are random, and without it the best rebuilt noise is none.
+    """
+
+    def __init__(self, config: DegradationExtractorConfig) -> None:
+        super().__init__()
+        dim, embedding_dim = config.reconstruction_dim, config.embedding_dim
+        self.has_noise_channel = config.has_noise_channel
+        self.conv_in = ChannelsLastConv2d(3 + self.has_noise_channel, dim, 3)
+        self.encoder = nn.ModuleList(ModulatedResidual(dim, embedding_dim) for _ in range(2))
+        self.down = Downsample(dim)
+        self.latent = nn.ModuleList(ModulatedResidual(2 * dim, embedding_dim) for _ in range(4))
+        self.up = Upsample(2 * dim)
+        self.decoder = nn.ModuleList(ModulatedResidual(dim, embedding_dim) for _ in range(2))
+        self.conv_out = ChannelsLastConv2d(dim, 3, 3)
+
+    def forward(self, content: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
+        """Rebuild the degraded picture.
+
+        Args:
+            content: clean pictures, (B, 3, H, W), RGB in [0, 1].
+            embedding: degradation embeddings, (B, E).
+
+        Returns:
+            Rebuilt degraded pictures, (B, 3, H, W), not clamped.
+        """
+        height, width = content.shape[-2:]
+        x = content.permute(0, 2, 3, 1)
+        if self.has_noise_channel:
+            x = torch.cat([x, torch.randn_like(x[..., :1])], -1)
+        # An odd side gets one more row or column, which the return drops.
+        x = self.conv_in(F.pad(x, (0, 0, 0, width % 2, 0, height % 2)))
+        for block in self.encoder:
+            x = block(x, embedding)
+        deep = self.down(x)
+        for block in self.latent:
+            deep = block(deep, embedding)
+        x = x + self.up(deep)
+        for block in self.decoder:
+            x = block(x, embedding)
+        return content + self.conv_out(x)[:, :height, :width].permute(0, 3, 1, 2)
+
+
+class DegradationExtractorForPreTraining(DPMambaIRPreTrainedModel):
+    """The extractor under pre-training: its embedding must let a small network spoil the clean picture the same way.
+
+    The branches stay side by side here whatever `config.is_merged` says; they merge when a restorer takes them.
+    """
+
+    def __init__(self, config: DegradationExtractorConfig) -> None:
+        config = copy.deepcopy(config)
+        config.is_merged = False
+        super().__init__(config)
+        self.extractor = DegradationExtractorModel(config)
+        self.reconstruction_unit = ReconstructionUnit(config)
+        # In a tuple, so that the fixed network behind it is no part of this model's weights.
+        self._perceptual_loss: tuple[Callable[[torch.Tensor, torch.Tensor], torch.Tensor], ...] = ()
+        self.post_init()
+
+    def attach_perceptual_loss(self, perceptual_loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> None:
+        """Set the LPIPS of the loss.
+
+        Args:
+            perceptual_loss: maps two batches (B, 3, H, W) in [0, 1] to their mean distance, a scalar; not saved.
+        """
+        self._perceptual_loss = (perceptual_loss,)
+
+    def forward(self, pixel_values: torch.Tensor, labels: torch.Tensor | None = None) -> DegradationExtractorOutput:
+        """Embed the degradation and, given the clean pictures, rebuild the degraded ones.
+
+        Args:
+            pixel_values: degraded pictures, (B, 3, H, W), RGB in [0, 1].
+            labels: clean pictures of the same shape.
+
+        Returns:
+            Embedding; with `labels` also the rebuilt pictures and the loss.
+
+        Raises:
+            ValueError: `labels` are given but no perceptual loss was attached while its weight is positive.
+        """
+        embedding = self.extractor(pixel_values).degradation_embedding
+        if labels is None:
+            return DegradationExtractorOutput(degradation_embedding=embedding)
+        rebuilt = self.reconstruction_unit(labels, embedding)
+        return DegradationExtractorOutput(self._loss(rebuilt.float(), pixel_values.float()), rebuilt, embedding)
+
+    def _loss(self, rebuilt: torch.Tensor, degraded: torch.Tensor) -> torch.Tensor:
+        loss = F.l1_loss(rebuilt, degraded)
+        if self.config.lpips_weight == 0:
+            return loss
+        if not self._perceptual_loss:
+            raise ValueError(
+                "`perceptual_loss` must be attached while `lpips_weight` is positive, got none; "
+                "call attach_perceptual_loss or set lpips_weight to 0"
+            )
+        return loss + self.config.lpips_weight * self._perceptual_loss[0](rebuilt, degraded)
+
+
+__all__ = [
+    "DPMambaIRPreTrainedModel",
+    "DegradationExtractorForPreTraining",
+    "DegradationExtractorModel",
+    "DegradationExtractorOutput",
+]

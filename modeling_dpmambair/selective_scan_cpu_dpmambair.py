@@ -1,0 +1,180 @@
+"""The selective scan on the processor as torch operators with autograd, over threads of our own.
+
+Numba's own threading layers abort when two threads call them at once (workqueue) or after a fork (OpenMP); a plain
+thread pool around kernels that release the lock does neither.
+"""
+
+import functools
+import itertools
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import torch
+
+from .lanes_dpmambair import LANES, LN_2
+from .selective_scan_kernels_dpmambair import (
+    CHUNK,
+    ScanGradients,
+    ScanRows,
+    ScanSize,
+    ScanTask,
+    ScanWeights,
+    scan_backward,
+    scan_forward,
+)
+
+
+@functools.cache
+def _threads(process: int, count: int) -> ThreadPoolExecutor:
+    """Return this process's threads; keyed by the process's number, so that a fork gets threads of its own."""
+    return ThreadPoolExecutor(count, thread_name_prefix="selective-scan")
+
+
+def _share_out(pictures: int, blocks: int, threads: int) -> list[ScanTask]:
+    """Divide pictures, and where they are fewer than the threads their blocks of channels too, into tasks."""
+    groups = 1 if pictures >= threads else min(blocks, -(-threads // pictures))
+    edges = [blocks * group // groups for group in range(groups + 1)]
+    parts = [(first, last, group) for group, (first, last) in enumerate(itertools.pairwise(edges))]
+    return [ScanTask(picture, *part) for picture in range(pictures) for part in parts]
+
+
+def _run(kernel: Callable, tasks: Sequence[ScanTask], inputs: tuple, outputs: tuple) -> None:
+    for task in tasks:
+        kernel(*inputs, task, *outputs)
+
+
+def run_tasks(kernel: Callable, tasks: Sequence[ScanTask], inputs: tuple, outputs: tuple) -> None:
+    """Run `kernel` over all tasks on as many threads as torch may use; which thread runs a task changes no result."""
+    count = min(torch.get_num_threads(), len(tasks))
+    pool = _threads(os.getpid(), torch.get_num_threads()) if count > 1 else None
+    others = [pool.submit(_run, kernel, tasks[share::count], inputs, outputs) for share in range(1, count)]
+    _run(kernel, tasks[::count], inputs, outputs)
+    for other in others:
+        other.result()
+
+
+def _flat(tensor: torch.Tensor) -> np.ndarray:
+    """View a tensor whose last dimension is dense as flat numbers, bfloat16 as bit patterns."""
+    bits = tensor.detach().view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor.detach()
+    span = 1 + sum((size - 1) * stride for size, stride in zip(bits.shape, bits.stride(), strict=True))
+    return bits.as_strided((span if bits.numel() else 0,), (1,)).numpy()
+
+
+def _rows_of(u: torch.Tensor, dt: torch.Tensor, B: torch.Tensor, C: torch.Tensor) -> ScanRows:
+    if B.stride() != C.stride() or B.stride(-1) != 1:
+        B, C = B.contiguous(), C.contiguous()
+    return ScanRows(_flat(u.contiguous()), _flat(dt.contiguous()), _flat(B), _flat(C), (B.stride(0), B.stride(1)))
+
+
+def _weights_of(A: torch.Tensor, *others: torch.Tensor | None) -> ScanWeights:
+    D, N = A.shape
+    by_blocks = (A / LN_2).view(D // LANES, LANES, N).transpose(1, 2).contiguous()
+    return ScanWeights(_flat(by_blocks), *(None if other is None else _flat(other.contiguous()) for other in others))
+
+
+@torch.library.custom_op("dpmambair::selective_scan", mutates_args=(), device_types="cpu")
+def prompted_scan_cpu(
+    u: torch.Tensor,
+    dt: torch.Tensor,
+    A: torch.Tensor,
+    B: torch.Tensor,
+    C: torch.Tensor,
+    D: torch.Tensor,
+    dt_bias: torch.Tensor | None,
+    alpha_delta: torch.Tensor,
+    alpha_B: torch.Tensor,
+    alpha_C: torch.Tensor,
+    is_reversed: bool,
+    keeps_states: bool,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scan with prompts on the processor: the operator behind `prompted_selective_scan`, which documents it.
+
+    u, dt, B and C share one dtype, float32 or bfloat16; everything else is float32. D is a multiple of 16.
+    Returns the output and the states that the backward needs (empty unless `keeps_states`).
+    """
+    pictures, L, channels = u.shape
+    N, blocks, chunks = A.shape[1], channels // LANES, -(-L // CHUNK)
+    y = torch.empty_like(u, memory_format=torch.contiguous_format)
+    states = A.new_empty((pictures, chunks, blocks, N, LANES) if keeps_states else (0,))
+    inputs = (_rows_of(u, dt, B, C), _weights_of(A, D, dt_bias, alpha_delta, alpha_B, alpha_C))
+    size = ScanSize(L, channels, N, is_reversed)
+    tasks = _share_out(pictures, blocks, torch.get_num_threads())
+    run_tasks(scan_forward, tasks, (*inputs, size), (_flat(y), _flat(states)))
+    return y, states
+
+
+@prompted_scan_cpu.register_fake
+def _(u, dt, A, B, C, D, dt_bias, alpha_delta, alpha_B, alpha_C, is_reversed, keeps_states):  # noqa: ANN001, ANN202
+    pictures, L, channels = u.shape
+    kept = (pictures, (L + CHUNK - 1) // CHUNK, channels // LANES, A.shape[1], LANES)
+    return torch.empty_like(u, memory_format=torch.contiguous_format), A.new_empty(kept if keeps_states else (0,))
+
+
+@torch.library.custom_op("dpmambair::selective_scan_backward", mutates_args=(), device_types="cpu")
+def prompted_scan_cpu_backward(
+    dy: torch.Tensor,
+    states: torch.Tensor,
+    u: torch.Tensor,
+    dt: torch.Tensor,
+    A: torch.Tensor,
+    B: torch.Tensor,
+    C: torch.Tensor,
+    D: torch.Tensor,
+    dt_bias: torch.Tensor | None,
+    alpha_delta: torch.Tensor,
+    alpha_B: torch.Tensor,
+    alpha_C: torch.Tensor,
+    is_reversed: bool,
+) -> list[torch.Tensor]:
+    """Return the gradients of u, dt, A, B, C, D, dt_bias, alpha_delta, alpha_B and alpha_C, in this order."""
+    pictures, L, channels = u.shape
+    N, blocks = A.shape[1], channels // LANES
+    tasks = _share_out(pictures, blocks, torch.get_num_threads())
+    groups = 1 + max(task.group for task in tasks)
+    by_u, by_dt = (torch.empty_like(each, memory_format=torch.contiguous_format) for each in (u, dt))
+    by_B, by_C = (A.new_empty(groups, pictures, L, N) for _ in range(2))
+    by_A = A.new_zeros(pictures, blocks, N, LANES)
+    by_D, by_bias, by_alpha_delta = (A.new_zeros(pictures, channels) for _ in range(3))
+    outputs = [_flat(each) for each in (by_u, by_dt, by_B, by_C, by_A, by_D, by_bias, by_alpha_delta)]
+    inputs = (_rows_of(u, dt, B, C), _weights_of(A, D, dt_bias, alpha_delta, alpha_B, alpha_C))
+    size = ScanSize(L, channels, N, is_reversed)
+    extra = (_flat(dy.to(u.dtype).contiguous()), _flat(states), ScanGradients(*outputs))
+    run_tasks(scan_backward, tasks, (*inputs, size), extra)
+    by_B, by_C = by_B.sum(0), by_C.sum(0)
+    return [
+        by_u,
+        by_dt,
+        by_A.sum(0).transpose(1, 2).reshape(channels, N),
+        (by_B * alpha_B[:, None]).to(B.dtype),
+        (by_C * alpha_C[:, None]).to(C.dtype),
+        by_D.sum(0),
+        by_bias.sum(0),
+        by_alpha_delta,
+        (by_B * B).sum(1),
+        (by_C * C).sum(1),
+    ]
+
+
+@prompted_scan_cpu_backward.register_fake
+def _(dy, states, u, dt, A, B, C, D, dt_bias, alpha_delta, alpha_B, alpha_C, is_reversed):  # noqa: ANN001, ANN202
+    inputs = (u, dt, A, B, C, D, D, alpha_delta, alpha_B, alpha_C)
+    return [torch.empty_like(each, memory_format=torch.contiguous_format) for each in inputs]
+
+
+def _keep_for_backward(ctx: Any, inputs: tuple, output: tuple) -> None:
+    *tensors, ctx.is_reversed, _ = inputs
+    ctx.save_for_backward(*tensors, output[1])
+    ctx.mark_non_differentiable(output[1])
+
+
+def _propagate(ctx: Any, dy: torch.Tensor, _: torch.Tensor) -> tuple:
+    *tensors, states = ctx.saved_tensors
+    gradients = prompted_scan_cpu_backward(dy, states, *tensors, ctx.is_reversed)
+    gradients[6] = None if tensors[6] is None else gradients[6]
+    return (*gradients, None, None)
+
+
+prompted_scan_cpu.register_autograd(_propagate, setup_context=_keep_for_backward)

@@ -1,0 +1,307 @@
+"""The selective scan (Eqs. 3-5, 8-9 of arXiv:2504.17732v1): one public function, an implementation for each device.
+
+| device | implementation |
+|---|---|
+| CPU | numba kernels with the prompts fused in |
+| CUDA | mamba-ssm's kernel |
+| any other, or where those are absent, float64, zero-order hold | chunks in plain torch, said once in a warning |
+| none: the tests' oracle | `selective_scan_loop`, step by step, in any dtype |
+
+The environment variable `DPMAMBAIR_SCAN` (numba, mamba_ssm, chunked, loop) and the context manager `scan_backend`
+force one. Shape letters: B pictures, L steps, D channels, N states.
+"""
+
+import contextlib
+import contextvars
+import os
+import warnings
+from collections.abc import Iterator
+from typing import Literal, NamedTuple, get_args
+
+import torch
+import torch.nn.functional as F
+from torch.utils.checkpoint import checkpoint
+
+try:
+    from .selective_scan_cpu_dpmambair import LANES, prompted_scan_cpu
+except ImportError:  # numba is missing
+    prompted_scan_cpu = None
+try:
+    from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
+except ImportError:
+    selective_scan_fn = None
+
+Backend = Literal["numba", "mamba_ssm", "chunked", "loop"]
+Discretization = Literal["euler", "zoh"]
+# Steps that the plain torch scan combines at once: its memory is B x 64 x D x N, its depth six products.
+CHUNK_STEPS = 64
+
+_forced: contextvars.ContextVar[Backend | None] = contextvars.ContextVar("forced", default=None)
+
+
+class ScanPrompts(NamedTuple):
+    """Factors of one picture's embedding on the scan (Eq. 9), float32, ones where a prompt is switched off.
+
+    Attributes:
+        delta: of the step size, positive, (B, D).
+        B: of the input matrix, (B, N).
+        C: of the output matrix, (B, N).
+    """
+
+    delta: torch.Tensor
+    B: torch.Tensor
+    C: torch.Tensor
+
+
+@contextlib.contextmanager
+def scan_backend(backend: Backend) -> Iterator[None]:
+    """Force one implementation inside the block, in this thread.
+
+    Args:
+        backend: "numba", "mamba_ssm", "chunked" or "loop".
+
+    Raises:
+        ValueError: no such implementation.
+    """
+    token = _forced.set(_checked_backend("backend", backend))
+    try:
+        yield
+    finally:
+        _forced.reset(token)
+
+
+def _checked_backend(name: str, backend: str) -> Backend:
+    if backend not in get_args(Backend):
+        choices = ", ".join(get_args(Backend))
+        raise ValueError(f"`{name}` must be one of {choices}, got {backend!r}; choose one of these")
+    return backend
+
+
+@torch.compiler.assume_constant_result
+def _forced_backend() -> Backend | None:
+    asked = _forced.get() or os.environ.get("DPMAMBAIR_SCAN")
+    return _checked_backend("DPMAMBAIR_SCAN", asked) if asked else None
+
+
+def _choose_backend(u: torch.Tensor, discretization: Discretization) -> Backend:
+    forced = _forced_backend()
+    if forced:
+        return forced
+    is_common = discretization == "euler" and u.dtype != torch.float64
+    if is_common and u.device.type == "cpu" and prompted_scan_cpu is not None:
+        return "numba"
+    if is_common and u.device.type == "cuda" and selective_scan_fn is not None:
+        return "mamba_ssm"
+    if is_common:
+        warn_slow_scan(u.device.type)
+    return "chunked"
+
+
+@torch.compiler.disable
+def warn_slow_scan(device: str) -> None:
+    """Say once that the fast kernel of this kind of device is absent."""
+    missing = {"cpu": "numba", "cuda": "mamba-ssm"}.get(device)
+    remedy = f"pip install {missing}" if missing else "there is none for this device yet"
+    warnings.warn(f"the selective scan runs in plain torch on {device}, which is slow: {remedy}", stacklevel=4)
+
+
+def selective_scan(
+    u: torch.Tensor, delta: torch.Tensor, A: torch.Tensor, B: torch.Tensor, C: torch.Tensor, D: torch.Tensor
+) -> torch.Tensor:
+    """Run the selective state-space recurrence (Eqs. 3-5), first step to last, in float32 or better.
+
+    h_i = exp(delta_i A) h_{i-1} + delta_i B_i u_i;  y_i = C_i h_i + D u_i.
+
+    Args:
+        u: input sequence, (B, L, D).
+        delta: step size after softplus, strictly positive, (B, L, D).
+        A: continuous decay, strictly negative, (D, N), float32.
+        B: input matrix, (B, L, N).
+        C: output matrix, (B, L, N).
+        D: skip, (D,), float32.
+
+    Returns:
+        Output sequence, (B, L, D), in the dtype of `u`.
+
+    Raises:
+        ValueError: shapes that do not belong together.
+    """
+    _check_shapes(u, delta, A, B, C, D)
+    backend = _choose_backend(u, "euler")
+    if backend == "numba":
+        prompts = ScanPrompts(u.new_ones(u.shape[::2]).float(), *(A.new_ones(len(u), A.shape[1]) for _ in range(2)))
+        return _scan_numba(u, delta, A, B, C, D, dt_bias=None, prompts=prompts, is_reversed=False)
+    return _SCANS[backend](u, delta, A, B, C, D)
+
+
+def prompted_selective_scan(
+    u: torch.Tensor,
+    dt: torch.Tensor,
+    A: torch.Tensor,
+    B: torch.Tensor,
+    C: torch.Tensor,
+    D: torch.Tensor,
+    *,
+    dt_bias: torch.Tensor,
+    prompts: ScanPrompts,
+    is_reversed: bool = False,
+    discretization: Discretization = "euler",
+) -> torch.Tensor:
+    """Run the degradation-aware prompt scan (Eqs. 8-9): softplus, the three prompts, then the recurrence.
+
+    Delta_dp = alpha_Delta softplus(dt + dt_bias), B_dp = alpha_B B, C_dp = alpha_C C replace Delta, B, C.
+
+    Args:
+        u: input sequence, (B, L, D).
+        dt: step size before its bias and softplus, (B, L, D).
+        A: continuous decay, strictly negative, (D, N), float32.
+        B: input matrix, (B, L, N).
+        C: output matrix, (B, L, N).
+        D: skip, (D,), float32.
+        dt_bias: bias of the step size, (D,), float32.
+        prompts: alpha_Delta, alpha_B, alpha_C.
+        is_reversed: run from the last step to the first.
+        discretization: "euler", B_bar = Delta B, as all Mamba kernels compute; "zoh", the zero-order hold of Eq. 4.
+
+    Returns:
+        Output sequence, (B, L, D), in the dtype of `u`.
+
+    Raises:
+        ValueError: shapes that do not belong together.
+    """
+    _check_shapes(u, dt, A, B, C, D)
+    backend = _choose_backend(u, discretization)
+    if backend == "numba" and discretization == "euler":
+        return _scan_numba(u, dt, A, B, C, D, dt_bias=dt_bias, prompts=prompts, is_reversed=is_reversed)
+    # Paper: Eq. 9 multiplies Delta without saying where; here: after softplus, because Delta_dp must stay positive.
+    delta = F.softplus(dt.to(dt_bias.dtype) + dt_bias) * prompts.delta[:, None]
+    sequences = u, delta.to(u.dtype), (B * prompts.B[:, None]).to(u.dtype), (C * prompts.C[:, None]).to(u.dtype)
+    u, delta, B, C = (each.flip(1) for each in sequences) if is_reversed else sequences
+    scan = {"euler": _SCANS[backend], "zoh": _scan_zoh}[discretization]
+    y = scan(u, delta, A, B, C, D)
+    return y.flip(1) if is_reversed else y
+
+
+def _check_shapes(
+    u: torch.Tensor, delta: torch.Tensor, A: torch.Tensor, B: torch.Tensor, C: torch.Tensor, D: torch.Tensor
+) -> None:
+    pictures, L, channels = u.shape
+    matrix = (pictures, L, A.shape[-1])
+    expected = {"delta": u.shape, "A": (channels, A.shape[-1]), "B": matrix, "C": matrix, "D": (channels,)}
+    for (name, shape), tensor in zip(expected.items(), (delta, A, B, C, D), strict=True):
+        if tuple(tensor.shape) != tuple(shape):
+            message = f"`{name}` must be of shape {tuple(shape)}, got {tuple(tensor.shape)}; it belongs to u of shape"
+            raise ValueError(f"{message} {tuple(u.shape)} and A of shape {tuple(A.shape)}")
+
+
+def selective_scan_loop(
+    u: torch.Tensor, delta: torch.Tensor, A: torch.Tensor, B: torch.Tensor, C: torch.Tensor, D: torch.Tensor
+) -> torch.Tensor:
+    """Run the recurrence one step at a time, as Eqs. 4-5 print it: the oracle of the tests, in any dtype.
+
+    Arguments and result as in `selective_scan`.
+    """
+    h = A.new_zeros(*u.shape[::2], A.shape[1])
+    outputs = []
+    for step in range(u.shape[1]):
+        delta_step, u_step = delta[:, step, :, None], u[:, step, :, None]
+        h = torch.exp(delta_step * A) * h + delta_step * B[:, step, None] * u_step
+        outputs.append((h * C[:, step, None]).sum(-1) + D * u[:, step])
+    return torch.stack(outputs, 1).to(u.dtype)
+
+
+def _combine_steps(decay: torch.Tensor, drive: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Compose the steps h -> decay h + drive along dimension 1 by doubling: products only, so never unstable."""
+    reach = 1
+    while reach < decay.shape[1]:
+        earlier_drive = F.pad(drive[:, :-reach], (0, 0, 0, 0, reach, 0))
+        earlier_decay = F.pad(decay[:, :-reach], (0, 0, 0, 0, reach, 0), value=1.0)
+        decay, drive = decay * earlier_decay, torch.addcmul(drive, decay, earlier_drive)
+        reach *= 2
+    return decay, drive
+
+
+def _scan_chunk(
+    h: torch.Tensor, decay_rate: torch.Tensor, drive: torch.Tensor, C: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    decay, drive = _combine_steps(torch.exp(decay_rate), drive)
+    states = torch.addcmul(drive, decay, h[:, None])
+    return torch.einsum("bldn,bln->bld", states, C), states[:, -1]
+
+
+def selective_scan_chunked(
+    u: torch.Tensor,
+    delta: torch.Tensor,
+    A: torch.Tensor,
+    B: torch.Tensor,
+    C: torch.Tensor,
+    D: torch.Tensor,
+    *,
+    discretization: Discretization = "euler",
+) -> torch.Tensor:
+    """Run the recurrence chunk by chunk in plain torch, on any device; the backward recomputes each chunk.
+
+    Arguments and result as in `selective_scan`; `discretization` as in `prompted_selective_scan`.
+    """
+    work = torch.promote_types(u.dtype, torch.float32)
+    h = A.new_zeros(*u.shape[::2], A.shape[1], dtype=work)
+    outputs = []
+    for start in range(0, u.shape[1], CHUNK_STEPS):
+        part = slice(start, start + CHUNK_STEPS)
+        delta_part = delta[:, part, :, None].to(work)
+        decay_rate = delta_part * A.to(work)
+        # expm1(x) / x has the limit 1, which torch's own expm1 reaches without loss; the sum keeps 0 / 0 away.
+        hold = torch.expm1(decay_rate) / A.to(work) if discretization == "zoh" else delta_part
+        drive = hold * B[:, part, None].to(work) * u[:, part, :, None].to(work)
+        y, h = checkpoint(_scan_chunk, h, decay_rate, drive, C[:, part].to(work), use_reentrant=False)
+        outputs.append(y)
+    return (torch.cat(outputs, 1) + D.to(work) * u).to(u.dtype)
+
+
+def _scan_zoh(
+    u: torch.Tensor, delta: torch.Tensor, A: torch.Tensor, B: torch.Tensor, C: torch.Tensor, D: torch.Tensor
+) -> torch.Tensor:
+    return selective_scan_chunked(u, delta, A, B, C, D, discretization="zoh")
+
+
+def selective_scan_mamba(
+    u: torch.Tensor, delta: torch.Tensor, A: torch.Tensor, B: torch.Tensor, C: torch.Tensor, D: torch.Tensor
+) -> torch.Tensor:
+    """Hand the recurrence to mamba-ssm, whose kernel wants (B, D, L), one dtype for u, delta, B, C and float32 A, D.
+
+    Arguments and result as in `selective_scan`.
+    """
+    channels_first = (each.to(u.dtype).transpose(1, 2).contiguous() for each in (u, delta, B, C))
+    u, delta, B, C = channels_first
+    return selective_scan_fn(u, delta, A.float(), B, C, D.float(), delta_softplus=False).transpose(1, 2)
+
+
+def _scan_numba(
+    u: torch.Tensor,
+    dt: torch.Tensor,
+    A: torch.Tensor,
+    B: torch.Tensor,
+    C: torch.Tensor,
+    D: torch.Tensor,
+    *,
+    dt_bias: torch.Tensor | None,
+    prompts: ScanPrompts,
+    is_reversed: bool,
+) -> torch.Tensor:
+    """Give the kernels one dtype and a whole number of sixteen-channel blocks."""
+    channels, dtype = u.shape[2], u.dtype
+    is_half = all(each.dtype == torch.bfloat16 for each in (u, dt, B, C))
+    u, dt, B, C = (each if is_half else each.float() for each in (u, dt, B, C))
+    A, D, alpha_delta, alpha_B, alpha_C = (each.float() for each in (A, D, *prompts))
+    missing = -channels % LANES
+    if missing:
+        u, dt, D, alpha_delta = (F.pad(each, (0, missing)) for each in (u, dt, D, alpha_delta))
+        A = F.pad(A, (0, 0, 0, missing))
+        dt_bias = None if dt_bias is None else F.pad(dt_bias, (0, missing))
+    tensors = (u, dt, A, B, C, D, dt_bias, alpha_delta, alpha_B, alpha_C)
+    keeps_states = torch.is_grad_enabled() and any(each is not None and each.requires_grad for each in tensors)
+    y, _ = prompted_scan_cpu(*tensors, is_reversed, keeps_states)
+    return y[..., :channels].to(dtype)
+
+
+_SCANS = {"mamba_ssm": selective_scan_mamba, "chunked": selective_scan_chunked, "loop": selective_scan_loop}
