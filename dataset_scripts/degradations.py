@@ -1,0 +1,298 @@
+"""The degradation imaging model `I = Q((alpha * J + beta * gamma) (x) K)` (Eq. 6, arXiv:2504.17732).
+
+Parameters are drawn by `sample_degradation` and applied by `apply_degradations`; what was drawn travels as a small
+JSON record and replays bit-equal. Severity runs from 0, exactly the clean image, to 1; the drawn parameters do not
+depend on it, so that a record with another severity shows the same weather or camera, only stronger.
+
+| kind | term of Eq. 6 | meaning of severity s | s = 0.5 |
+|---|---|---|---|
+| haze | alpha, beta * gamma | optical depth of the farthest point 2.5 s | 1.25 |
+| rain | beta * gamma | 67 s streaks per 10,000 pixels, mean lengths (18 .. 48) (1 + s) / 2 pixels | 34 |
+| snow | beta * gamma | 746 s flakes per 10,000 pixels, 1 to 14 px wide, nine tenths of them specks | 373 |
+| low_light | alpha, sensor | 4 s stops less light, exponent 1 + (0.3 .. 1.3) s; shot and read noise | 2 stops |
+| blur | K | path of camera motion 1 + 20 s pixels | 11 px |
+| jpeg | Q | quality 100 * 25^-s, chroma 4:2:0 | 20 |
+| noise | sensor | Gaussian, standard deviation 100 s / 255 | 50 / 255 |
+
+The tests of the paper (noise of sigma 50, JPEG of quality 20; inferred from its PSNR) are at 0.5.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import cv2
+import numpy as np
+
+from .weather import RAIN_LAYERS, SNOW_LAYERS, Window, add_haze, add_particles
+
+KINDS = ("haze", "rain", "snow", "low_light", "blur", "jpeg", "noise")
+
+# Ranges of the uniformly drawn parameters, by kind. Angles in degrees; factors multiply the values of weather.py.
+PARAMETERS: dict[str, dict[str, tuple[float, float]]] = {
+    "haze": {
+        "airlight": (0.7, 1.0),
+        "red": (-0.03, 0.03),
+        "blue": (-0.03, 0.03),
+        "near": (0.0, 0.4),
+        "far": (0.6, 1.0),
+        "tilt": (-0.3, 0.3),
+        "relief": (0.1, 0.4),
+    },
+    "rain": {
+        "angle": (-40.0, 40.0),
+        "density": (0.6, 1.4),
+        "length": (0.7, 1.4),
+        "softness": (0.8, 1.6),
+        "opacity": (0.6, 1.0),
+        "brightness": (0.75, 1.0),
+        "veil": (0.0, 0.3),
+    },
+    "snow": {
+        "angle": (-50.0, 50.0),
+        "density": (0.6, 1.4),
+        "length": (0.5, 1.5),
+        "softness": (0.8, 1.4),
+        "opacity": (0.8, 1.0),
+        "brightness": (0.85, 1.0),
+        "veil": (0.0, 0.2),
+    },
+    "low_light": {"gamma": (0.3, 1.3), "red": (-0.3, 0.3), "blue": (-0.3, 0.3)},
+    "blur": {"angle": (0.0, 180.0), "bend": (-1.0, 1.0)},
+    "jpeg": {},
+    "noise": {},
+}
+
+
+@dataclass(frozen=True)
+class Degradation:
+    """One degradation, drawn but not yet applied.
+
+    Attributes:
+        kind: one of `KINDS`.
+        severity: in [0, 1]; 0 is the identity. The module's table gives its physical meaning.
+        seed: of the random fields, a non-negative integer.
+        parameters: value of each name in `PARAMETERS[kind]`.
+
+    Raises:
+        ValueError: unknown kind, severity outside [0, 1], negative seed, or missing or unknown parameters.
+    """
+
+    kind: str
+    severity: float
+    seed: int
+    parameters: dict[str, float]
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"`kind` must be one of {', '.join(KINDS)}, got {self.kind!r}; correct its spelling")
+        if not 0 <= self.severity <= 1:
+            raise ValueError(f"`severity` must be in [0, 1], got {self.severity}; 0 is clean, 1 the strongest")
+        if self.seed < 0:
+            raise ValueError(f"`seed` must be at least 0, got {self.seed}; use any non-negative integer")
+        if self.parameters.keys() != PARAMETERS[self.kind].keys():
+            raise ValueError(
+                f"`parameters` of {self.kind} must be {sorted(PARAMETERS[self.kind])}, got {sorted(self.parameters)}; "
+                "draw them with `sample_degradation`"
+            )
+
+
+def sample_degradation(kind: str, severity: float, rng: np.random.Generator) -> Degradation:
+    """Draw the parameters of one degradation; they and `rng`'s use do not depend on `severity`.
+
+    Args:
+        kind: one of `KINDS`.
+        severity: in [0, 1].
+        rng: source of the draws.
+
+    Raises:
+        ValueError: unknown kind, or severity outside [0, 1].
+    """
+    ranges = PARAMETERS.get(kind, {})
+    seed = int(rng.integers(2**31))
+    # Four decimals keep the record small.
+    parameters = {name: round(float(rng.uniform(low, high)), 4) for name, (low, high) in ranges.items()}
+    return Degradation(kind, float(severity), seed, parameters)
+
+
+def apply_degradations(
+    clean: np.ndarray,
+    record: Sequence[Degradation],
+    *,
+    origin: tuple[int, int] = (0, 0),
+    size: tuple[int, int] | None = None,
+) -> np.ndarray:
+    """Degrade a clean image, in the order of Eq. 6 whatever the order of `record`.
+
+    Args:
+        clean: RGB in [0, 1], (H, W, 3) float32; a whole picture, or the crop at `origin` of one.
+        record: at most one degradation of each kind; may be empty.
+        origin: top and left of the crop in the whole picture, pixels.
+        size: height and width of the whole picture, pixels; by default `clean` ends where the picture ends.
+
+    Returns:
+        The degraded image, RGB in [0, 1], (H, W, 3) float32.
+
+    Raises:
+        TypeError: `clean` is not float32.
+        ValueError: wrong shape or range of `clean`, a crop outside the picture, or a kind twice.
+    """
+    _check_image(clean)
+    window = _place(clean, origin, size)
+    kinds = [degradation.kind for degradation in record]
+    if len(set(kinds)) < len(kinds):
+        raise ValueError(f"`record` must hold each kind at most once, got {', '.join(kinds)}; keep one of each")
+    drawn = {degradation.kind: degradation for degradation in record if degradation.severity > 0}
+    image = _add_medium(np.ascontiguousarray(clean), drawn, window)
+    if blur := drawn.get("blur"):
+        # OpenCV correlates where Eq. 6 convolves.
+        kernel = cv2.flip(motion_kernel(blur.severity, **blur.parameters), -1)
+        image = cv2.filter2D(image, -1, kernel, borderType=cv2.BORDER_REFLECT_101)
+    return np.clip(_photograph(image, drawn, window), 0, 1)
+
+
+def _add_medium(image: np.ndarray, drawn: Mapping[str, Degradation], window: Window) -> np.ndarray:
+    """Return `alpha * J + beta * gamma`, from the scene to the particles before the lens."""
+    if low_light := drawn.get("low_light"):
+        image = dim(image, low_light.severity, low_light.parameters)
+    if haze := drawn.get("haze"):
+        image = add_haze(image, haze.severity, haze.seed, haze.parameters, window)
+    for kind, layers in (("rain", RAIN_LAYERS), ("snow", SNOW_LAYERS)):
+        if fall := drawn.get(kind):
+            image = add_particles(image, layers, fall.severity, fall.seed, fall.parameters, window)
+    return image
+
+
+def _photograph(image: np.ndarray, drawn: Mapping[str, Degradation], window: Window) -> np.ndarray:
+    """Return Q of what the sensor reads.
+
+    Paper: Eq. 2 adds the noise to the finished image; here: before Q, because the sensor precedes the codec.
+    """
+    low_light = drawn.get("low_light")
+    if low_light:
+        image = add_shot_noise(image, low_light.severity, _noise_generator(low_light, window))
+    if noise := drawn.get("noise"):
+        normal = _noise_generator(noise, window).standard_normal(image.shape, np.float32)
+        image = image + np.float32(100 / 255 * noise.severity) * normal
+    if jpeg := drawn.get("jpeg"):
+        return compress(image, jpeg_quality(jpeg.severity), (window.top, window.left))
+    if low_light:
+        # Of a file's 256 levels a dark picture fills few: their rounding is part of what is lost.
+        return np.rint(image * 255) / 255
+    return image
+
+
+def dim(image: np.ndarray, severity: float, parameters: Mapping[str, float]) -> np.ndarray:
+    """Lower the exposure: `alpha = 2 ** -stops * J ** (gamma - 1)`, (H, W, 3) float32 in [0, 1].
+
+    Args:
+        image: RGB in [0, 1], (H, W, 3) float32.
+        severity: stops are `4 * severity`.
+        parameters: `gamma`, by which the exponent exceeds 1 at severity 1; `red` and `blue`, further stops that these
+            channels lose at severity 1.
+    """
+    stops = np.array((4 + parameters["red"], 4, 4 + parameters["blue"])) * severity
+    return cv2.pow(image, 1 + severity * parameters["gamma"]) * np.exp2(-stops).astype(np.float32)
+
+
+def add_shot_noise(image: np.ndarray, severity: float, rng: np.random.Generator) -> np.ndarray:
+    """Add the noise of a dim exposure: variance `5e-4 s J` of the photons and `(4e-3 s)^2` of the read-out."""
+    # Light is not negative, but the Fourier transform behind a large blur may round it so.
+    variance = np.float32(5e-4 * severity) * np.maximum(image, 0) + np.float32((4e-3 * severity) ** 2)
+    return image + np.sqrt(variance) * rng.standard_normal(image.shape, np.float32)
+
+
+def motion_kernel(severity: float, angle: float, bend: float) -> np.ndarray:
+    """Return the kernel of camera motion along an arc of `1 + 20 * severity` pixels, square, odd, float32, sum 1.
+
+    Args:
+        severity: in [0, 1]; at 0 the kernel is a single one.
+        angle: direction of the path's middle, degrees.
+        bend: in [-1, 1]; the path turns by `2 * bend ** 3` radians, so that most paths are nearly straight.
+    """
+    length = 20 * severity
+    steps = np.linspace(-0.5, 0.5, 8 * math.ceil(length) + 1)
+    headings = math.radians(angle) + 2 * bend**3 * steps
+    path = np.cumsum(np.stack((np.sin(headings), np.cos(headings))), axis=1) * length / len(steps)
+    path -= path.mean(axis=1, keepdims=True)
+    radius = math.ceil(length / 2) + 1
+    kernel = np.zeros((2 * radius + 1, 2 * radius + 1))
+    corner = np.floor(path).astype(int)
+    y, x = path - corner
+    for (row, column), weight in (
+        ((0, 0), (1 - y) * (1 - x)),
+        ((0, 1), (1 - y) * x),
+        ((1, 0), y * (1 - x)),
+        ((1, 1), y * x),
+    ):
+        np.add.at(kernel, (corner[0] + row + radius, corner[1] + column + radius), weight)
+    return (kernel / len(steps)).astype(np.float32)
+
+
+def jpeg_quality(severity: float) -> int:
+    """Return the JPEG quality `100 * 25 ** -severity`, in 4..100."""
+    return round(100 * 25**-severity)
+
+
+def compress(image: np.ndarray, quality: int, origin: tuple[int, int] = (0, 0)) -> np.ndarray:
+    """Pass an image through an 8-bit JPEG file with 4:2:0 chroma, (H, W, 3) float32.
+
+    Args:
+        image: RGB, (H, W, 3) float32; clipped to [0, 1] by the 8 bits.
+        quality: in 1..100.
+        origin: top and left of a crop in its whole picture, pixels; the coding blocks lie where they would there.
+    """
+    # 4:2:0 codes squares of 16 pixels: fill up to the square in which the crop begins.
+    top, left = origin[0] % 16, origin[1] % 16
+    pixels = np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
+    pixels = cv2.copyMakeBorder(cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), top, 0, left, 0, cv2.BORDER_REPLICATE)
+    settings = {
+        cv2.IMWRITE_JPEG_QUALITY: quality,
+        cv2.IMWRITE_JPEG_SAMPLING_FACTOR: cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420,
+    }
+    _, file = cv2.imencode(".jpg", pixels, [number for setting in settings.items() for number in setting])
+    decoded = cv2.imdecode(file, cv2.IMREAD_COLOR_RGB)[top:, left:]
+    return decoded.astype(np.float32) / 255
+
+
+def to_record(degradations: Sequence[Degradation]) -> str:
+    """Return the degradations as compact JSON."""
+    return json.dumps([asdict(degradation) for degradation in degradations], separators=(",", ":"))
+
+
+def from_record(record: str) -> tuple[Degradation, ...]:
+    """Return the degradations that `to_record` wrote; they replay bit-equal.
+
+    Raises:
+        ValueError: `record` is not such JSON, or a value in it is out of range.
+    """
+    try:
+        return tuple(Degradation(**fields) for fields in json.loads(record))
+    except (TypeError, AttributeError, json.JSONDecodeError) as error:
+        raise ValueError(f"`record` must be JSON of `to_record`, got {record[:80]!r}; {error}") from error
+
+
+def _check_image(clean: np.ndarray) -> None:
+    if clean.dtype != np.float32:
+        raise TypeError(f"`clean` must be float32, got {clean.dtype}; divide 8-bit values by np.float32(255)")
+    if clean.ndim != 3 or clean.shape[2] != 3 or clean.size == 0:
+        raise ValueError(f"`clean` must be (H, W, 3), got {clean.shape}; convert it to RGB, channels last")
+    low, high = float(clean.min()), float(clean.max())
+    if not (low >= 0 and high <= 1):
+        raise ValueError(f"`clean` must be in [0, 1], got [{low:g}, {high:g}]; scale or clip it first")
+
+
+def _place(clean: np.ndarray, origin: tuple[int, int], size: tuple[int, int] | None) -> Window:
+    (top, left), (height, width) = origin, clean.shape[:2]
+    picture_height, picture_width = size or (top + height, left + width)
+    if not (0 <= top <= picture_height - height and 0 <= left <= picture_width - width):
+        raise ValueError(
+            f"`origin` must place the {height} x {width} crop inside the {picture_height} x {picture_width} picture, "
+            f"got {(top, left)}; pass (top, left) and the picture's `size`"
+        )
+    return Window(top, left, height, width, picture_height, picture_width)
+
+
+def _noise_generator(degradation: Degradation, window: Window) -> np.random.Generator:
+    return np.random.default_rng((degradation.seed, window.top, window.left))

@@ -1,0 +1,35 @@
+"""Pictures on which the tests of the data run."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from dataset_scripts import load_clean_photographs
+
+
+def draw_picture(height: int, width: int, seed: int) -> np.ndarray:
+    """Return a smooth random picture, RGB, (height, width, 3) uint8."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(256, size=(6, 8, 3), dtype=np.uint8)
+    return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory) -> Path:
+    """Folder with a picture of every format, of different sizes, in two levels."""
+    root = tmp_path_factory.mktemp("photographs")
+    (root / "more").mkdir()
+    names = ("a.png", "b.jpg", "c.webp", "d.bmp", "e.tif", "f.TIFF", "g.JPEG", "more/a.png", "more/tiny.png")
+    for seed, name in enumerate(names):
+        height, width = (20, 30) if "tiny" in name else (90 + 7 * seed, 150 - 5 * seed)
+        Image.fromarray(draw_picture(height, width, seed)).save(root / name)
+    return root
+
+
+@pytest.fixture(scope="session")
+def dataset(folder, tmp_path_factory):
+    """The folder's pictures, loaded."""
+    return load_clean_photographs(folder, cache_dir=tmp_path_factory.mktemp("cache"))
