@@ -5,11 +5,13 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelFor
 from .configuration_dpmambair import DegradationExtractorConfig, DPMambaIRConfig
 from .image_processing_dpmambair import DPMambaIRImageProcessor
 from .modeling_degradation_extractor import (
+    DegradationDescription,
+    DegradationExtractorForDescription,
     DegradationExtractorForPreTraining,
     DegradationExtractorModel,
     DegradationExtractorOutput,
 )
-from .modeling_dpmambair import DPMambaIRModel, DPMambaIROutput
+from .modeling_dpmambair import BlockPrompts, DPMambaIRModel, DPMambaIROutput, ModelCost
 from .selective_scan_dpmambair import (
     ScanPrompts,
     prompted_selective_scan,
@@ -25,14 +27,18 @@ AutoModelForImageToImage.register(DPMambaIRConfig, DPMambaIRModel)
 AutoImageProcessor.register(DPMambaIRConfig, image_processor_classes={"torchvision": DPMambaIRImageProcessor})
 
 __all__ = [
+    "BlockPrompts",
     "DPMambaIRConfig",
     "DPMambaIRImageProcessor",
     "DPMambaIRModel",
     "DPMambaIROutput",
+    "DegradationDescription",
     "DegradationExtractorConfig",
+    "DegradationExtractorForDescription",
     "DegradationExtractorForPreTraining",
     "DegradationExtractorModel",
     "DegradationExtractorOutput",
+    "ModelCost",
     "ScanPrompts",
     "prompted_selective_scan",
     "scan_backend",

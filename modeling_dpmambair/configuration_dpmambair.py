@@ -39,6 +39,10 @@ class DegradationExtractorConfig(PreTrainedConfig):
             Whether the reconstruction unit sees a channel of white noise, from which it can place grain and streaks.
         lpips_weight (`float`, *optional*, defaults to `0.1`):
             Weight lambda of LPIPS in the pre-training loss L1 + lambda LPIPS; the paper gives no value.
+        degradations (`list[str]`, *optional*, defaults to the seven below):
+            Names of the degradations, in the order of class labels and descriptions.
+        description_dim (`int`, *optional*, defaults to `64`):
+            Hidden width of the head that names degradations and their severities.
     """
 
     model_type = "dpmambair_extractor"
@@ -51,10 +55,13 @@ class DegradationExtractorConfig(PreTrainedConfig):
     reconstruction_dim: int = 48
     has_noise_channel: bool = True
     lpips_weight: float = 0.1
+    degradations: list[str] | tuple[str, ...] = ("haze", "rain", "snow", "low_light", "blur", "jpeg", "noise")
+    description_dim: int = 64
 
     def __post_init__(self, **kwargs: Any) -> None:
         """Turn sequences into lists, as JSON returns them."""
-        self.channels, self.kernel_sizes = list(self.channels), list(self.kernel_sizes)
+        for name in ("channels", "kernel_sizes", "degradations"):
+            setattr(self, name, list(getattr(self, name)))
         super().__post_init__(**kwargs)
 
     def validate_extractor(self) -> None:
@@ -64,7 +71,9 @@ class DegradationExtractorConfig(PreTrainedConfig):
         odd = bool(self.kernel_sizes) and all(size % 2 == 1 and size >= 1 for size in self.kernel_sizes)
         _check(odd, "kernel_sizes", "one or more odd sizes", self.kernel_sizes, "use 3, 5 or 7, so that they centre")
         _check(0.0 <= self.theta <= 1.0, "theta", "in [0, 1]", self.theta, "0.7 is the usual one")
-        _check_at_least(self, 1, "embedding_dim", "reconstruction_dim")
+        unique = bool(self.degradations) and len(set(self.degradations)) == len(self.degradations)
+        _check(unique, "degradations", "one or more different names", self.degradations, "name each once")
+        _check_at_least(self, 1, "embedding_dim", "reconstruction_dim", "description_dim")
         _check_at_least(self, 0.0, "lpips_weight")
 
 
@@ -96,7 +105,17 @@ class DPMambaIRConfig(PreTrainedConfig):
         prompt_dim (`int`, *optional*, defaults to `16`):
             Hidden width of the maps M from the embedding to a block's prompts.
         prompts (`list[str]`, *optional*, defaults to `["delta", "B", "C"]`):
-            Which of the three the embedding modulates (Table 3): any subset.
+            Which of the three the embedding modulates (Table 3): any subset; none with another `insertion`.
+        insertion (`str`, *optional*, defaults to `"modulation"`):
+            How the embedding enters a block (Table 4): "modulation" of the scan, "concatenation" to the features, or
+            "attention" of the features to it.
+        embedding_source (`str`, *optional*, defaults to `"extractor"`):
+            Where the embedding comes from (Table 4): the "extractor", a learned one for each "class_label", or "given"
+            to every call.
+        scan_directions (`int`, *optional*, defaults to `1`):
+            1: row-major; 2: and back (Table 5, where the two-direction model has no C prompt).
+        discretization (`str`, *optional*, defaults to `"euler"`):
+            B_bar in the scan: "euler", Delta B, as every Mamba kernel computes it; "zoh", Eq. 4 as printed.
         has_heb (`bool`, *optional*, defaults to `True`):
             Whether blocks carry the high-frequency enhancement (Eq. 10).
         dt_min (`float`, *optional*, defaults to `0.001`):
@@ -105,6 +124,8 @@ class DPMambaIRConfig(PreTrainedConfig):
             Largest step size at the start.
         layer_norm_eps (`float`, *optional*, defaults to `1e-06`):
             Added to the variance in the norms.
+        has_description (`bool`, *optional*, defaults to `False`):
+            Whether the model carries the head behind `describe`; `load_description` sets it.
         freeze_extractor (`bool`, *optional*, defaults to `True`):
             Whether the extractor stays as pre-trained; fine-tuning it costs the paper 0.26 dB.
         l1_weight (`float`, *optional*, defaults to `1.0`):
@@ -131,10 +152,15 @@ class DPMambaIRConfig(PreTrainedConfig):
     ffn_ratio: float = 2.0
     prompt_dim: int = 16
     prompts: list[Literal["delta", "B", "C"]] | tuple[Literal["delta", "B", "C"], ...] = ("delta", "B", "C")
+    insertion: Literal["modulation", "concatenation", "attention"] = "modulation"
+    embedding_source: Literal["extractor", "class_label", "given"] = "extractor"
+    scan_directions: Literal[1, 2] = 1
+    discretization: Literal["euler", "zoh"] = "euler"
     has_heb: bool = True
     dt_min: float = 0.001
     dt_max: float = 0.1
     layer_norm_eps: float = 1e-6
+    has_description: bool = False
     freeze_extractor: bool = True
     l1_weight: float = 1.0
     l2_weight: float = 0.5
@@ -168,6 +194,10 @@ class DPMambaIRConfig(PreTrainedConfig):
         _check(ordered, "dt_min", "positive and at most dt_max", self.dt_min, "use 0.001 with dt_max 0.1")
         unique = len(set(self.prompts)) == len(self.prompts)
         _check(unique, "prompts", "without repetition", self.prompts, "name each of delta, B, C at most once")
+        describes = self.embedding_source == "extractor" or not self.has_description
+        _check(describes, "has_description", "false without an extractor", True, "set embedding_source to 'extractor'")
+        sole = self.insertion == "modulation" or not self.prompts
+        _check(sole, "prompts", f"empty with insertion {self.insertion!r}", self.prompts, "set prompts to []")
 
     def validate_loss(self) -> None:
         """Check that no weight of Eq. 11 is negative and that one counts."""
@@ -176,6 +206,11 @@ class DPMambaIRConfig(PreTrainedConfig):
         _check(
             counts, "l1_weight, l2_weight, fft_weight", "non-negative, one positive", weights, "Eq. 11: 1, 0.5, 0.001"
         )
+
+    @property
+    def embedding_dim(self) -> int:
+        """Width E of the degradation embedding."""
+        return self.extractor_config.embedding_dim
 
     def dt_rank(self, channels: int) -> int:
         """Return the rank R = ceil(C / 16) of the step size's projection in a block of `channels` channels."""

@@ -201,6 +201,23 @@ def exp2(typing_context: Any, x: Float32x16) -> tuple:
 
 
 @intrinsic
+def exp2m1(typing_context: Any, x: Float32x16) -> tuple:
+    """Two to the power of x, minus one, without cancellation near 0, for x in [-126, 126]; below it is -1."""
+
+    def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: list[ir.Value]) -> ir.Value:
+        bounded = _call(builder, "llvm.maxnum.v16f32", args[0], _constant(_FLOATS, -126.0))
+        whole = _call(builder, "llvm.rint.v16f32", bounded)
+        part = builder.fsub(bounded, whole)
+        small = builder.fmul(part, _polynomial(builder, part, EXP2_TERMS[1:]))
+        biased = builder.add(builder.fptosi(whole, _INT32S), _constant(_INT32S, 127))
+        power = builder.bitcast(builder.shl(biased, _constant(_INT32S, 23)), _FLOATS)
+        # 2^(whole + part) - 1 = 2^whole (2^part - 1) + (2^whole - 1)
+        return _call(builder, "llvm.fmuladd.v16f32", power, small, builder.fsub(power, _constant(_FLOATS, 1.0)))
+
+    return float32x16(x), emit
+
+
+@intrinsic
 def log1p(typing_context: Any, x: Float32x16) -> tuple:
     """Logarithm of 1 + x for x in [0, 1] (relative error 3e-7)."""
 

@@ -71,6 +71,7 @@ class DPMambaIRPreTrainedModel(PreTrainedModel):
         | linear and convolution weights | torch's own: uniform in 1 / sqrt(fan-in) |
         | their biases | 0 |
         | norms | 1, 0 |
+        | class embeddings | standard normal |
         """
         if isinstance(module, nn.Linear | nn.Conv2d):
             init.kaiming_uniform_(module.weight, a=5**0.5)
@@ -79,6 +80,8 @@ class DPMambaIRPreTrainedModel(PreTrainedModel):
         elif isinstance(module, nn.LayerNorm):
             init.ones_(module.weight)
             init.zeros_(module.bias)
+        elif isinstance(module, nn.Embedding):
+            init.normal_(module.weight)
 
 
 class DegradationExtractorModel(DPMambaIRPreTrainedModel):
@@ -113,6 +116,68 @@ class DegradationExtractorModel(DPMambaIRPreTrainedModel):
         for stage in self.stages:
             stage.branches.merge()
         self.config.is_merged = True
+
+
+@dataclass
+class DegradationDescription(ModelOutput):
+    """What spoiled a picture, in the order of `config.degradations`.
+
+    Attributes:
+        loss: only with `labels`, a scalar.
+        presence: probability that each degradation is there, (B, K), in [0, 1].
+        severity: how strong each is if it is there, (B, K), in [0, 1].
+    """
+
+    loss: torch.Tensor | None = None
+    presence: torch.Tensor | None = None
+    severity: torch.Tensor | None = None
+
+
+class DegradationHead(nn.Module):
+    """Name the degradations behind an embedding and their severities: norm, linear, GELU, linear."""
+
+    def __init__(self, config: DegradationExtractorConfig) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(config.embedding_dim)
+        self.hidden = nn.Linear(config.embedding_dim, config.description_dim)
+        self.out_proj = nn.Linear(config.description_dim, 2 * len(config.degradations))
+
+    def forward(self, embedding: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Map embeddings (B, E) to the logits of presence and severity, (B, K) each, float32."""
+        presence, severity = self.out_proj(F.gelu(self.hidden(self.norm(embedding)))).float().chunk(2, dim=-1)
+        return presence, severity
+
+
+class DegradationExtractorForDescription(DPMambaIRPreTrainedModel):
+    """A frozen extractor with a head that says what it saw; the third, short stage of training."""
+
+    def __init__(self, config: DegradationExtractorConfig) -> None:
+        super().__init__(config)
+        self.extractor = DegradationExtractorModel(config)
+        self.description_head = DegradationHead(config)
+        self.post_init()
+        self.extractor.requires_grad_(False)
+
+    def forward(self, pixel_values: torch.Tensor, labels: torch.Tensor | None = None) -> DegradationDescription:
+        """Describe degraded pictures.
+
+        Args:
+            pixel_values: degraded pictures, (B, 3, H, W), RGB in [0, 1].
+            labels: true severities, (B, K), in [0, 1], 0 where a degradation is absent.
+
+        Returns:
+            Presence and severity of each degradation; with `labels` also the loss: cross-entropy of the presence and
+            mean absolute error of the severities that are there.
+        """
+        with torch.no_grad():
+            embedding = self.extractor(pixel_values).degradation_embedding
+        presence, severity = self.description_head(embedding)
+        loss = None
+        if labels is not None:
+            present = (labels > 0).float()
+            error = (severity.sigmoid() - labels).abs() * present
+            loss = F.binary_cross_entropy_with_logits(presence, present) + error.sum() / present.sum().clamp(min=1)
+        return DegradationDescription(loss, presence.sigmoid(), severity.sigmoid())
 
 
 class ModulatedResidual(nn.Module):
@@ -233,7 +298,10 @@ class DegradationExtractorForPreTraining(DPMambaIRPreTrainedModel):
 
 __all__ = [
     "DPMambaIRPreTrainedModel",
+    "DegradationDescription",
+    "DegradationExtractorForDescription",
     "DegradationExtractorForPreTraining",
     "DegradationExtractorModel",
     "DegradationExtractorOutput",
+    "DegradationHead",
 ]

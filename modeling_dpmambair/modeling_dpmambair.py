@@ -1,17 +1,22 @@
 """DPMambaIR: prompt scan, block, U-shaped network and the restorer around it (arXiv:2504.17732v1)."""
 
+import functools
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import ModelOutput
 
 from .configuration_dpmambair import DPMambaIRConfig
 from .layers_dpmambair import (
+    CentralDifferenceBranches,
     ChannelsLastConv2d,
     Downsample,
     GatedFeedForward,
@@ -21,11 +26,13 @@ from .layers_dpmambair import (
     ZeroStartLinear,
 )
 from .modeling_degradation_extractor import (
-    DegradationExtractorForPreTraining,
+    DegradationDescription,
+    DegradationExtractorForDescription,
     DegradationExtractorModel,
+    DegradationHead,
     DPMambaIRPreTrainedModel,
 )
-from .selective_scan_dpmambair import ScanPrompts, prompted_selective_scan
+from .prompt_scan_dpmambair import DegradationPromptMixer, EmbeddingAttention, EmbeddingConcatenation, PromptedScan
 
 # Three halvings: heights and widths are padded to a multiple of this.
 SIZE_MULTIPLE = 8
@@ -48,79 +55,38 @@ class DPMambaIROutput(ModelOutput):
     hidden_states: tuple[torch.Tensor, ...] | None = None
 
 
-class PromptMap(nn.Module):
-    """The map M of one prompt: linear, GELU, linear whose zero start leaves the block a plain Mamba block."""
+class BlockPrompts(NamedTuple):
+    """What one scan makes of the embedding of B pictures.
 
-    def __init__(self, config: DPMambaIRConfig, out_features: int) -> None:
-        super().__init__()
-        self.in_proj = nn.Linear(config.extractor_config.embedding_dim, config.prompt_dim)
-        self.out_proj = ZeroStartLinear(config.prompt_dim, out_features)
+    Attributes:
+        alpha_delta: factor of the step size, (B, D).
+        alpha_B: factor of the input matrix, (B, N).
+        alpha_C: factor of the output matrix, (B, N).
+        delta_mean: mean of the effective step size over positions and channels, (B,).
+        delta_std: its standard deviation, (B,).
+        delta_median: its median, (B,).
+    """
 
-    def forward(self, embedding: torch.Tensor) -> torch.Tensor:
-        """Map the embedding (B, E) to (B, out_features), float32."""
-        return self.out_proj(F.gelu(self.in_proj(embedding))).float()
-
-
-class PromptedScan(nn.Module):
-    """One direction of the prompt selective scan: convolution, projections, scan, norm (Eqs. 7-9)."""
-
-    def __init__(self, config: DPMambaIRConfig, dim: int) -> None:
-        super().__init__()
-        channels, self.dt_rank, self.d_state = dim * config.expand, config.dt_rank(dim), config.d_state
-        self.conv = ChannelsLastConv2d(channels, channels, config.d_conv, groups=channels)
-        self.x_proj = nn.Linear(channels, self.dt_rank + 2 * self.d_state, bias=False)
-        self.dt_proj = nn.Linear(self.dt_rank, channels)
-        self.A_log = nn.Parameter(torch.empty(channels, self.d_state))
-        self.D = nn.Parameter(torch.empty(channels))
-        self.norm = nn.LayerNorm(channels, eps=config.layer_norm_eps)
-        widths = {"delta": channels, "B": self.d_state, "C": self.d_state}
-        self.prompts = nn.ModuleDict({name: PromptMap(config, widths[name]) for name in config.prompts})
-
-    def compute_prompts(self, embedding: torch.Tensor) -> ScanPrompts:
-        """Return alpha_Delta (B, D), alpha_B and alpha_C (B, N) of Eq. 8, float32; ones where switched off."""
-        ones = embedding.new_ones(len(embedding), self.d_state, dtype=torch.float32)
-        factors = {"delta": embedding.new_ones(len(embedding), len(self.D), dtype=torch.float32), "B": ones, "C": ones}
-        for name, prompt in self.prompts.items():
-            m = prompt(embedding)
-            # Paper: leaves the range of alpha_Delta open; here: exp(3 tanh(m / 3)), because Delta_dp must stay
-            # positive, and a factor beyond e^3 either way would leave the steps that the scan was initialised for.
-            factors[name] = torch.exp(3 * torch.tanh(m / 3)) if name == "delta" else 1 + m
-        return ScanPrompts(factors["delta"], factors["B"], factors["C"])
-
-    def forward(self, x: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
-        """Scan row-major.
-
-        Args:
-            x: the scanned branch F1, (B, H, W, D).
-            embedding: degradation embeddings, (B, E).
-
-        Returns:
-            Normalised scan output, (B, H, W, D).
-        """
-        u = F.silu(self.conv(x)).flatten(1, 2)  # (B, H, W, D) -> (B, L, D)
-        dt, B, C = self.x_proj(u).split([self.dt_rank, self.d_state, self.d_state], dim=-1)
-        dt = F.linear(dt, self.dt_proj.weight)
-        A = -torch.exp(self.A_log.float())
-        y = prompted_selective_scan(
-            u, dt, A, B, C, self.D.float(), dt_bias=self.dt_proj.bias.float(), prompts=self.compute_prompts(embedding)
-        )
-        return self.norm(y).view_as(x)
+    alpha_delta: torch.Tensor
+    alpha_B: torch.Tensor
+    alpha_C: torch.Tensor
+    delta_mean: torch.Tensor
+    delta_std: torch.Tensor
+    delta_median: torch.Tensor
 
 
-class DegradationPromptMixer(nn.Module):
-    """Degradation-aware prompt state space mixer (DP-SSM): a scanned branch F1 and a branch F2 that gates it."""
+class ModelCost(NamedTuple):
+    """What one picture costs.
 
-    def __init__(self, config: DPMambaIRConfig, dim: int) -> None:
-        super().__init__()
-        channels = dim * config.expand
-        self.in_proj = nn.Linear(dim, 2 * channels, bias=False)
-        self.scan = PromptedScan(config, dim)
-        self.out_proj = nn.Linear(channels, dim, bias=False)
+    Attributes:
+        parameters: of the whole model, extractor included.
+        macs: multiply-accumulates of convolutions, linear layers and matrix products.
+        scan_flops: operations of the selective scans.
+    """
 
-    def forward(self, x: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
-        """Mix features (B, H, W, C) under the embedding (B, E)."""
-        scanned, gate = self.in_proj(x).chunk(2, dim=-1)
-        return self.out_proj(self.scan(scanned, embedding) * F.silu(gate))
+    parameters: int
+    macs: int
+    scan_flops: int
 
 
 class DPMambaIRBlock(GradientCheckpointingLayer):
@@ -129,6 +95,8 @@ class DPMambaIRBlock(GradientCheckpointingLayer):
     def __init__(self, config: DPMambaIRConfig, dim: int) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(dim, eps=config.layer_norm_eps)
+        insertion = {"concatenation": EmbeddingConcatenation, "attention": EmbeddingAttention}.get(config.insertion)
+        self.insertion = insertion(config, dim) if insertion else None
         self.mixer = DegradationPromptMixer(config, dim)
         self.heb = HighFrequencyEnhancement() if config.has_heb else nn.Identity()
         self.norm2 = nn.LayerNorm(dim, eps=config.layer_norm_eps)
@@ -136,7 +104,10 @@ class DPMambaIRBlock(GradientCheckpointingLayer):
 
     def forward(self, x: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
         """Map features (B, H, W, C) under the embedding (B, E)."""
-        x = x + self.heb(self.mixer(self.norm1(x), embedding))
+        normed = self.norm1(x)
+        if self.insertion is not None:
+            normed = self.insertion(normed, embedding)
+        x = x + self.heb(self.mixer(normed, embedding))
         return x + self.ffn(self.norm2(x))
 
 
@@ -213,10 +184,17 @@ class DPMambaIRModel(DPMambaIRPreTrainedModel):
 
     def __init__(self, config: DPMambaIRConfig) -> None:
         super().__init__(config)
-        self.extractor = DegradationExtractorModel(config.extractor_config)
+        extractor_config = config.extractor_config
+        if config.embedding_source == "extractor":
+            self.extractor = DegradationExtractorModel(extractor_config)
+        elif config.embedding_source == "class_label":
+            self.class_embedding = nn.Embedding(len(extractor_config.degradations), extractor_config.embedding_dim)
+        if config.has_description:
+            self.description_head = DegradationHead(extractor_config)
         self.network = DPMambaIRNetwork(config)
         self.post_init()
-        self.extractor.requires_grad_(not config.freeze_extractor)
+        if config.embedding_source == "extractor":
+            self.extractor.requires_grad_(not config.freeze_extractor)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -254,10 +232,10 @@ class DPMambaIRModel(DPMambaIRPreTrainedModel):
             folder: a local folder or a Hub repository.
 
         Raises:
-            ValueError: its embedding is of another width than this model's prompts expect.
+            ValueError: this model has no extractor, or its prompts expect an embedding of another width.
         """
-        loaded = DegradationExtractorModel.from_pretrained(folder)
-        ours = self.config.extractor_config
+        self._require_extractor()
+        loaded, ours = DegradationExtractorModel.from_pretrained(folder), self.config.extractor_config
         if loaded.config.embedding_dim != ours.embedding_dim:
             raise ValueError(
                 f"`embedding_dim` must be {ours.embedding_dim}, as the prompts expect, "
@@ -268,11 +246,130 @@ class DPMambaIRModel(DPMambaIRPreTrainedModel):
         self.extractor = loaded.to(self.device, self.dtype).requires_grad_(not self.config.freeze_extractor)
         self.config.extractor_config = loaded.config
 
+    def load_description(self, folder: str) -> None:
+        """Take the head behind `describe`, trained on this model's extractor.
+
+        Args:
+            folder: of a `DegradationExtractorForDescription`, local or on the Hub.
+
+        Raises:
+            ValueError: this model has no extractor.
+        """
+        self._require_extractor()
+        self.description_head = DegradationExtractorForDescription.from_pretrained(folder).description_head
+        self.description_head.to(self.device, self.dtype)
+        self.config.has_description = True
+
+    def _require_extractor(self) -> None:
+        if self.config.embedding_source != "extractor":
+            source = self.config.embedding_source
+            raise ValueError(f"`embedding_source` must be 'extractor' here, got {source!r}; build the model with it")
+
+    @torch.no_grad()
+    def describe(self, pixel_values: torch.Tensor) -> DegradationDescription:
+        """Tell what spoiled the pictures, in the order of `config.extractor_config.degradations`.
+
+        Args:
+            pixel_values: degraded pictures, (B, 3, H, W), RGB in [0, 1].
+
+        Raises:
+            ValueError: this model carries no head that describes.
+        """
+        if not self.config.has_description:
+            raise ValueError("`has_description` must be true to describe, got False; call load_description first")
+        presence, severity = self.description_head(self.extractor(pixel_values).degradation_embedding)
+        return DegradationDescription(presence=presence.sigmoid(), severity=severity.sigmoid())
+
+    @torch.no_grad()
+    def degradation_prompts(self, pixel_values: torch.Tensor) -> dict[str, BlockPrompts]:
+        """Read what the embedding of these pictures does to every scan (v3's Fig. 5 is drawn from it).
+
+        Args:
+            pixel_values: degraded pictures, (B, 3, H, W), RGB in [0, 1].
+
+        Returns:
+            For the name of each scan its three prompts and its effective step sizes, in the order of the forward.
+        """
+        readings: dict[str, BlockPrompts] = {}
+
+        def read(name: str, scan: PromptedScan, inputs: tuple[torch.Tensor, torch.Tensor]) -> None:
+            steps = scan.compute_step_sizes(*inputs).flatten(1)
+            prompts = scan.compute_prompts(inputs[1])
+            readings[name] = BlockPrompts(*prompts, steps.mean(1), steps.std(1), steps.median(1).values)
+
+        scans = [(name, module) for name, module in self.named_modules() if isinstance(module, PromptedScan)]
+        hooks = [scan.register_forward_pre_hook(functools.partial(read, name)) for name, scan in scans]
+        try:
+            self(pixel_values)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return readings
+
+    def count_cost(self, height: int, width: int) -> ModelCost:
+        """Count parameters and multiply-accumulates for one picture, by the paper's convention (extractor included).
+
+        Convolutions, linear layers and matrix products count one per multiply-accumulate; a scan of L steps counts
+        9 L D N + L D. What the paper computes and we, by linearity, do not is counted too: unmerged branches each for
+        itself, and a second direction's passes through the projections that it shares with the first. Nothing is
+        computed: the tensors have no storage.
+
+        Args:
+            height: of the picture, pixels.
+            width: likewise.
+        """
+        extra = {"scan": 0, "shared": 0, "branches": 0}
+
+        def count_scan(scan: PromptedScan, inputs: tuple[torch.Tensor, torch.Tensor]) -> None:
+            extra["scan"] += math.prod(inputs[0].shape[1:3]) * (9 * scan.A_log.numel() + scan.D.numel())
+
+        def count_shared(mixer: DegradationPromptMixer, inputs: tuple[torch.Tensor, torch.Tensor]) -> None:
+            if mixer.reverse_scan is not None:
+                weights = mixer.in_proj.weight.numel() + mixer.out_proj.weight.numel()
+                extra["shared"] += math.prod(inputs[0].shape[1:3]) * weights
+
+        def count_branches(branches: CentralDifferenceBranches, _: tuple, output: torch.Tensor) -> None:
+            extra["branches"] += math.prod(output.shape[1:3]) * branches.count_unmerged_weights()
+
+        with FakeTensorMode(), torch.no_grad(), FlopCounterMode(display=False) as counter:
+            model = type(self)(self.config)
+            for module in model.modules():
+                if isinstance(module, PromptedScan):
+                    module.register_forward_pre_hook(count_scan)
+                elif isinstance(module, DegradationPromptMixer):
+                    module.register_forward_pre_hook(count_shared)
+                elif isinstance(module, CentralDifferenceBranches):
+                    module.register_forward_hook(count_branches)
+            source = self.config.embedding_source
+            embedding = None if source == "extractor" else torch.empty(1, self.config.embedding_dim)
+            model(torch.empty(1, 3, height, width), degradation_embedding=embedding)
+        parameters = sum(parameter.numel() for parameter in self.parameters())
+        macs = counter.get_total_flops() // 2 + extra["shared"] + extra["branches"]
+        return ModelCost(parameters, macs, extra["scan"])
+
+    def _embed(
+        self, pixel_values: torch.Tensor, given: torch.Tensor | None, class_labels: torch.Tensor | None
+    ) -> torch.Tensor:
+        source = self.config.embedding_source
+        if given is not None:
+            return given
+        if source == "class_label" and class_labels is not None:
+            return self.class_embedding(class_labels)
+        if source != "extractor":
+            missing = "class_labels" if source == "class_label" else "degradation_embedding"
+            raise ValueError(
+                f"`{missing}` must be given with embedding_source {source!r}, got None; pass one a picture"
+            )
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.freeze_extractor):
+            return self.extractor(pixel_values).degradation_embedding
+
     def forward(
         self,
         pixel_values: torch.Tensor,
         labels: torch.Tensor | None = None,
         degradation_embedding: torch.Tensor | None = None,
+        class_labels: torch.Tensor | None = None,
+        strength: float | torch.Tensor | None = None,
         output_hidden_states: bool = False,
     ) -> DPMambaIROutput:
         """Restore pictures.
@@ -280,23 +377,27 @@ class DPMambaIRModel(DPMambaIRPreTrainedModel):
         Args:
             pixel_values: degraded pictures, (B, 3, H, W), RGB in [0, 1], any H and W from 1 up.
             labels: clean pictures of the same shape; the loss is computed against them.
-            degradation_embedding: used instead of the extractor's, (B, E): a whole picture's for its tiles.
+            degradation_embedding: used instead of the model's own, (B, E): a whole picture's for its tiles.
+            class_labels: indices into `config.extractor_config.degradations`, (B,), where they are the source.
+            strength: factor on the correction: 0 returns the input, 1 (the default) restores, more exaggerates; a
+                number, or a tensor that broadcasts against (B, 3, H, W).
             output_hidden_states: return the features after each stage.
 
         Returns:
             Restored pictures and embeddings; loss and features on request.
+
+        Raises:
+            ValueError: the embedding's source is an argument that was not given.
         """
-        if degradation_embedding is None:
-            with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.freeze_extractor):
-                degradation_embedding = self.extractor(pixel_values).degradation_embedding
+        embedding = self._embed(pixel_values, degradation_embedding, class_labels)
         height, width = pixel_values.shape[-2:]
         padded = pad_to_multiple(pixel_values, SIZE_MULTIPLE)
         # (B, 3, H, W) -> (B, H, W, 3) and back
-        correction, hidden_states = self.network(padded.permute(0, 2, 3, 1), degradation_embedding)
-        reconstruction = pixel_values + correction.permute(0, 3, 1, 2)[..., :height, :width]
+        correction, hidden_states = self.network(padded.permute(0, 2, 3, 1), embedding)
+        correction = correction.permute(0, 3, 1, 2)[..., :height, :width]
+        reconstruction = pixel_values + (correction if strength is None else strength * correction)
         loss = None if labels is None else self._loss(reconstruction.float(), labels.float())
-        hidden_states = hidden_states if output_hidden_states else None
-        return DPMambaIROutput(loss, reconstruction, degradation_embedding, hidden_states)
+        return DPMambaIROutput(loss, reconstruction, embedding, hidden_states if output_hidden_states else None)
 
     def _loss(self, restored: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
         """Eq. 11: mean absolute error, mean squared error, and mean absolute error of the spectra."""
@@ -313,10 +414,8 @@ def pad_to_multiple(pixel_values: torch.Tensor, multiple: int) -> torch.Tensor:
     """
     height, width = pixel_values.shape[-2:]
     bottom, right = -height % multiple, -width % multiple
-    if bottom == right == 0:
-        return pixel_values
     mode = "reflect" if bottom < height and right < width else "replicate"
     return F.pad(pixel_values, (0, right, 0, bottom), mode=mode)
 
 
-__all__ = ["DPMambaIRModel", "DPMambaIROutput", "DegradationExtractorForPreTraining", "DegradationExtractorModel"]
+__all__ = ["BlockPrompts", "DPMambaIRModel", "DPMambaIROutput", "ModelCost"]

@@ -69,10 +69,11 @@ def _rows_of(u: torch.Tensor, dt: torch.Tensor, B: torch.Tensor, C: torch.Tensor
     return ScanRows(_flat(u.contiguous()), _flat(dt.contiguous()), _flat(B), _flat(C), (B.stride(0), B.stride(1)))
 
 
-def _weights_of(A: torch.Tensor, *others: torch.Tensor | None) -> ScanWeights:
-    D, N = A.shape
-    by_blocks = (A / LN_2).view(D // LANES, LANES, N).transpose(1, 2).contiguous()
-    return ScanWeights(_flat(by_blocks), *(None if other is None else _flat(other.contiguous()) for other in others))
+def _weights_of(A: torch.Tensor, is_held: bool, *others: torch.Tensor | None) -> ScanWeights:
+    by_blocks = A.view(-1, LANES, A.shape[1]).transpose(1, 2).contiguous()
+    A_inverse = 1 / by_blocks if is_held else A.new_empty(0)
+    others = (A.new_empty(0) if other is None else other.contiguous() for other in others)
+    return ScanWeights(*map(_flat, (by_blocks / LN_2, A_inverse, *others)))
 
 
 @torch.library.custom_op("dpmambair::selective_scan", mutates_args=(), device_types="cpu")
@@ -88,6 +89,7 @@ def prompted_scan_cpu(
     alpha_B: torch.Tensor,
     alpha_C: torch.Tensor,
     is_reversed: bool,
+    is_held: bool,
     keeps_states: bool,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Scan with prompts on the processor: the operator behind `prompted_selective_scan`, which documents it.
@@ -99,15 +101,15 @@ def prompted_scan_cpu(
     N, blocks, chunks = A.shape[1], channels // LANES, -(-L // CHUNK)
     y = torch.empty_like(u, memory_format=torch.contiguous_format)
     states = A.new_empty((pictures, chunks, blocks, N, LANES) if keeps_states else (0,))
-    inputs = (_rows_of(u, dt, B, C), _weights_of(A, D, dt_bias, alpha_delta, alpha_B, alpha_C))
-    size = ScanSize(L, channels, N, is_reversed)
+    inputs = (_rows_of(u, dt, B, C), _weights_of(A, is_held, D, dt_bias, alpha_delta, alpha_B, alpha_C))
+    size = ScanSize(L, channels, N, is_reversed, dt_bias is not None, is_held)
     tasks = _share_out(pictures, blocks, torch.get_num_threads())
     run_tasks(scan_forward, tasks, (*inputs, size), (_flat(y), _flat(states)))
     return y, states
 
 
 @prompted_scan_cpu.register_fake
-def _(u, dt, A, B, C, D, dt_bias, alpha_delta, alpha_B, alpha_C, is_reversed, keeps_states):  # noqa: ANN001, ANN202
+def _(u, dt, A, B, C, D, dt_bias, alpha_delta, alpha_B, alpha_C, is_reversed, is_held, keeps_states):  # noqa: ANN001, ANN202
     pictures, L, channels = u.shape
     kept = (pictures, (L + CHUNK - 1) // CHUNK, channels // LANES, A.shape[1], LANES)
     return torch.empty_like(u, memory_format=torch.contiguous_format), A.new_empty(kept if keeps_states else (0,))
@@ -128,6 +130,7 @@ def prompted_scan_cpu_backward(
     alpha_B: torch.Tensor,
     alpha_C: torch.Tensor,
     is_reversed: bool,
+    is_held: bool,
 ) -> list[torch.Tensor]:
     """Return the gradients of u, dt, A, B, C, D, dt_bias, alpha_delta, alpha_B and alpha_C, in this order."""
     pictures, L, channels = u.shape
@@ -139,8 +142,8 @@ def prompted_scan_cpu_backward(
     by_A = A.new_zeros(pictures, blocks, N, LANES)
     by_D, by_bias, by_alpha_delta = (A.new_zeros(pictures, channels) for _ in range(3))
     outputs = [_flat(each) for each in (by_u, by_dt, by_B, by_C, by_A, by_D, by_bias, by_alpha_delta)]
-    inputs = (_rows_of(u, dt, B, C), _weights_of(A, D, dt_bias, alpha_delta, alpha_B, alpha_C))
-    size = ScanSize(L, channels, N, is_reversed)
+    inputs = (_rows_of(u, dt, B, C), _weights_of(A, is_held, D, dt_bias, alpha_delta, alpha_B, alpha_C))
+    size = ScanSize(L, channels, N, is_reversed, dt_bias is not None, is_held)
     extra = (_flat(dy.to(u.dtype).contiguous()), _flat(states), ScanGradients(*outputs))
     run_tasks(scan_backward, tasks, (*inputs, size), extra)
     by_B, by_C = by_B.sum(0), by_C.sum(0)
@@ -159,22 +162,22 @@ def prompted_scan_cpu_backward(
 
 
 @prompted_scan_cpu_backward.register_fake
-def _(dy, states, u, dt, A, B, C, D, dt_bias, alpha_delta, alpha_B, alpha_C, is_reversed):  # noqa: ANN001, ANN202
+def _(dy, states, u, dt, A, B, C, D, dt_bias, alpha_delta, alpha_B, alpha_C, is_reversed, is_held):  # noqa: ANN001, ANN202
     inputs = (u, dt, A, B, C, D, D, alpha_delta, alpha_B, alpha_C)
     return [torch.empty_like(each, memory_format=torch.contiguous_format) for each in inputs]
 
 
 def _keep_for_backward(ctx: Any, inputs: tuple, output: tuple) -> None:
-    *tensors, ctx.is_reversed, _ = inputs
+    *tensors, ctx.is_reversed, ctx.is_held, _ = inputs
     ctx.save_for_backward(*tensors, output[1])
     ctx.mark_non_differentiable(output[1])
 
 
 def _propagate(ctx: Any, dy: torch.Tensor, _: torch.Tensor) -> tuple:
     *tensors, states = ctx.saved_tensors
-    gradients = prompted_scan_cpu_backward(dy, states, *tensors, ctx.is_reversed)
+    gradients = prompted_scan_cpu_backward(dy, states, *tensors, ctx.is_reversed, ctx.is_held)
     gradients[6] = None if tensors[6] is None else gradients[6]
-    return (*gradients, None, None)
+    return (*gradients, None, None, None)
 
 
 prompted_scan_cpu.register_autograd(_propagate, setup_context=_keep_for_backward)

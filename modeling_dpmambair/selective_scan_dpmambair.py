@@ -85,15 +85,17 @@ def _forced_backend() -> Backend | None:
 
 def _choose_backend(u: torch.Tensor, discretization: Discretization) -> Backend:
     forced = _forced_backend()
+    if forced == "mamba_ssm" and discretization == "zoh":
+        raise ValueError("`discretization` must be 'euler' with mamba-ssm, got 'zoh'; let another backend compute it")
     if forced:
         return forced
-    is_common = discretization == "euler" and u.dtype != torch.float64
-    if is_common and u.device.type == "cpu" and prompted_scan_cpu is not None:
+    if u.dtype == torch.float64:
+        return "chunked"
+    if u.device.type == "cpu" and prompted_scan_cpu is not None:
         return "numba"
-    if is_common and u.device.type == "cuda" and selective_scan_fn is not None:
-        return "mamba_ssm"
-    if is_common:
-        warn_slow_scan(u.device.type)
+    if u.device.type == "cuda" and selective_scan_fn is not None:
+        return "mamba_ssm" if discretization == "euler" else "chunked"
+    warn_slow_scan(u.device.type)
     return "chunked"
 
 
@@ -130,7 +132,7 @@ def selective_scan(
     backend = _choose_backend(u, "euler")
     if backend == "numba":
         prompts = ScanPrompts(u.new_ones(u.shape[::2]).float(), *(A.new_ones(len(u), A.shape[1]) for _ in range(2)))
-        return _scan_numba(u, delta, A, B, C, D, dt_bias=None, prompts=prompts, is_reversed=False)
+        return _scan_numba(u, delta, A, B, C, D, dt_bias=None, prompts=prompts)
     return _SCANS[backend](u, delta, A, B, C, D)
 
 
@@ -171,14 +173,16 @@ def prompted_selective_scan(
     """
     _check_shapes(u, dt, A, B, C, D)
     backend = _choose_backend(u, discretization)
-    if backend == "numba" and discretization == "euler":
-        return _scan_numba(u, dt, A, B, C, D, dt_bias=dt_bias, prompts=prompts, is_reversed=is_reversed)
+    is_held = discretization == "zoh"
+    if backend == "numba":
+        kind = {"dt_bias": dt_bias, "prompts": prompts, "is_reversed": is_reversed, "is_held": is_held}
+        return _scan_numba(u, dt, A, B, C, D, **kind)
     # Paper: Eq. 9 multiplies Delta without saying where; here: after softplus, because Delta_dp must stay positive.
     delta = F.softplus(dt.to(dt_bias.dtype) + dt_bias) * prompts.delta[:, None]
     sequences = u, delta.to(u.dtype), (B * prompts.B[:, None]).to(u.dtype), (C * prompts.C[:, None]).to(u.dtype)
     u, delta, B, C = (each.flip(1) for each in sequences) if is_reversed else sequences
-    scan = {"euler": _SCANS[backend], "zoh": _scan_zoh}[discretization]
-    y = scan(u, delta, A, B, C, D)
+    options = {"is_held": True} if is_held else {}  # mamba-ssm knows no hold and is never chosen for it
+    y = _SCANS[backend](u, delta, A, B, C, D, **options)
     return y.flip(1) if is_reversed else y
 
 
@@ -195,17 +199,25 @@ def _check_shapes(
 
 
 def selective_scan_loop(
-    u: torch.Tensor, delta: torch.Tensor, A: torch.Tensor, B: torch.Tensor, C: torch.Tensor, D: torch.Tensor
+    u: torch.Tensor,
+    delta: torch.Tensor,
+    A: torch.Tensor,
+    B: torch.Tensor,
+    C: torch.Tensor,
+    D: torch.Tensor,
+    *,
+    is_held: bool = False,
 ) -> torch.Tensor:
     """Run the recurrence one step at a time, as Eqs. 4-5 print it: the oracle of the tests, in any dtype.
 
-    Arguments and result as in `selective_scan`.
+    Arguments and result as in `selective_scan_chunked`.
     """
     h = A.new_zeros(*u.shape[::2], A.shape[1])
     outputs = []
     for step in range(u.shape[1]):
         delta_step, u_step = delta[:, step, :, None], u[:, step, :, None]
-        h = torch.exp(delta_step * A) * h + delta_step * B[:, step, None] * u_step
+        hold = torch.expm1(delta_step * A) / A if is_held else delta_step
+        h = torch.exp(delta_step * A) * h + hold * B[:, step, None] * u_step
         outputs.append((h * C[:, step, None]).sum(-1) + D * u[:, step])
     return torch.stack(outputs, 1).to(u.dtype)
 
@@ -237,11 +249,11 @@ def selective_scan_chunked(
     C: torch.Tensor,
     D: torch.Tensor,
     *,
-    discretization: Discretization = "euler",
+    is_held: bool = False,
 ) -> torch.Tensor:
     """Run the recurrence chunk by chunk in plain torch, on any device; the backward recomputes each chunk.
 
-    Arguments and result as in `selective_scan`; `discretization` as in `prompted_selective_scan`.
+    Arguments and result as in `selective_scan`; with `is_held` the input is held between steps (Eq. 4 as printed).
     """
     work = torch.promote_types(u.dtype, torch.float32)
     h = A.new_zeros(*u.shape[::2], A.shape[1], dtype=work)
@@ -250,18 +262,11 @@ def selective_scan_chunked(
         part = slice(start, start + CHUNK_STEPS)
         delta_part = delta[:, part, :, None].to(work)
         decay_rate = delta_part * A.to(work)
-        # expm1(x) / x has the limit 1, which torch's own expm1 reaches without loss; the sum keeps 0 / 0 away.
-        hold = torch.expm1(decay_rate) / A.to(work) if discretization == "zoh" else delta_part
+        hold = torch.expm1(decay_rate) / A.to(work) if is_held else delta_part
         drive = hold * B[:, part, None].to(work) * u[:, part, :, None].to(work)
         y, h = checkpoint(_scan_chunk, h, decay_rate, drive, C[:, part].to(work), use_reentrant=False)
         outputs.append(y)
     return (torch.cat(outputs, 1) + D.to(work) * u).to(u.dtype)
-
-
-def _scan_zoh(
-    u: torch.Tensor, delta: torch.Tensor, A: torch.Tensor, B: torch.Tensor, C: torch.Tensor, D: torch.Tensor
-) -> torch.Tensor:
-    return selective_scan_chunked(u, delta, A, B, C, D, discretization="zoh")
 
 
 def selective_scan_mamba(
@@ -286,7 +291,8 @@ def _scan_numba(
     *,
     dt_bias: torch.Tensor | None,
     prompts: ScanPrompts,
-    is_reversed: bool,
+    is_reversed: bool = False,
+    is_held: bool = False,
 ) -> torch.Tensor:
     """Give the kernels one dtype and a whole number of sixteen-channel blocks."""
     channels, dtype = u.shape[2], u.dtype
@@ -296,11 +302,11 @@ def _scan_numba(
     missing = -channels % LANES
     if missing:
         u, dt, D, alpha_delta = (F.pad(each, (0, missing)) for each in (u, dt, D, alpha_delta))
-        A = F.pad(A, (0, 0, 0, missing))
+        A = F.pad(A, (0, 0, 0, missing), value=-1.0)
         dt_bias = None if dt_bias is None else F.pad(dt_bias, (0, missing))
     tensors = (u, dt, A, B, C, D, dt_bias, alpha_delta, alpha_B, alpha_C)
     keeps_states = torch.is_grad_enabled() and any(each is not None and each.requires_grad for each in tensors)
-    y, _ = prompted_scan_cpu(*tensors, is_reversed, keeps_states)
+    y, _ = prompted_scan_cpu(*tensors, is_reversed, is_held, keeps_states)
     return y[..., :channels].to(dtype)
 
 

@@ -18,7 +18,20 @@ try:
 except ImportError as error:  # as in the lanes below
     raise ImportError("the fast selective scan on the processor needs numba: pip install numba") from error
 
-from .lanes_dpmambair import LANES, LN_2, exp2, fma, lane_sum, load, load_scalar, sigmoid, softplus, splat, store
+from .lanes_dpmambair import (
+    LANES,
+    LN_2,
+    exp2,
+    exp2m1,
+    fma,
+    lane_sum,
+    load,
+    load_scalar,
+    sigmoid,
+    softplus,
+    splat,
+    store,
+)
 
 CHUNK = 32
 
@@ -28,7 +41,7 @@ class ScanRows(NamedTuple):
 
     Attributes:
         u: input, (B, L, D).
-        dt: step size, positive; with a bias in the weights the raw projection before softplus, (B, L, D).
+        dt: step size before bias and softplus, or the step size itself, (B, L, D).
         B: input matrix, (B, L, N), rows `strides[1]` numbers apart.
         C: output matrix, likewise.
         strides: numbers from one picture of B and C to the next, and from one step to the next.
@@ -46,28 +59,39 @@ class ScanWeights(NamedTuple):
 
     Attributes:
         A: decay in powers of two (A / ln 2), by blocks of lanes, (D / 16, N, 16).
+        A_inverse: 1 / A in the same order; empty unless the input is held.
         D: skip, (D,).
-        dt_bias: added to dt before softplus, (D,); None: dt is the step size itself and no prompt applies to it.
+        dt_bias: added to dt before softplus, (D,); unread where dt is the step size itself.
         alpha_delta: prompt of the step size, (B, D).
         alpha_B: prompt of the input matrix, (B, N).
         alpha_C: prompt of the output matrix, (B, N).
     """
 
     A: np.ndarray
+    A_inverse: np.ndarray
     D: np.ndarray
-    dt_bias: np.ndarray | None
+    dt_bias: np.ndarray
     alpha_delta: np.ndarray
     alpha_B: np.ndarray
     alpha_C: np.ndarray
 
 
 class ScanSize(NamedTuple):
-    """Sizes of one call: steps, channels (a multiple of 16), states, and whether time runs backwards."""
+    """Sizes and kind of one call.
+
+    Attributes:
+        L, D, N: steps, channels (a multiple of 16), states.
+        is_reversed: time runs from the last step to the first.
+        has_softplus: dt still needs its bias, softplus and prompt.
+        is_held: the input is held between steps (zero-order hold) instead of weighed by the step size (Euler).
+    """
 
     L: int
     D: int
     N: int
     is_reversed: bool
+    has_softplus: bool
+    is_held: bool
 
 
 class ScanTask(NamedTuple):
@@ -97,9 +121,19 @@ def _read_matrices(rows, weights, size, picture, start, steps, B, C):  # noqa: A
 @njit(nogil=True, cache=True)
 def _step_size(dt, weights, size, picture, channel):  # noqa: ANN001, ANN202
     """Return the modulated step size (Eq. 9): dt itself, or alpha_Delta * softplus(dt + bias)."""
-    if weights.dt_bias is None:
-        return dt
-    return softplus(dt + load(weights.dt_bias, channel)) * load(weights.alpha_delta, picture * size.D + channel)
+    if size.has_softplus:
+        return softplus(dt + load(weights.dt_bias, channel)) * load(weights.alpha_delta, picture * size.D + channel)
+    return dt
+
+
+@njit(nogil=True, cache=True)
+def _discretize(delta, weights, size, A):  # noqa: ANN001, ANN202
+    """Return exp(Delta A) and what B u is multiplied by: Delta, or (exp(Delta A) - 1) / A (Eq. 4)."""
+    exponent = delta * load(weights.A, A)
+    if size.is_held:
+        growth = exp2m1(exponent)
+        return growth + splat(np.float32(1.0)), growth * load(weights.A_inverse, A)
+    return exp2(exponent), delta
 
 
 @njit(nogil=True, cache=True)
@@ -125,11 +159,10 @@ def scan_forward(rows, weights, size, task, y, states):  # noqa: ANN001, ANN201
                 row = (task.picture * size.L + _row(start + i, size)) * size.D + channel
                 u = load(rows.u, row)
                 delta = _step_size(load(rows.dt, row), weights, size, task.picture, channel)
-                delta_u = delta * u
                 out = skip * u
                 for n in range(N):
-                    decay = exp2(delta * load(weights.A, A + n * LANES))
-                    h = fma(decay, load(H, state + n * LANES), delta_u * splat(B[i * N + n]))
+                    decay, hold = _discretize(delta, weights, size, A + n * LANES)
+                    h = fma(decay, load(H, state + n * LANES), (hold * u) * splat(B[i * N + n]))
                     store(H, state + n * LANES, h)
                     out = fma(h, splat(C[i * N + n]), out)
                 store(y, row, out)
@@ -199,20 +232,20 @@ def _replay(rows, weights, size, place, cache):  # noqa: ANN001, ANN202
     for i in range(steps):
         row = (picture * size.L + _row(start + i, size)) * size.D + channel
         delta = _step_size(load(rows.dt, row), weights, size, picture, channel)
-        delta_u = delta * load(rows.u, row)
+        u = load(rows.u, row)
         store(cache.deltas, i * LANES, delta)
         for n in range(N):
             at = (i * N + n) * LANES
-            decay = exp2(delta * load(weights.A, (block * N + n) * LANES))
+            decay, hold = _discretize(delta, weights, size, (block * N + n) * LANES)
             store(cache.decays, at, decay)
-            store(cache.H, at + N * LANES, fma(decay, load(cache.H, at), delta_u * splat(cache.B[i * N + n])))
+            store(cache.H, at + N * LANES, fma(decay, load(cache.H, at), (hold * u) * splat(cache.B[i * N + n])))
 
 
 @njit(nogil=True, cache=True)
 def _write_step_gradient(rows, weights, size, gradients, place, row, by_delta):  # noqa: ANN001, ANN202
     """Carry the step size's gradient on to dt and, where softplus and the prompt are ours, to bias and prompt."""
     picture, channel = place[0], place[1] * LANES
-    if weights.dt_bias is None:
+    if not size.has_softplus:
         store(gradients.dt, row, by_delta)
     else:
         raw, at = load(rows.dt, row) + load(weights.dt_bias, channel), picture * size.D + channel
@@ -223,8 +256,18 @@ def _write_step_gradient(rows, weights, size, gradients, place, row, by_delta): 
 
 
 @njit(nogil=True, cache=True)
+def _held_gradient_of_A(decay, hold, delta, weights, A):  # noqa: ANN001, ANN202
+    """Return the derivative of (exp(Delta A) - 1) / A by A: (Delta exp(Delta A) - hold) / A."""
+    return fma(delta, decay, hold * splat(np.float32(-1.0))) * load(weights.A_inverse, A)
+
+
+@njit(nogil=True, cache=True)
 def _adjoint(rows, weights, size, dy, gradients, place, cache, G):  # noqa: ANN001, ANN202
-    """Run the adjoint recurrence backwards over one block's chunk; G (N, 16) is the gradient of the state."""
+    """Run the adjoint recurrence backwards over one block's chunk; G (N, 16) is the gradient of the state.
+
+    With g the gradient of h_i = decay h_{i-1} + hold B u: by hold g B u, by decay g h_{i-1}, by h_{i-1} g decay; hold
+    is Delta, whose derivative is 1, or the integral over the step, whose derivative by Delta is the decay.
+    """
     picture, block, start, steps = place
     N, channel = size.N, block * LANES
     at_channel = picture * size.D + channel
@@ -232,21 +275,33 @@ def _adjoint(rows, weights, size, dy, gradients, place, cache, G):  # noqa: ANN0
     for i in range(steps - 1, -1, -1):
         row = (picture * size.L + _row(start + i, size)) * size.D + channel
         by_y, u, delta = load(dy, row), load(rows.u, row), load(cache.deltas, i * LANES)
-        delta_u, by_decay, by_input = delta * u, splat(np.float32(0.0)), splat(np.float32(0.0))
+        by_u, by_exponent, by_hold = skip * by_y, splat(np.float32(0.0)), splat(np.float32(0.0))
         for n in range(N):
-            at, A = (i * N + n) * LANES, ((picture * (size.D // LANES) + block) * N + n) * LANES
+            at, A = (i * N + n) * LANES, (block * N + n) * LANES
+            by_A = picture * size.D * N + A
+            B, decay = splat(cache.B[i * N + n]), load(cache.decays, at)
             g = fma(by_y, splat(cache.C[i * N + n]), load(G, n * LANES))
+            g_decay = g * decay
+            g_h = g_decay * load(cache.H, at)
+            store(G, n * LANES, g_decay)
             store(cache.C_sums, at, fma(load(cache.H, at + N * LANES), by_y, load(cache.C_sums, at)))
-            store(cache.B_sums, at, fma(g, delta_u, load(cache.B_sums, at)))
-            by_input = fma(g, splat(cache.B[i * N + n]), by_input)
-            g = g * load(cache.decays, at)
-            store(G, n * LANES, g)
-            g_h = g * load(cache.H, at)
-            by_decay = fma(g_h, load(weights.A, (block * N + n) * LANES), by_decay)
-            store(gradients.A, A, fma(g_h, delta, load(gradients.A, A)))
-        store(gradients.u, row, fma(delta, by_input, skip * by_y))
+            by_exponent = fma(g_h, load(weights.A, A), by_exponent)
+            of_A = fma(g_h, delta, load(gradients.A, by_A))
+            if size.is_held:
+                _, hold = _discretize(delta, weights, size, A)
+                of_A = fma(g * u * B, _held_gradient_of_A(decay, hold, delta, weights, A), of_A)
+                by_hold = fma(g_decay, B, by_hold)
+                by_u = fma(g * hold, B, by_u)
+                store(cache.B_sums, at, fma(g, hold * u, load(cache.B_sums, at)))
+            else:
+                by_hold = fma(g, B, by_hold)
+                store(cache.B_sums, at, fma(g, delta * u, load(cache.B_sums, at)))
+            store(gradients.A, by_A, of_A)
+        if not size.is_held:
+            by_u = fma(delta, by_hold, by_u)
+        store(gradients.u, row, by_u)
         store(gradients.D, at_channel, fma(u, by_y, load(gradients.D, at_channel)))
-        by_delta = fma(by_decay, splat(np.float32(LN_2)), u * by_input)
+        by_delta = fma(by_exponent, splat(np.float32(LN_2)), u * by_hold)
         _write_step_gradient(rows, weights, size, gradients, place, row, by_delta)
 
 

@@ -32,6 +32,7 @@ LAYERS = {
         {"selective_scan_cpu_dpmambair"},
         {"selective_scan_dpmambair"},
         {"layers_dpmambair"},
+        {"prompt_scan_dpmambair"},
         {"modeling_degradation_extractor"},
         {"modeling_dpmambair"},
         {"image_processing_dpmambair", "pipeline_dpmambair"},

@@ -1,0 +1,145 @@
+"""The degradation-aware prompt state space mixer (DP-SSM), and the two other ways to show a block the embedding."""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from .configuration_dpmambair import DPMambaIRConfig
+from .layers_dpmambair import ChannelsLastConv2d, ZeroStartLinear
+from .selective_scan_dpmambair import ScanPrompts, prompted_selective_scan
+
+# Tokens that the embedding is cut into where features attend to it.
+EMBEDDING_TOKENS = 8
+
+
+class PromptMap(nn.Module):
+    """The map M of one prompt: linear, GELU, linear whose zero start leaves the block a plain Mamba block."""
+
+    def __init__(self, config: DPMambaIRConfig, out_features: int) -> None:
+        super().__init__()
+        self.in_proj = nn.Linear(config.embedding_dim, config.prompt_dim)
+        self.out_proj = ZeroStartLinear(config.prompt_dim, out_features)
+
+    def forward(self, embedding: torch.Tensor) -> torch.Tensor:
+        """Map the embedding (B, E) to (B, out_features), float32."""
+        return self.out_proj(F.gelu(self.in_proj(embedding))).float()
+
+
+class PromptedScan(nn.Module):
+    """One direction of the prompt selective scan: convolution, projections, scan, norm (Eqs. 7-9)."""
+
+    def __init__(self, config: DPMambaIRConfig, dim: int, is_reversed: bool = False) -> None:
+        super().__init__()
+        channels, self.dt_rank, self.d_state = dim * config.expand, config.dt_rank(dim), config.d_state
+        self.is_reversed, self.discretization = is_reversed, config.discretization
+        self.conv = ChannelsLastConv2d(channels, channels, config.d_conv, groups=channels)
+        self.x_proj = nn.Linear(channels, self.dt_rank + 2 * self.d_state, bias=False)
+        self.dt_proj = nn.Linear(self.dt_rank, channels)
+        self.A_log = nn.Parameter(torch.empty(channels, self.d_state))
+        self.D = nn.Parameter(torch.empty(channels))
+        self.norm = nn.LayerNorm(channels, eps=config.layer_norm_eps)
+        widths = {"delta": channels, "B": self.d_state, "C": self.d_state}
+        self.prompts = nn.ModuleDict({name: PromptMap(config, widths[name]) for name in config.prompts})
+
+    def compute_prompts(self, embedding: torch.Tensor) -> ScanPrompts:
+        """Return alpha_Delta (B, D), alpha_B and alpha_C (B, N) of Eq. 8, float32; ones where switched off."""
+        ones = embedding.new_ones(len(embedding), self.d_state, dtype=torch.float32)
+        factors = {"delta": embedding.new_ones(len(embedding), len(self.D), dtype=torch.float32), "B": ones, "C": ones}
+        for name, prompt in self.prompts.items():
+            m = prompt(embedding)
+            # Paper: leaves the range of alpha_Delta open; here: exp(3 tanh(m / 3)), because Delta_dp must stay
+            # positive, and a factor beyond e^3 either way would leave the steps that the scan was initialised for.
+            factors[name] = torch.exp(3 * torch.tanh(m / 3)) if name == "delta" else 1 + m
+        return ScanPrompts(factors["delta"], factors["B"], factors["C"])
+
+    def project(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Compute what the scan reads (Eq. 7).
+
+        Args:
+            x: the scanned branch F1, (B, H, W, D).
+
+        Returns:
+            u (B, L, D), dt before bias and softplus (B, L, D), B and C (B, L, N).
+        """
+        u = F.silu(self.conv(x)).flatten(1, 2)  # (B, H, W, D) -> (B, L, D)
+        dt, B, C = self.x_proj(u).split([self.dt_rank, self.d_state, self.d_state], dim=-1)
+        return u, F.linear(dt, self.dt_proj.weight), B, C
+
+    def compute_step_sizes(self, x: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
+        """Return the step sizes Delta_dp that the prompts leave (Eq. 9), (B, L, D), float32."""
+        dt = self.project(x)[1].float() + self.dt_proj.bias.float()
+        return F.softplus(dt) * self.compute_prompts(embedding).delta[:, None]
+
+    def forward(self, x: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
+        """Scan row-major.
+
+        Args:
+            x: the scanned branch F1, (B, H, W, D).
+            embedding: degradation embeddings, (B, E).
+
+        Returns:
+            Normalised scan output, (B, H, W, D).
+        """
+        u, dt, B, C = self.project(x)
+        y = prompted_selective_scan(
+            *(u, dt, -torch.exp(self.A_log.float()), B, C, self.D.float()),
+            dt_bias=self.dt_proj.bias.float(),
+            prompts=self.compute_prompts(embedding),
+            is_reversed=self.is_reversed,
+            discretization=self.discretization,
+        )
+        return self.norm(y).view_as(x)
+
+
+class DegradationPromptMixer(nn.Module):
+    """Degradation-aware prompt state space mixer (DP-SSM): a scanned branch F1 and a branch F2 that gates it.
+
+    With two directions a second scan with weights of its own runs from the last pixel to the first; the outputs add.
+    """
+
+    def __init__(self, config: DPMambaIRConfig, dim: int) -> None:
+        super().__init__()
+        channels = dim * config.expand
+        self.in_proj = nn.Linear(dim, 2 * channels, bias=False)
+        self.scan = PromptedScan(config, dim)
+        self.reverse_scan = PromptedScan(config, dim, is_reversed=True) if config.scan_directions == 2 else None
+        self.out_proj = nn.Linear(channels, dim, bias=False)
+
+    def forward(self, x: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
+        """Mix features (B, H, W, C) under the embedding (B, E)."""
+        branch, gate = self.in_proj(x).chunk(2, dim=-1)
+        scanned = self.scan(branch, embedding)
+        if self.reverse_scan is not None:
+            scanned = scanned + self.reverse_scan(branch, embedding)
+        return self.out_proj(scanned * F.silu(gate))
+
+
+class EmbeddingConcatenation(nn.Module):
+    """Show the embedding to a block by concatenation: each pixel's features and the mapped embedding, then linear."""
+
+    def __init__(self, config: DPMambaIRConfig, dim: int) -> None:
+        super().__init__()
+        self.embed = nn.Linear(config.embedding_dim, config.prompt_dim)
+        self.fuse = nn.Linear(dim + config.prompt_dim, dim)
+
+    def forward(self, x: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
+        """Map features (B, H, W, C) under the embedding (B, E)."""
+        mapped = self.embed(embedding)[:, None, None].expand(*x.shape[:3], -1)
+        return self.fuse(torch.cat([x, mapped], -1))
+
+
+class EmbeddingAttention(nn.Module):
+    """Show the embedding to a block by attention: each pixel's features attend to tokens cut from it."""
+
+    def __init__(self, config: DPMambaIRConfig, dim: int) -> None:
+        super().__init__()
+        self.query = nn.Linear(dim, config.prompt_dim)
+        self.key_value = nn.Linear(config.embedding_dim, 2 * EMBEDDING_TOKENS * config.prompt_dim)
+        self.out_proj = ZeroStartLinear(config.prompt_dim, dim)
+
+    def forward(self, x: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
+        """Map features (B, H, W, C) under the embedding (B, E)."""
+        query = self.query(x).flatten(1, 2)  # (B, L, h)
+        key, value = self.key_value(embedding).view(len(x), EMBEDDING_TOKENS, -1).chunk(2, dim=-1)  # (B, T, h) each
+        attended = F.scaled_dot_product_attention(query, key, value)
+        return x + self.out_proj(attended).view_as(x)
