@@ -1,0 +1,400 @@
+"""Restore degraded photographs from the command line: files and folders in, PNG files out.
+
+`restore_images.py INPUT... -o OUT` takes any mixture of files and folders. A folder is searched in depth (hidden
+names are left out) and its structure is kept below `OUT`. Every picture takes the one path that the whole project
+shares: Pillow -> image processor -> model -> `post_process` -> Pillow.
+
+What happens to the pixels: EXIF orientation is applied; grey, palette and CMYK pictures become RGB; 16 bits per
+channel become 8; an alpha channel is not restored but kept as it is; an RGB picture keeps its colour profile. Other
+metadata is dropped. Animations and multi-page files are refused.
+
+Exit status: 0 when everything was restored, 1 when any input failed (one line each on stderr, the others are still
+restored), 2 when work could not begin.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import numpy as np
+import typer
+from PIL import Image, ImageDraw, ImageOps, UnidentifiedImageError
+from tqdm import tqdm
+
+if TYPE_CHECKING:
+    import torch
+
+    from modeling_dpmambair import DPMambaIRImageProcessor, DPMambaIRModel
+
+DEFAULT_MODEL = Path(__file__).resolve().parent / "checkpoints" / "dpmambair-tiny"
+# A closed list, because Pillow also opens formats that run other programs (EPS) or hold no photographs (PDF, WMF).
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+# The grid holds thumbnails, and not of endlessly many pictures: neither memory nor the file may grow without bound.
+GRID_LIMIT, THUMBNAIL = 48, (348, 232)
+
+main = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture to restore.
+
+    Attributes:
+        source: the degraded file.
+        target: the PNG file to write.
+        caption: its name in the grid.
+    """
+
+    source: Path
+    target: Path
+    caption: str
+
+    @property
+    def comparison(self) -> Path:
+        """The side-by-side file that `--compare` writes beside `target`."""
+        return self.target.with_stem(f"{self.target.stem}_compare")
+
+
+@dataclass
+class Problems:
+    """Says each failure in one line on stderr, around the progress bar, and counts them."""
+
+    count: int = 0
+
+    def add(self, path: str | Path, error: Exception) -> None:
+        """Report that `path` failed because of `error`."""
+        tqdm.write(f"{path}: {describe(error, path)}", file=sys.stderr)
+        self.count += 1
+
+
+def describe(error: Exception, path: str | Path) -> str:
+    """Return the reason for a failure of `path` in one line."""
+    text = str(error).strip() or type(error).__name__
+    if isinstance(error, UnidentifiedImageError):
+        return f"not a picture that can be read ({', '.join(FORMATS)})"
+    if isinstance(error, OSError) and error.strerror:
+        elsewhere = error.filename is not None and str(error.filename) != str(path)
+        return f"{error.strerror}: {error.filename}" if elsewhere else error.strerror
+    if isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text:
+        return "not enough memory to restore this picture"
+    return text.splitlines()[0]
+
+
+def find_pictures(inputs: Sequence[Path], output: Path, problems: Problems) -> list[Picture]:
+    """List what to restore: each file as given, and all pictures in each folder, sorted.
+
+    A file that does not exist is listed too, so that it fails when its turn comes. Folders that cannot be read, and
+    those without pictures, go to `problems`.
+
+    Args:
+        inputs: files and folders.
+        output: folder below which results are written; never searched when it lies inside an input folder.
+        problems: collects what cannot be used.
+    """
+    pictures = []
+    for given in inputs:
+        # Not Path.is_dir: it raises where a parent folder cannot be read.
+        if not os.path.isdir(given):
+            pictures.append(Picture(given, output / Path(given.name).with_suffix(".png"), given.stem))
+            continue
+        before = (len(pictures), problems.count)
+        for source in walk(given, output, problems):
+            name = source.relative_to(given)
+            pictures.append(Picture(source, output / name.with_suffix(".png"), name.with_suffix("").as_posix()))
+        if before == (len(pictures), problems.count):
+            problems.add(given, ValueError("no pictures in this folder"))
+    return pictures
+
+
+def walk(folder: Path, output: Path, problems: Problems) -> Iterator[Path]:
+    """Yield the pictures below `folder` by their file names, sorted, without hidden ones and without `output`."""
+    suffixes = {suffix for suffix, name in Image.registered_extensions().items() if name in FORMATS}
+    avoided = output.resolve()
+    for parent, folders, names in os.walk(folder, onerror=lambda error: problems.add(error.filename, error)):
+        here = Path(parent)
+        folders[:] = sorted(n for n in folders if not n.startswith(".") and (here / n).resolve() != avoided)
+        yield from (here / n for n in sorted(names) if not n.startswith(".") and Path(n).suffix.lower() in suffixes)
+
+
+def check_targets(pictures: Sequence[Picture], compare: bool, grid: Path | None) -> None:
+    """Make sure that every file to be written has a name of its own and is no input.
+
+    Raises:
+        ValueError: two inputs would write one file, or an output would overwrite an input.
+    """
+    sources = {os.path.realpath(picture.source) for picture in pictures}
+    planned = [(picture.target, str(picture.source)) for picture in pictures]
+    planned += [(picture.comparison, str(picture.source)) for picture in pictures if compare]
+    planned += [(grid, "--grid")] if grid else []
+    owners: dict[str, str] = {}
+    for target, owner in planned:
+        place = os.path.realpath(target)
+        if place in sources:
+            raise ValueError(f"`--output` must not overwrite inputs, got {target}; choose another folder")
+        if place in owners:
+            raise ValueError(
+                f"outputs must have distinct names, got {target} for both {owners[place]} and {owner}; "
+                "restore them into different folders"
+            )
+        owners[place] = owner
+
+
+def load_picture(path: Path) -> Image.Image:
+    """Read one picture, upright, in mode RGB or RGBA.
+
+    16-bit grey is divided by 257, so that white stays white; of 16-bit colour Pillow itself keeps the high bytes.
+    The colour profile stays in `info["icc_profile"]` if it describes RGB.
+
+    Raises:
+        ValueError: an animation, or pixel values without a known range.
+        OSError: not a picture, truncated or unreadable.
+        Image.DecompressionBombError: more pixels than Pillow's guard against decompression bombs allows.
+    """
+    with warnings.catch_warnings():
+        # Pillow warns of large photographs, and of damage that it then either survives or raises.
+        warnings.simplefilter("ignore")
+        with Image.open(path, formats=FORMATS) as image:
+            # Multi-picture JPEGs of phones and cameras hold the photograph first, then previews and depth maps.
+            if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
+                raise ValueError(f"picture must have one frame, got {image.n_frames}; extract the frame to restore")
+            image.load()
+            return to_rgb(ImageOps.exif_transpose(image))
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Convert to RGB, or to RGBA where there is transparency, as `load_picture` describes."""
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray(np.rint(np.asarray(image) / 257).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise ValueError(f"picture must have 8 or 16 bits per channel, got mode {image.mode}; convert it first")
+    converted = image.convert("RGBA" if image.has_transparency_data else "RGB")
+    if image.mode not in ("RGB", "RGBA", "P"):
+        converted.info.pop("icc_profile", None)
+    return converted
+
+
+@dataclass(frozen=True)
+class Restorer:
+    """A trained model with its processor, ready to restore one picture at a time."""
+
+    model: DPMambaIRModel
+    processor: DPMambaIRImageProcessor
+    device: torch.device
+    dtype: torch.dtype
+
+    @classmethod
+    def from_folder(cls, folder: Path, device: str = "auto", dtype: str = "auto") -> Restorer:
+        """Load model and processor from a local folder.
+
+        Args:
+            folder: what `save_pretrained` of both wrote.
+            device: a torch device, or `auto` for the accelerator if there is one, otherwise the CPU.
+            dtype: `float32`, `bfloat16` (autocast), or `auto` for bfloat16 where the device computes in it.
+
+        Raises:
+            ValueError: no such folder, files that do not load, weights that are not a restorer's, or no such device.
+        """
+        if not os.path.isfile(folder / "config.json"):
+            raise ValueError(f"`--model` must be a folder with a model's config.json, got {folder}; give --model DIR")
+        from transformers import AutoConfig
+        from transformers.utils import logging
+
+        from modeling_dpmambair import DPMambaIRConfig, DPMambaIRImageProcessor, DPMambaIRModel
+
+        logging.disable_progress_bar()
+        try:
+            found = AutoConfig.from_pretrained(folder).model_type
+            if found != DPMambaIRConfig.model_type:
+                raise ValueError(f"`model_type` must be {DPMambaIRConfig.model_type}, got {found}; give a restorer")
+            model, info = DPMambaIRModel.from_pretrained(folder, output_loading_info=True)
+            if missing := len(info["missing_keys"]):
+                raise ValueError(f"weights must be complete, got {missing} missing; save the model again")
+            processor = DPMambaIRImageProcessor.from_pretrained(folder)
+            place = choose_device(device)
+            model = model.eval().to(place)
+        except Exception as error:  # a broken file surfaces as one of half a dozen unrelated types
+            raise ValueError(f"cannot load {folder} on device {device}: {describe(error, folder)}") from error
+        return cls(model, processor, place, choose_dtype(dtype, place))
+
+    def __call__(self, degraded: Image.Image) -> Image.Image:
+        """Restore an RGB picture; the result is RGB and of the same size.
+
+        Raises:
+            FloatingPointError: the model returned values that are not finite.
+        """
+        import torch
+
+        inputs = self.processor(images=degraded, return_tensors="pt").to(self.device)
+        is_mixed = self.dtype == torch.bfloat16
+        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=is_mixed):
+            reconstruction = self.model(**inputs).reconstruction
+        if not reconstruction.isfinite().all():
+            raise FloatingPointError("the model returned values that are not finite; try --dtype float32")
+        return self.processor.post_process(reconstruction)[0]
+
+
+def choose_device(device: str) -> torch.device:
+    """Return the torch device of that name; `auto` is the accelerator if there is one, otherwise the CPU."""
+    import torch
+
+    if device == "auto":
+        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    return torch.device(device)
+
+
+def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
+    """Return the torch dtype of that name; `auto` is bfloat16 where `device` has instructions for it."""
+    import torch
+
+    if dtype != "auto":
+        return getattr(torch, dtype)
+    if device.type == "cuda":
+        is_native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        features = torch.cpu.get_capabilities() if device.type == "cpu" else {}
+        is_native = any(features.get(name, False) for name in ("amx_bf16", "avx512_bf16", "bf16"))
+    return torch.bfloat16 if is_native else torch.float32
+
+
+def keep_freed_memory() -> None:
+    """Let glibc reuse freed memory in place of returning it to the system; other C libraries are left alone.
+
+    Large tensors are otherwise mapped and page-faulted anew at every layer, which doubles a big network's time.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return
+    m_trim_threshold, m_mmap_max = -1, -4  # names and values of malloc.h
+    libc = ctypes.CDLL(None)
+    libc.mallopt(m_mmap_max, 0)
+    libc.mallopt(m_trim_threshold, -1)
+
+
+@contextmanager
+def replacing(target: Path) -> Iterator[Path]:
+    """Give a temporary path beside `target` that becomes `target` if the block succeeds and vanishes otherwise."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".restoring-{os.getpid()}{target.suffix}")
+    try:
+        yield temporary
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def restore_picture(picture: Picture, restorer: Restorer, compare: bool) -> tuple[Image.Image, Image.Image]:
+    """Restore one file into its target, with its comparison if wanted, and return (degraded, restored)."""
+    degraded = load_picture(picture.source)
+    restored = restorer(degraded.convert("RGB"))
+    if degraded.mode == "RGBA":
+        restored.putalpha(degraded.getchannel("A"))
+    profile = degraded.info.get("icc_profile")
+    with replacing(picture.target) as temporary:
+        restored.save(temporary, icc_profile=profile)
+    if compare:
+        both = Image.new(restored.mode, (2 * restored.width, restored.height))
+        both.paste(degraded, (0, 0))
+        both.paste(restored, (restored.width, 0))
+        with replacing(picture.comparison) as temporary:
+            both.save(temporary, icc_profile=profile)
+    return degraded, restored
+
+
+def draw_pair(caption: str, degraded: Image.Image, restored: Image.Image) -> Image.Image:
+    """Return one cell of the grid: the caption, the degraded picture and under it the restored one, as thumbnails."""
+    width, height = THUMBNAIL
+    cell = Image.new("RGB", (width, 2 * height + 36), "white")
+    pen = ImageDraw.Draw(cell)
+    # Bytes that are not UTF-8 are legal in file names, not in fonts.
+    caption = os.fsencode(caption).decode(errors="replace")
+    while pen.textlength(caption, font_size=17) > width:
+        caption = f"{caption.rstrip('…')[:-1]}…"
+    pen.text((width // 2, 17), caption, "black", anchor="mm", font_size=17)
+    for top, word, picture in ((32, "degraded", degraded), (36 + height, "restored", restored)):
+        cell.paste(ImageOps.pad(picture.convert("RGB"), THUMBNAIL, Image.Resampling.LANCZOS, color="white"), (0, top))
+        pen.text((8, top + height - 8), word, "white", anchor="ls", font_size=14, stroke_width=2, stroke_fill="black")
+    return cell
+
+
+def draw_grid(cells: Sequence[Image.Image], columns: int = 4, gap: int = 8) -> Image.Image:
+    """Return all cells, which share one size, on one white RGB canvas."""
+    width, height = cells[0].width + gap, cells[0].height + gap
+    columns = min(columns, len(cells))
+    canvas = Image.new("RGB", (columns * width + gap, -(-len(cells) // columns) * height + gap), "white")
+    for index, cell in enumerate(cells):
+        row, column = divmod(index, columns)
+        canvas.paste(cell, (gap + column * width, gap + row * height))
+    return canvas
+
+
+def restore_all(
+    pictures: Sequence[Picture], restorer: Restorer, problems: Problems, compare: bool, grid: Path | None
+) -> int:
+    """Restore every picture, draw the grid if wanted, and return how many were restored.
+
+    One picture's failure, whatever it is, goes to `problems` and ends nothing else.
+    """
+    cells: list[Image.Image] = []
+    restored_count = 0
+    for picture in tqdm(pictures, unit="picture", disable=None):
+        try:
+            degraded, restored = restore_picture(picture, restorer, compare)
+        except Exception as error:
+            problems.add(picture.source, error)
+            continue
+        restored_count += 1
+        if grid and len(cells) < GRID_LIMIT:
+            cells.append(draw_pair(picture.caption, degraded, restored))
+    if grid and cells:
+        try:
+            with replacing(grid) as temporary:
+                draw_grid(cells).save(temporary)
+        except Exception as error:
+            problems.add(grid, error)
+    return restored_count
+
+
+@main.command()
+def restore(
+    inputs: Annotated[list[Path], typer.Argument(metavar="INPUT...", help="Pictures and folders of pictures.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="Folder for the restored pictures.")],
+    model: Annotated[
+        Path, typer.Option(metavar="DIR", help="Folder of a trained model.", show_default="the tiny model")
+    ] = DEFAULT_MODEL,
+    compare: Annotated[bool, typer.Option("--compare", help="Also write degraded and restored side by side.")] = False,
+    grid: Annotated[Path | None, typer.Option(metavar="FILE", help="Also draw one overview of all pictures.")] = None,
+    dtype: Annotated[
+        Literal["auto", "float32", "bfloat16"], typer.Option(help="auto: bfloat16 where the processor has it.")
+    ] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+) -> None:
+    """Restore degraded photographs (haze, rain, snow, low light, blur, JPEG artefacts, noise) into PNG files.
+
+    Exit status 0: all restored; 1: some inputs failed, each with a line on stderr; 2: work could not begin.
+    """
+    problems = Problems()
+    keep_freed_memory()
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        pictures = find_pictures(inputs, output, problems)
+        check_targets(pictures, compare, grid)
+        restorer = Restorer.from_folder(model, device, dtype)
+    except (OSError, ValueError) as error:
+        typer.echo(f"error: {describe(error, output)}", err=True)
+        raise typer.Exit(2) from error
+    restored_count = restore_all(pictures, restorer, problems, compare, grid)
+    typer.echo(f"restored {restored_count} of {len(pictures)} pictures into {output}")
+    if problems.count:
+        raise typer.Exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,56 @@
+"""What the tests of the restoring command share: pictures, files, and a model that restores nothing."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+import restore_images
+from modeling_dpmambair import DPMambaIRConfig, DPMambaIRImageProcessor, DPMambaIRModel
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def save_random_model(folder):
+    """Save a tiny model that changes pictures: random weights, and a last layer that is not zero."""
+    torch.manual_seed(0)
+    model = DPMambaIRModel(DPMambaIRConfig.from_json_file(ROOT / "configuration" / "model" / "tiny.json"))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.01 * torch.randn_like(parameter))
+    model.save_pretrained(folder)
+    DPMambaIRImageProcessor().save_pretrained(folder)
+    return folder
+
+
+def run_command(model, *arguments):
+    """Run the command with a model's folder, and return typer's result."""
+    return CliRunner().invoke(restore_images.main, [*map(str, arguments), "--model", str(model)])
+
+
+def photograph(size=(24, 16), mode="RGB", seed=0):
+    """Return a picture of random values."""
+    values = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 4), np.uint8)
+    return Image.fromarray(values, "RGBA").convert(mode)
+
+
+def save(path, image=None, **options):
+    """Save a picture (a small one of random values unless given) with its parent folders."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    (image or photograph()).save(path, **options)
+    return path
+
+
+def read(path):
+    """Return the picture with its file closed."""
+    with Image.open(path) as image:
+        image.load()
+        return image
+
+
+def files_below(folder):
+    """Return the names of all files below a folder, sorted."""
+    return sorted(path.relative_to(folder).as_posix() for path in Path(folder).rglob("*") if path.is_file())

@@ -1,0 +1,277 @@
+"""What the restoring command reads and writes, with a model whose weights are random: it restores nothing."""
+
+import platform
+import subprocess
+import sys
+import tomllib
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageCms
+
+import restore_images
+from restore_images import Restorer, find_pictures, load_picture, to_rgb
+from tests.restoring import ROOT, files_below, photograph, read, run_command, save, save_random_model
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory):
+    return save_random_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture
+def run(model_folder, tmp_path, monkeypatch):
+    """Run the command inside `tmp_path` with the test's model."""
+    monkeypatch.chdir(tmp_path)
+    return lambda *arguments, model=model_folder: run_command(model, *arguments)
+
+
+@pytest.fixture(scope="module")
+def restorer(model_folder):
+    return Restorer.from_folder(model_folder, "cpu", "float32")
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 7), (13, 9), (24, 16), (33, 1)])
+def test_the_restored_picture_keeps_its_size(run, size):
+    save("photo.png", photograph(size))
+    assert run("photo.png", "-o", "out").exit_code == 0
+    restored = read("out/photo.png")
+    assert (restored.size, restored.mode, restored.format) == (size, "RGB", "PNG")
+
+
+def test_the_result_is_the_model_output_clamped_and_rounded(run, restorer):
+    degraded = photograph()
+    save("photo.png", degraded)
+    run("photo.png", "-o", "out", "--dtype", "float32", "--device", "cpu")
+    pixels = torch.from_numpy(np.asarray(degraded, np.float32) / 255).permute(2, 0, 1)[None]
+    with torch.inference_mode():
+        expected = restorer.model(pixel_values=pixels).reconstruction[0].permute(1, 2, 0).numpy()
+    expected = np.clip(np.rint(expected * 255), 0, 255)
+    restored = np.asarray(read("out/photo.png"), np.float32)
+    assert np.abs(expected - np.asarray(degraded)).max() > 1  # the model does something
+    # Another batch layout may round a value at the border of two levels to the other one.
+    assert np.abs(restored - expected).max() <= 1
+    assert (restored != expected).mean() < 0.01
+
+
+def test_bfloat16_and_float32_agree_roughly(model_folder):
+    degraded = photograph((40, 24))
+    results = [Restorer.from_folder(model_folder, "cpu", dtype)(degraded) for dtype in ("float32", "bfloat16")]
+    difference = np.abs(np.subtract(*(np.asarray(result, np.float32) for result in results)))
+    assert difference.mean() < 4
+
+
+def test_folders_are_searched_in_depth_and_keep_their_structure(run):
+    for name in ("album/a.jpg", "album/deep/er/b.PNG", "album/deep/c.bmp"):
+        save(f"in/{name}")
+    Path("in/notes.txt").write_text("not a picture, and not named like one")
+    save("in/.trash/hidden.png")
+    result = run("in", "-o", "out")
+    assert files_below("out") == ["album/a.png", "album/deep/c.png", "album/deep/er/b.png"]
+    assert result.stdout == "restored 3 of 3 pictures into out\n"
+    assert result.stderr == ""
+    assert result.exit_code == 0
+
+
+def test_an_output_folder_inside_the_input_is_not_restored_again(run):
+    save("a.png")
+    assert run(".", "-o", "out").exit_code == 0
+    assert run(".", "-o", "out").exit_code == 0
+    assert files_below("out") == ["a.png"]
+
+
+def test_compare_writes_degraded_and_restored_side_by_side(run):
+    degraded = photograph((20, 12))
+    save("in/photo.png", degraded)
+    run("in", "-o", "out", "--compare")
+    assert files_below("out") == ["photo.png", "photo_compare.png"]
+    both, restored = (np.asarray(read(f"out/{name}")) for name in files_below("out")[::-1])
+    np.testing.assert_array_equal(both, np.concatenate([np.asarray(degraded), restored], axis=1))
+
+
+def test_grid_shows_every_restored_picture_once(run, monkeypatch):
+    width, height = 160, 40
+    monkeypatch.setattr(restore_images, "THUMBNAIL", (width, height))
+    names = ["a", "b", "c", "d", "e" * 200]
+    for seed, name in enumerate(names):
+        save(f"in/{name}.png", photograph((width, height), seed=seed))
+    Path("in/bad.png").write_text("no picture")
+    assert run("in", "-o", "out", "--grid", "out/overview/grid.png").exit_code == 1
+    grid = np.asarray(read("out/overview/grid.png"))
+    band = 2 * height + 36 + 8
+    assert grid.shape == (8 + 2 * band, 8 + 4 * (width + 8), 3)
+    for row, name in ((0, "a"), (1, "e" * 200)):
+        for place, folder in enumerate(("in", "out")):
+            top = 8 + row * band + 32 + place * (height + 4)
+            # The right halves of the pictures are free of text.
+            shown = grid[top : top + height, 8 + width // 2 : 8 + width]
+            np.testing.assert_array_equal(shown, np.asarray(read(f"{folder}/{name}.png"))[:, width // 2 :])
+    assert (grid[8 + band :, 8 + width :] == 255).all()  # no sixth pair, and no caption beyond its cell
+
+
+def test_grid_stops_growing_at_its_limit(run, monkeypatch):
+    monkeypatch.setattr(restore_images, "GRID_LIMIT", 1)
+    for name in ("a.png", "b.png"):
+        save(f"in/{name}")
+    assert run("in", "-o", "out", "--grid", "grid.png").exit_code == 0
+    assert read("grid.png").width == 348 + 2 * 8
+    assert files_below("out") == ["a.png", "b.png"]
+
+
+def test_a_grid_that_cannot_be_written_is_one_failure(run):
+    save("good.png")
+    result = run("good.png", "-o", "out", "--grid", "grid.unknown")
+    assert result.exit_code == 1
+    assert result.stderr == "grid.unknown: unknown file extension: .unknown\n"
+    assert files_below(".") == ["good.png", "out/good.png"]
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_alpha_is_kept_as_it_is(run, mode):
+    degraded = photograph(mode=mode)
+    save("photo.png", degraded)
+    run("photo.png", "-o", "out", "--compare")
+    restored = read("out/photo.png")
+    assert restored.mode == "RGBA"
+    np.testing.assert_array_equal(restored.getchannel("A"), degraded.getchannel("A"))
+    assert read("out/photo_compare.png").size == (48, 16)
+
+
+def test_transparent_colour_of_a_palette_becomes_alpha(run):
+    save("photo.gif", Image.frombytes("P", (2, 1), b"\0\1"), transparency=1)
+    run("photo.gif", "-o", "out")
+    np.testing.assert_array_equal(read("out/photo.png").getchannel("A"), [[255, 0]])
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "CMYK", "YCbCr"])
+def test_other_modes_become_rgb(tmp_path, mode):
+    image = photograph(mode=mode)
+    path = save(tmp_path / "photo.tif", image)
+    np.testing.assert_array_equal(load_picture(path), image.convert("RGB"))
+
+
+def test_exif_orientation_is_applied(run):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees clockwise to see it upright
+    path = save("photo.jpg", photograph((24, 16)), exif=exif, quality=95)
+    np.testing.assert_array_equal(load_picture(path), read(path).transpose(Image.Transpose.ROTATE_270))
+    run("photo.jpg", "-o", "out")
+    assert read("out/photo.png").size == (16, 24)
+    assert not read("out/photo.png").getexif()
+
+
+def test_sixteen_bit_grey_spans_the_whole_range(tmp_path):
+    values = np.array([[0, 257, 128 * 257, 65535 - 128, 65535 - 129]], np.uint16)
+    path = save(tmp_path / "photo.png", Image.fromarray(values))
+    np.testing.assert_array_equal(np.asarray(load_picture(path))[0, :, 0], [0, 1, 128, 255, 254])
+
+
+@pytest.mark.parametrize("mode", ["I", "F"])
+def test_pixels_without_a_known_range_are_refused(mode):
+    message = f"picture must have 8 or 16 bits per channel, got mode {mode}; convert it first"
+    with pytest.raises(ValueError, match=message):
+        to_rgb(Image.new(mode, (1, 1)))
+
+
+def test_an_animation_is_refused(tmp_path):
+    path = save(tmp_path / "moving.gif", save_all=True, append_images=[photograph(seed=1)])
+    with pytest.raises(ValueError, match="picture must have one frame, got 2; extract the frame to restore"):
+        load_picture(path)
+
+
+def test_of_a_multi_picture_jpeg_the_first_is_the_photograph(tmp_path):
+    images = [photograph(), photograph((8, 8))]
+    path = save(tmp_path / "phone.jpg", images[0], format="MPO", save_all=True, append_images=images[1:])
+    assert read(path).n_frames == 2
+    assert load_picture(path).size == images[0].size
+
+
+def test_the_colour_profile_of_rgb_is_kept_and_of_grey_dropped(run):
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    save("colour.png", photograph(), icc_profile=profile)
+    save("grey.png", photograph(mode="L"), icc_profile=profile)
+    run("colour.png", "grey.png", "-o", "out")
+    assert read("out/colour.png").info["icc_profile"] == profile
+    assert "icc_profile" not in read("out/grey.png").info
+
+
+def test_help_and_listing_need_no_torch():
+    code = (
+        "import sys, restore_images; print(sorted({'torch', 'transformers', 'modeling_dpmambair'} & set(sys.modules)))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert result.stdout == "[]\n"
+
+
+def test_the_console_script_is_this_command():
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    module, name = scripts["dpmambair-restore"].split(":")
+    assert getattr(import_module(module), name) is restore_images.main
+
+
+def test_the_script_runs_and_its_status_is_the_process_status(model_folder, tmp_path):
+    save(tmp_path / "photo.png")
+    command = [
+        sys.executable,
+        ROOT / "restore_images.py",
+        "photo.png",
+        "gone.png",
+        "-o",
+        "out",
+        "--model",
+        model_folder,
+    ]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert result.stdout == "restored 1 of 2 pictures into out\n"
+    assert result.stderr == "gone.png: No such file or directory\n"
+    assert files_below(tmp_path) == ["out/photo.png", "photo.png"]
+
+
+def test_inputs_are_listed_sorted_and_by_their_place(tmp_path):
+    for name in ("b.png", "a.png", "c/a.png"):
+        save(tmp_path / "in" / name)
+    problems = restore_images.Problems()
+    pictures = find_pictures([tmp_path / "in", Path("lone.jpeg")], Path("out"), problems)
+    assert [picture.target.as_posix() for picture in pictures] == [
+        "out/a.png",
+        "out/b.png",
+        "out/c/a.png",
+        "out/lone.png",
+    ]
+    assert [picture.caption for picture in pictures] == ["a", "b", "c/a", "lone"]
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
+def test_large_blocks_come_from_the_heap_after_the_allocator_is_set():
+    code = (
+        "import numpy, restore_images\n"
+        "def is_on_heap():\n"
+        "    block = numpy.ones(2**26, numpy.uint8)\n"
+        "    heap = next(line for line in open('/proc/self/maps') if '[heap]' in line).split()[0].split('-')\n"
+        "    return int(heap[0], 16) <= block.ctypes.data < int(heap[1], 16)\n"
+        "print(is_on_heap())\n"
+        "restore_images.keep_freed_memory()\n"
+        "print(is_on_heap())\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert result.stdout.split() == ["False", "True"]
+
+
+def test_other_c_libraries_are_left_alone(monkeypatch):
+    monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
+    monkeypatch.setattr(restore_images.ctypes, "CDLL", lambda name: pytest.fail("opened the C library"))
+    restore_images.keep_freed_memory()
+
+
+@pytest.mark.parametrize(
+    ("features", "dtype"),
+    [({"avx512_bf16": True}, torch.bfloat16), ({"bf16": True}, torch.bfloat16), ({"avx2": True}, torch.float32)],
+)
+def test_automatic_dtype_follows_the_processor(monkeypatch, features, dtype):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: features)
+    assert restore_images.choose_dtype("auto", torch.device("cpu")) is dtype
+    assert restore_images.choose_dtype("float32", torch.device("cpu")) is torch.float32
