@@ -1,0 +1,74 @@
+import pytest
+import torch
+from accelerate import Accelerator, DataLoaderConfiguration
+from accelerate.state import AcceleratorState, GradientState
+from torch.utils.data import DataLoader, Dataset
+
+from training.pictures import patch_size_at, training_batches
+from training.recipe import DataRecipe, ModelRecipe, Recipe, TrainingRecipe
+
+RECIPE = Recipe(ModelRecipe(), DataRecipe(), TrainingRecipe(steps=14, patch_schedule=((0, 32), (6, 40), (13, 48))))
+
+
+class Echo(Dataset):
+    """Twelve samples that tell what they were asked for."""
+
+    def __init__(self) -> None:
+        self.epoch, self.patch_size = (torch.zeros((), dtype=torch.int64).share_memory_() for _ in range(2))
+
+    def __len__(self) -> int:
+        return 12
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch.fill_(epoch)
+
+    def set_patch_size(self, patch_size: int) -> None:
+        self.patch_size.fill_(patch_size)
+
+    def __getitem__(self, index: int) -> tuple[int, int, int]:
+        return index, int(self.epoch), int(self.patch_size)
+
+
+def batches_from(start: int, workers: int = 0) -> list[tuple[list[int], ...]]:
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+    accelerator = Accelerator(
+        cpu=True, dataloader_config=DataLoaderConfiguration(use_seedable_sampler=True, data_seed=5)
+    )
+    loader = DataLoader(
+        Echo(),
+        batch_size=3,
+        shuffle=True,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        generator=torch.Generator(),
+    )
+    batches = training_batches(accelerator.prepare(loader), RECIPE, start)
+    return [tuple(part.tolist() for part in batch) for batch in batches]
+
+
+def test_every_epoch_shows_every_picture_once_in_another_order() -> None:
+    batches = batches_from(0)
+    epochs = [[index for batch in batches[first : first + 4] for index in batch[0]] for first in (0, 4, 8)]
+    assert all(sorted(epoch) == list(range(12)) for epoch in epochs)
+    assert epochs[0] != epochs[1] != epochs[2] != epochs[0]
+
+
+def test_batches_know_their_epoch_and_the_patch_size_of_their_step() -> None:
+    for step, (_, epochs, patch_sizes) in enumerate(batches_from(0)):
+        assert set(epochs) == {step // 4}
+        assert set(patch_sizes) == {patch_size_at(RECIPE.training.patch_schedule, step)[0]}
+
+
+@pytest.mark.parametrize("start", [1, 4, 6, 7, 13, 14])
+def test_batches_are_the_same_wherever_one_begins(start: int) -> None:
+    assert batches_from(start) == batches_from(0)[start:]
+
+
+def test_batches_are_the_same_in_worker_processes() -> None:
+    assert batches_from(0, workers=2) == batches_from(0)
+
+
+@pytest.mark.parametrize(("step", "expected"), [(0, (32, 6)), (5, (32, 6)), (6, (40, 13)), (99, (48, None))])
+def test_patches_change_size_at_the_step_of_the_schedule(step: int, expected: tuple[int, int | None]) -> None:
+    assert patch_size_at(RECIPE.training.patch_schedule, step) == expected

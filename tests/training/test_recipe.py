@@ -1,0 +1,126 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from training.recipe import Recipe
+
+RECIPES = sorted(Path(__file__).parents[2].glob("configuration/train/*.json"))
+
+
+def read(tmp_path: Path, content: object, *overrides: str) -> Recipe:
+    path = tmp_path / "recipe.json"
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return Recipe.from_file(path, overrides)
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_shipped_recipe_states_every_setting_but_the_paths_of_a_machine(path: Path) -> None:
+    content = json.loads(path.read_text())
+    expected = Recipe.from_file(path).to_dict(portable=True)
+    absent = {name for section in expected for name in expected[section] if name not in content[section]}
+    assert absent <= {"clean_dirs", "extractor", "lpips_backbone", "lpips_network"}
+
+
+@pytest.mark.parametrize(
+    ("name", "steps", "lr", "patch"), [("extractor", 100_000, 1e-4, 256), ("restorer", 300_000, 3e-4, 192)]
+)
+def test_paper_recipe_has_the_figures_of_section_8(name: str, steps: int, lr: float, patch: int) -> None:
+    recipe = Recipe.from_file(next(path for path in RECIPES if path.stem == name))
+    training = recipe.training
+    assert recipe.model.stage == name
+    assert (training.steps, training.lr, training.final_lr) == (steps, lr, 1e-6)
+    assert training.patch_schedule[-1][1] == patch
+    assert (training.betas, training.weight_decay) == ((0.9, 0.999), 1e-4)
+
+
+def test_overrides_reach_their_settings_as_json_text_or_list(tmp_path: Path) -> None:
+    recipe = read(
+        tmp_path,
+        {"training": {"lr": 0.5}},
+        "training.lr=1e-4",
+        "training.mixed_precision=no",
+        "training.patch_schedule=[[0,16],[5,32]]",
+        "data.clean_dirs=first,second",
+        "model.extractor=folder",
+    )
+    assert recipe.training.lr == 1e-4
+    assert recipe.training.mixed_precision == "no"
+    assert recipe.training.patch_schedule == ((0, 16), (5, 32))
+    assert recipe.data.clean_dirs == ("first", "second")
+    assert recipe.model.extractor == "folder"
+
+
+def test_recipe_survives_json(tmp_path: Path) -> None:
+    recipe = read(tmp_path, {}, "data.clean_dirs=first,second", "training.patch_schedule=[[0,16],[5,32]]")
+    assert Recipe.from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe
+
+
+def test_portable_recipe_names_no_local_path(tmp_path: Path) -> None:
+    recipe = read(tmp_path, {}, "data.clean_dirs=here", "model.extractor=here", "model.lpips_backbone=here")
+    assert "here" not in json.dumps(recipe.to_dict(portable=True))
+    assert "here" in json.dumps(recipe.to_dict())
+
+
+@pytest.mark.parametrize(
+    ("override", "text"),
+    [
+        (
+            "training.learning_rate=1",
+            "`training.learning_rate` must be one of the recipe's keys .*, lr, .*; correct",
+        ),
+        ("optimizer.lr=1", "`optimizer` must be one of the recipe's keys data, model, training, got 'optimizer'"),
+        ("training.lr", "`--set` must be section.name=VALUE, got 'training.lr'"),
+        ("lr=1", "`--set` must be section.name=VALUE, got 'lr=1'"),
+        ("training.steps=0", "`training.steps` must be a positive integer, got 0; .*--set training.steps=VALUE"),
+        ("training.steps=1.5", "`training.steps` must be a positive integer, got 1.5"),
+        ("training.steps=true", "`training.steps` must be a positive integer, got True"),
+        ("training.steps=many", "`training.steps` must be a positive integer, got 'many'"),
+        ("training.workers=-1", "`training.workers` must be an integer of at least 0, got -1"),
+        ("training.lr=-1", "`training.lr` must be a number above 0, got -1"),
+        ("training.lr=fast", "`training.lr` must be a number above 0, got 'fast'"),
+        ("training.lr=1e-7", "`training.final_lr` must be at most `training.lr` 1e-07, got 1e-06"),
+        ("training.warmup_steps=300000", "`training.warmup_steps` must be below `training.steps` 300000, got 300000"),
+        ("training.weight_decay=null", "`training.weight_decay` must be a number of at least 0, got None"),
+        ("training.betas=[0.9,1]", r"`training.betas` must be two numbers in \[0, 1\), got \(0.9, 1\)"),
+        ("training.betas=0.9", r"`training.betas` must be two numbers in \[0, 1\), got 0.9"),
+        ("training.ema_decay=1", r"`training.ema_decay` must be a number in \[0, 1\), got 1"),
+        ("training.mixed_precision=int8", "`training.mixed_precision` must be 'bf16' or 'fp16' or 'no', got 'int8'"),
+        ("training.patch_schedule=[]", r"`training.patch_schedule` must be a list of .* from 0 .*, got \(\)"),
+        ("training.patch_schedule=[[1,64]]", "`training.patch_schedule` must be .* got"),
+        ("training.patch_schedule=[[0,64],[0,96]]", "`training.patch_schedule` must be .* ascending steps"),
+        ("training.patch_schedule=[[0,0]]", "`training.patch_schedule` must be .* positive sizes"),
+        ("training.patch_schedule=[[0,64,1]]", "`training.patch_schedule` must be .* got"),
+        ("data.severity=[0.9,0.1]", r"`data.severity` must be two ascending numbers in \[0, 1\]"),
+        ("data.severity=[0,2]", r"`data.severity` must be two ascending numbers in \[0, 1\]"),
+        ("data.composite_probability=2", r"`data.composite_probability` must be a number in \[0, 1\], got 2"),
+        ("data.held_out_every=1", "`data.held_out_every` must be an integer of at least 2, got 1"),
+        ('data.kinds=["haze","fog"]', r"`data.kinds` must be a list of different kinds out of haze, rain, .*'fog'"),
+        ('data.kinds=["haze","haze"]', "`data.kinds` must be a list of different kinds"),
+        ("data.clean_dirs=5", "`data.clean_dirs` must be a list of paths, got 5"),
+        ("model.stage=both", "`model.stage` must be 'extractor' or 'restorer', got 'both'"),
+        ("model.config=", "`model.config` must be a path, got ''"),
+        ("model.extractor=5", "`model.extractor` must be a path or null, got 5"),
+    ],
+)
+def test_wrong_override_is_refused_by_name(tmp_path: Path, override: str, text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        read(tmp_path, {}, override)
+
+
+def test_wrong_files_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="`config` must be JSON, got .*recipe.json.* line 1"):
+        read(tmp_path, "{")
+    with pytest.raises(ValueError, match="`config` must be a JSON object, got .*recipe.json' with list"):
+        read(tmp_path, [])
+    with pytest.raises(ValueError, match="`training` must be an object of settings, got 5"):
+        read(tmp_path, {"training": 5})
+    with pytest.raises(FileNotFoundError, match="`config` must be an existing JSON recipe, got .*absent.json"):
+        Recipe.from_file(tmp_path / "absent.json")
+
+
+def test_resuming_refuses_settings_that_shape_the_weights_and_allows_the_others(tmp_path: Path) -> None:
+    earlier = read(tmp_path, {})
+    read(tmp_path, {}, "training.workers=0", "training.steps=9", "data.clean_dirs=moved").check_resumes(earlier)
+    with pytest.raises(ValueError, match=r"`training.lr` must stay 0.0003 with --resume, got 0.1; .* --output"):
+        read(tmp_path, {}, "training.lr=0.1").check_resumes(earlier)

@@ -1,0 +1,1 @@
+"""Training of both stages: recipes, data order, optimiser, validation, checkpoints and the one loop."""

@@ -1,0 +1,88 @@
+"""Checkpoints that are whole or absent: written aside, renamed when complete, verified before they are believed."""
+
+import hashlib
+import json
+import os
+import shutil
+import warnings
+from pathlib import Path
+from typing import Any
+
+PREFIX = "checkpoint-"
+UNFINISHED = ".tmp"
+MANIFEST = "manifest.json"
+
+
+def begin_checkpoint(output: Path, step: int) -> Path:
+    """Make the empty folder into which a checkpoint is written.
+
+    Args:
+        output: the run's folder.
+        step: steps done.
+    """
+    folder = output / f"{PREFIX}{step}{UNFINISHED}"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
+
+
+def finish_checkpoint(folder: Path, state: dict[str, Any], keep: int) -> Path:
+    """Seal a written checkpoint, give it its name, and delete those that are too many.
+
+    Args:
+        folder: from `begin_checkpoint`, filled.
+        state: what else to remember, ready for JSON.
+        keep: how many of the newest checkpoints stay.
+
+    Returns:
+        The finished checkpoint.
+    """
+    digests = {path.name: _digest(path) for path in sorted(folder.iterdir())}
+    (folder / MANIFEST).write_text(json.dumps({"state": state, "sha256": digests}, indent=2))
+    final = folder.with_name(folder.name.removesuffix(UNFINISHED))
+    shutil.rmtree(final, ignore_errors=True)  # one that was refused as damaged
+    os.replace(folder, final)
+    for old in list_checkpoints(final.parent)[keep:]:
+        shutil.rmtree(old)
+    return final
+
+
+def list_checkpoints(output: Path) -> list[Path]:
+    """List a run's finished checkpoints, newest first; whether they are intact is not looked at."""
+    found = [path for path in output.glob(f"{PREFIX}*") if path.name.removeprefix(PREFIX).isdigit()]
+    return sorted(found, key=lambda path: int(path.name.removeprefix(PREFIX)), reverse=True)
+
+
+def find_checkpoint(output: Path) -> tuple[Path, dict[str, Any]]:
+    """Find the newest intact checkpoint; damaged ones are passed over with a warning.
+
+    Args:
+        output: the run's folder.
+
+    Returns:
+        Its folder, and the state that `finish_checkpoint` was given.
+
+    Raises:
+        FileNotFoundError: there is no intact checkpoint.
+    """
+    for folder in list_checkpoints(output):
+        try:
+            return folder, _read_state(folder)
+        except (OSError, ValueError, KeyError) as error:
+            warnings.warn(f"{folder.name} is damaged ({error}); falling back to the one before", stacklevel=2)
+    raise FileNotFoundError(
+        f"`output` must hold an intact checkpoint for --resume, got {str(output)!r}; start without --resume"
+    )
+
+
+def _read_state(folder: Path) -> dict[str, Any]:
+    manifest = json.loads((folder / MANIFEST).read_text())
+    for name, expected in manifest["sha256"].items():
+        if _digest(folder / name) != expected:
+            raise ValueError(f"{name} differs from its checksum")
+    return manifest["state"]
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

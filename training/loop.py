@@ -1,0 +1,270 @@
+"""The one training loop: both stages run it, since the models own their losses."""
+
+import json
+import math
+import os
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.logging import get_logger
+from safetensors.torch import load_model, save_model
+from torch import Tensor
+from tqdm import tqdm
+
+from training.checkpoints import begin_checkpoint, find_checkpoint, finish_checkpoint, list_checkpoints
+from training.journal import Journal
+from training.optimization import average_weights, build_optimizer, build_schedule
+from training.pictures import build_loader, load_photographs, training_batches
+from training.recipe import Recipe
+from training.stages import build_stage, save_trained
+from training.validation import Validation
+
+AVERAGED_WEIGHTS = "averaged.safetensors"
+MOST_SKIPPED_IN_A_ROW = 20
+
+logger = get_logger(__name__)
+
+
+@dataclass
+class Progress:
+    """How far a run is, and the sums since its last log record; part of every checkpoint.
+
+    Attributes:
+        step: steps done.
+        skipped: steps without an update because loss or gradient was not finite.
+        skipped_in_a_row: those at the end.
+        loss_sum: sum of the finite losses since the last record.
+        loss_count: how many they are.
+        grad_norm: length of the last finite gradient before clipping.
+        seconds: training time, over all resumptions.
+    """
+
+    step: int = 0
+    skipped: int = 0
+    skipped_in_a_row: int = 0
+    loss_sum: float = 0.0
+    loss_count: int = 0
+    grad_norm: float = 0.0
+    seconds: float = 0.0
+
+    def count(self, loss: float, grad_norm: float) -> bool:
+        """Count one step.
+
+        Args:
+            loss: of its batch.
+            grad_norm: before clipping.
+
+        Returns:
+            Whether both are finite, so that the weights may follow the gradient.
+        """
+        self.step += 1
+        is_finite = math.isfinite(loss) and math.isfinite(grad_norm)
+        if is_finite:
+            self.skipped_in_a_row = 0
+            self.loss_sum += loss
+            self.loss_count += 1
+            self.grad_norm = grad_norm
+        else:
+            self.skipped += 1
+            self.skipped_in_a_row += 1
+        return is_finite
+
+
+class Trainer:
+    """One run: everything that a step touches.
+
+    Args:
+        recipe: its settings.
+        output: its folder.
+        accelerator: devices, precision, processes.
+
+    Raises:
+        FileNotFoundError: photographs, extractor or backbone are missing.
+        ValueError: a setting does not fit what is there.
+    """
+
+    def __init__(self, recipe: Recipe, output: Path, accelerator: Accelerator):
+        training = recipe.training
+        self.recipe, self.output, self.accelerator = recipe, output, accelerator
+        kept, held_out = load_photographs(recipe.data)
+        loader = build_loader(kept, recipe, accelerator.num_processes)
+        stage = build_stage(recipe.model)
+        self.validation = Validation(held_out, recipe, stage)
+        optimizer = build_optimizer(stage.model, training)
+        schedule = build_schedule(optimizer, training)
+        self.model, self.optimizer, self.loader, self.schedule = accelerator.prepare(
+            stage.model, optimizer, loader, schedule
+        )
+        self.trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        self.averaged = average_weights(accelerator.unwrap_model(self.model), training.ema_decay)
+        self.progress = Progress()
+        self.journal = Journal(output / "log.jsonl")
+        self.lr = training.lr
+        self.is_stopping = False
+
+    def resume(self) -> None:
+        """Load the newest intact checkpoint of the run's folder.
+
+        Raises:
+            FileNotFoundError: there is none.
+            ValueError: the recipe differs from the interrupted run's.
+        """
+        folder, state = find_checkpoint(self.output)
+        self.recipe.check_resumes(Recipe.from_dict(state["recipe"]))
+        self.accelerator.load_state(folder)
+        load_model(self.averaged, folder / AVERAGED_WEIGHTS)
+        self.progress = Progress(**state["progress"])
+        if self.accelerator.is_main_process:
+            self.journal.cut(self.progress.step)
+        logger.info("resuming after step %d", self.progress.step)
+
+    def run(self) -> bool:
+        """Train to the last step, or until SIGTERM.
+
+        Returns:
+            Whether the last step was reached; the trained model then lies in the run's folder.
+        """
+        self.accelerator.init_trackers("tensorboard", init_kwargs={"tensorboard": {"purge_step": self.progress.step}})
+        self.model.train()
+        with self._stop_on_sigterm(), self._progress_bar() as bar:
+            started = time.monotonic() - self.progress.seconds
+            last_record = self.progress.step, self.progress.seconds
+            for batch in training_batches(self.loader, self.recipe, self.progress.step):
+                self._step(batch)
+                self.progress.seconds = time.monotonic() - started
+                bar.update()
+                if self._is_due(self.recipe.training.log_every):
+                    self._log(bar, *last_record, patch_size=batch["labels"].shape[-1])
+                    last_record = self.progress.step, self.progress.seconds
+                if self._is_due(self.recipe.training.validate_every):
+                    self._validate()
+                if self.is_stopping or self._is_due(self.recipe.training.checkpoint_every):
+                    self._save_checkpoint()
+                if self.is_stopping:
+                    break
+        self.accelerator.end_training()
+        is_finished = self.progress.step == self.recipe.training.steps
+        if is_finished:
+            self._save_result()
+        return is_finished
+
+    def _step(self, batch: dict[str, Tensor]) -> None:
+        loss = self.model(pixel_values=batch["pixel_values"], labels=batch["labels"]).loss
+        self.accelerator.backward(loss)
+        grad_norm = self.accelerator.clip_grad_norm_(self.trained, self.recipe.training.max_grad_norm)
+        # One transfer and one reduction per step, which also let all processes stop and skip at the same step.
+        told = torch.stack([loss.detach(), grad_norm, loss.new_tensor(float(self.is_stopping))]).float()
+        mean_loss, grad_norm, stopping = self.accelerator.reduce(told, "mean").tolist()
+        self.is_stopping = stopping > 0
+        is_finite = self.progress.count(mean_loss, grad_norm)
+        if is_finite or self.accelerator.scaler is not None:  # fp16's scaler skips by itself, and learns from it
+            self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.lr = self.schedule.get_last_lr()[0]
+        self.schedule.step()
+        self.averaged.update_parameters(self.accelerator.unwrap_model(self.model))
+        if self.progress.skipped_in_a_row >= MOST_SKIPPED_IN_A_ROW:
+            self._give_up(batch)
+
+    def _is_due(self, every: int) -> bool:
+        return self.progress.step % every == 0 or self.progress.step == self.recipe.training.steps
+
+    def _log(self, bar: tqdm, last_step: int, last_seconds: float, *, patch_size: int) -> None:
+        progress, training = self.progress, self.recipe.training
+        samples = (progress.step - last_step) * training.batch_size * self.accelerator.num_processes
+        record = {
+            "step": progress.step,
+            "loss": progress.loss_sum / progress.loss_count if progress.loss_count else None,
+            "lr": self.lr,
+            "grad_norm": progress.grad_norm,
+            "skipped": progress.skipped,
+            "patch_size": patch_size,
+            "seconds": round(progress.seconds, 3),
+            "samples_per_second": round(samples / max(progress.seconds - last_seconds, 1e-9), 3),
+        }
+        progress.loss_sum, progress.loss_count = 0.0, 0
+        bar.set_postfix(loss=record["loss"], lr=record["lr"])
+        self._record(record)
+
+    def _record(self, record: dict[str, object]) -> None:
+        if self.accelerator.is_main_process:
+            self.journal.write(record)
+        numbers = {name: value for name, value in record.items() if isinstance(value, int | float) and name != "step"}
+        self.accelerator.log(numbers, step=self.progress.step)
+
+    def _validate(self) -> None:
+        if self.accelerator.is_main_process:
+            picture = self.output / "validation" / f"{self.progress.step}.png"
+            scores = self.validation.run(self.averaged.module, self.accelerator, picture)
+            gain = {f"gain_{kind}": round(value, 4) for kind, value in scores.gain.items()}
+            self._record({"step": self.progress.step, "validation_loss": scores.loss, **gain})
+            logger.info("step %d: validation loss %.5f, gain in dB %s", self.progress.step, scores.loss, gain)
+        self.accelerator.wait_for_everyone()
+
+    def _save_checkpoint(self) -> None:
+        folder = self.output / f"checkpoint-{self.progress.step}.tmp"
+        if self.accelerator.is_main_process:
+            folder = begin_checkpoint(self.output, self.progress.step)
+            save_model(self.averaged, str(folder / AVERAGED_WEIGHTS))
+        self.accelerator.wait_for_everyone()
+        self.accelerator.save_state(str(folder))
+        self.accelerator.wait_for_everyone()
+        if self.accelerator.is_main_process:
+            state = {"progress": asdict(self.progress), "recipe": self.recipe.to_dict(portable=True)}
+            finish_checkpoint(folder, state, self.recipe.training.keep_checkpoints)
+        self.accelerator.wait_for_everyone()
+
+    def _save_result(self) -> None:
+        if not self.accelerator.is_main_process:
+            return
+        unfinished = self.output / "trained.tmp"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        save_trained(self.averaged.module, unfinished)
+        (unfinished / "recipe.json").write_text(json.dumps(self.recipe.to_dict(portable=True), indent=2) + "\n")
+        for path in sorted(unfinished.rglob("*")):
+            if path.is_file():
+                target = self.output / path.relative_to(unfinished)
+                target.parent.mkdir(exist_ok=True)
+                os.replace(path, target)
+        shutil.rmtree(unfinished)
+        self.journal.plot(self.output / "loss.png")
+
+    def _give_up(self, batch: dict[str, object]) -> None:
+        records = self.output / "not_finite.json"
+        records.write_text(json.dumps({"step": self.progress.step, "records": batch["record"]}, indent=2))
+        raise FloatingPointError(
+            f"loss and gradient must be finite, got {MOST_SKIPPED_IN_A_ROW} steps in a row that are not, "
+            f"the last one {self.progress.step}; lower training.lr, or replay the degradations in {str(records)!r}"
+        )
+
+    def _progress_bar(self) -> tqdm:
+        return tqdm(
+            total=self.recipe.training.steps,
+            initial=self.progress.step,
+            unit="step",
+            dynamic_ncols=True,
+            disable=not self.accelerator.is_main_process,
+        )
+
+    @contextmanager
+    def _stop_on_sigterm(self) -> Iterator[None]:
+        def stop(*_: object) -> None:
+            self.is_stopping = True
+
+        before = signal.signal(signal.SIGTERM, stop)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+
+def has_run(output: Path) -> bool:
+    """Tell whether a folder already holds a run's log or checkpoints."""
+    return (output / "log.jsonl").exists() or bool(list_checkpoints(output))
