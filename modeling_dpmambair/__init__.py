@@ -1,6 +1,7 @@
 """DPMambaIR: one model that restores photographs spoiled by haze, rain, snow, darkness, blur, JPEG or noise."""
 
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageToImage
+from transformers.pipelines import PIPELINE_REGISTRY
 
 from .configuration_dpmambair import DegradationExtractorConfig, DPMambaIRConfig
 from .image_processing_dpmambair import DPMambaIRImageProcessor
@@ -12,6 +13,7 @@ from .modeling_degradation_extractor import (
     DegradationExtractorOutput,
 )
 from .modeling_dpmambair import BlockPrompts, DPMambaIRModel, DPMambaIROutput, ModelCost
+from .pipeline_dpmambair import TASK, ImageRestorationPipeline
 from .selective_scan_dpmambair import (
     ScanPrompts,
     prompted_selective_scan,
@@ -25,6 +27,7 @@ AutoModel.register(DPMambaIRConfig, DPMambaIRModel)
 AutoModel.register(DegradationExtractorConfig, DegradationExtractorModel)
 AutoModelForImageToImage.register(DPMambaIRConfig, DPMambaIRModel)
 AutoImageProcessor.register(DPMambaIRConfig, image_processor_classes={"torchvision": DPMambaIRImageProcessor})
+PIPELINE_REGISTRY.register_pipeline(TASK, ImageRestorationPipeline, pt_model=AutoModelForImageToImage, type="image")
 
 __all__ = [
     "BlockPrompts",
@@ -38,6 +41,7 @@ __all__ = [
     "DegradationExtractorForPreTraining",
     "DegradationExtractorModel",
     "DegradationExtractorOutput",
+    "ImageRestorationPipeline",
     "ModelCost",
     "ScanPrompts",
     "prompted_selective_scan",

@@ -46,6 +46,7 @@ class DegradationExtractorConfig(PreTrainedConfig):
     """
 
     model_type = "dpmambair_extractor"
+    _auto_class: ClassVar = "AutoConfig"  # saving carries this file
 
     channels: list[int] | tuple[int, ...] = (32, 64, 96, 192)
     kernel_sizes: list[int] | tuple[int, ...] = (3, 3, 5, 7)
@@ -139,6 +140,7 @@ class DPMambaIRConfig(PreTrainedConfig):
     """
 
     model_type = "dpmambair"
+    _auto_class: ClassVar = "AutoConfig"  # saving carries this file
     sub_configs: ClassVar = {"extractor_config": DegradationExtractorConfig}
 
     dim: int = 48
@@ -184,8 +186,14 @@ class DPMambaIRConfig(PreTrainedConfig):
         even = self.dim >= 2 and self.dim % 2 == 0
         _check(even, "dim", "even and at least 2", self.dim, "downsampling halves it before it unshuffles")
         _check_at_least(self, 1, "latent_depth", "d_state", "expand", "prompt_dim")
-        _check_at_least(self, 0, "refinement_depth")
-        _check(self.d_conv % 2 == 1, "d_conv", "odd", self.d_conv, "use 3, so that it centres")
+        _check_at_least(self, 0, "refinement_depth", "layer_norm_eps")
+        _check(
+            self.d_conv % 2 == 1 and self.d_conv >= 1,
+            "d_conv",
+            "odd and positive",
+            self.d_conv,
+            "use 3, so that it centres",
+        )
         _check(self.ffn_ratio * self.dim >= 1, "ffn_ratio", "positive", self.ffn_ratio, "2 is the usual one")
 
     def validate_scan(self) -> None:

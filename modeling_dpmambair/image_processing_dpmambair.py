@@ -9,10 +9,11 @@ from transformers.image_processing_backends import TorchvisionBackend
 class DPMambaIRImageProcessor(TorchvisionBackend):
     """Turn pictures into `pixel_values`, (B, 3, H, W) float32 RGB in [0, 1], and restored tensors into pictures.
 
-    It converts to RGB and divides by 255, and does nothing else: the model takes any size, so nothing is resized or
-    padded. Pictures of one call that differ in size come back as a list.
+    It converts to RGB and scales by 1 / 255, and does nothing else: the model takes any size, so nothing is resized or
+    padded. Pictures that differ in size cannot share one tensor: give them one by one, or without `return_tensors`.
     """
 
+    _auto_class = "AutoImageProcessor"  # saving carries this file
     do_convert_rgb = True
     do_rescale = True
     rescale_factor = 1 / 255

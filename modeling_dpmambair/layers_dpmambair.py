@@ -8,6 +8,51 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+try:
+    from .rows_cpu_dpmambair import gated_layer_norm_cpu, gelu_gate_cpu, layer_norm_cpu
+except ImportError:  # numba is missing: plain torch computes the same
+    layer_norm_cpu = None
+
+# What the row kernels divide a row into.
+ROW_MULTIPLE = 16
+
+
+def _has_row_kernel(x: torch.Tensor, width: int) -> bool:
+    is_dense = x.dtype in (torch.float32, torch.bfloat16) and x.stride(-1) == 1
+    return layer_norm_cpu is not None and x.device.type == "cpu" and is_dense and width % ROW_MULTIPLE == 0
+
+
+class RowNorm(nn.LayerNorm):
+    """Layer norm over the channels of (..., C); under autocast it returns what the next layer computes in."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Normalise, (..., C) -> (..., C)."""
+        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+        if not _has_row_kernel(x, x.shape[-1]) or dtype == torch.float16:
+            return super().forward(x)
+        weight, bias = self.weight.float(), self.bias.float()
+        return layer_norm_cpu(x.flatten(0, -2), weight, bias, self.eps, dtype).view(x.shape)
+
+
+class GatedNorm(nn.LayerNorm):
+    """Layer norm over the channels of (..., C), then times SiLU of a gate of the same shape."""
+
+    def forward(self, x: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
+        """Normalise and gate, (..., C) -> (..., C)."""
+        if not (_has_row_kernel(x, x.shape[-1]) and _has_row_kernel(gate, x.shape[-1])):
+            return super().forward(x) * F.silu(gate)
+        weight, bias = self.weight.float(), self.bias.float()
+        return gated_layer_norm_cpu(x.flatten(0, -2), gate.flatten(0, -2), weight, bias, self.eps).view(x.shape)
+
+
+def gelu_gate(x: torch.Tensor) -> torch.Tensor:
+    """Return GELU of the first half of the channels times the second half, (..., 2 C) -> (..., C)."""
+    width = x.shape[-1] // 2
+    if not _has_row_kernel(x, width):
+        gate, value = x.chunk(2, dim=-1)
+        return F.gelu(gate) * value
+    return gelu_gate_cpu(x.flatten(0, -2)).view(*x.shape[:-1], width)
+
 
 class ChannelsLastConv2d(nn.Conv2d):
     """A convolution over channels-last features, "same" size at stride 1: (B, H, W, C) -> (B, H, W, C')."""
@@ -90,8 +135,7 @@ class GatedFeedForward(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map (B, H, W, C) to (B, H, W, C)."""
-        gate, value = self.conv(self.in_proj(x)).chunk(2, dim=-1)
-        return self.out_proj(F.gelu(gate) * value)
+        return self.out_proj(gelu_gate(self.conv(self.in_proj(x))))
 
 
 class CentralDifferenceBranches(nn.Module):

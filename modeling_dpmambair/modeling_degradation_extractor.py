@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -60,7 +61,19 @@ class DPMambaIRPreTrainedModel(PreTrainedModel):
     base_model_prefix = "extractor"
     main_input_name = "pixel_values"
     input_modalities = ("image",)
-    supports_gradient_checkpointing = True
+    # As `register_for_auto_class` sets it, but in force for the Hub's copy of this file too: saving carries the code.
+    _auto_class = "AutoModel"
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, **options: Any) -> Any:
+        """Load as transformers documents it; it makes every parameter trainable, so freeze what stays as it is."""
+        loaded = super().from_pretrained(*args, **options)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        model.freeze_parts()
+        return loaded
+
+    def freeze_parts(self) -> None:
+        """Exclude from training what this model never trains: nothing here."""
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -87,6 +100,9 @@ class DPMambaIRPreTrainedModel(PreTrainedModel):
 class DegradationExtractorModel(DPMambaIRPreTrainedModel):
     """Describe what spoiled a picture by one vector (section III-C): statistics of four stages, then a linear map."""
 
+    # It loads from the folders of models that hold it.
+    _keys_to_ignore_on_load_unexpected = (r"^network\.", r"^reconstruction_unit\.", r"^description_head\.")
+
     def __init__(self, config: DegradationExtractorConfig) -> None:
         super().__init__(config)
         self.stages = nn.ModuleList(ExtractorStage(config, stage) for stage in range(len(config.channels)))
@@ -102,14 +118,15 @@ class DegradationExtractorModel(DPMambaIRPreTrainedModel):
         Returns:
             The embedding, (B, E).
         """
-        # (B, 3, H, W) -> (B, H, W, 3)
-        x = pixel_values.permute(0, 2, 3, 1)
+        # (B, 3, H, W) -> (B, H, W, 3), in the dtype of the weights
+        x = pixel_values.permute(0, 2, 3, 1).to(self.head.weight.dtype)
         statistics = []
         for stage in self.stages:
             x = stage(x)
             variance, mean = torch.var_mean(x.float(), (1, 2), correction=0)
             statistics += [mean, torch.sqrt(variance + VARIANCE_EPS)]
-        return DegradationExtractorOutput(degradation_embedding=self.head(torch.cat(statistics, -1)))
+        embedding = torch.cat(statistics, -1).to(self.head.weight.dtype)
+        return DegradationExtractorOutput(degradation_embedding=self.head(embedding))
 
     def reparameterize(self) -> None:
         """Merge each stage's branches into one convolution, in place; the outputs stay the same to rounding."""
@@ -156,6 +173,10 @@ class DegradationExtractorForDescription(DPMambaIRPreTrainedModel):
         self.extractor = DegradationExtractorModel(config)
         self.description_head = DegradationHead(config)
         self.post_init()
+        self.freeze_parts()
+
+    def freeze_parts(self) -> None:
+        """Exclude the extractor from training."""
         self.extractor.requires_grad_(False)
 
     def forward(self, pixel_values: torch.Tensor, labels: torch.Tensor | None = None) -> DegradationDescription:

@@ -2,8 +2,9 @@
 
 import functools
 import math
+import os
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +22,7 @@ from .layers_dpmambair import (
     Downsample,
     GatedFeedForward,
     HighFrequencyEnhancement,
+    RowNorm,
     Upsample,
     ZeroStartConv2d,
     ZeroStartLinear,
@@ -94,12 +96,12 @@ class DPMambaIRBlock(GradientCheckpointingLayer):
 
     def __init__(self, config: DPMambaIRConfig, dim: int) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(dim, eps=config.layer_norm_eps)
+        self.norm1 = RowNorm(dim, eps=config.layer_norm_eps)
         insertion = {"concatenation": EmbeddingConcatenation, "attention": EmbeddingAttention}.get(config.insertion)
         self.insertion = insertion(config, dim) if insertion else None
         self.mixer = DegradationPromptMixer(config, dim)
         self.heb = HighFrequencyEnhancement() if config.has_heb else nn.Identity()
-        self.norm2 = nn.LayerNorm(dim, eps=config.layer_norm_eps)
+        self.norm2 = RowNorm(dim, eps=config.layer_norm_eps)
         self.ffn = GatedFeedForward(dim, config.ffn_ratio)
 
     def forward(self, x: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
@@ -151,12 +153,13 @@ class DPMambaIRNetwork(nn.Module):
 
         Args:
             x: pictures, (B, H, W, 3), H and W multiples of 8.
-            embedding: degradation embeddings, (B, E).
+            embedding: degradation embeddings, (B, E), or (1, E) for all pictures.
 
         Returns:
-            What to add to the pictures, (B, H, W, 3) in float32, and the features after each stage.
+            What to add to the pictures, (B, H, W, 3), and the features after each stage.
         """
-        x = self.conv_in(x)
+        dtype = self.conv_in.weight.dtype
+        x, embedding = self.conv_in(x.to(dtype)), embedding.to(dtype).expand(len(x), -1)
         skips = []
         for stage, down in zip(self.encoder, self.down, strict=True):
             skips.append(stage(x, embedding))
@@ -178,6 +181,7 @@ class DPMambaIRModel(DPMambaIRPreTrainedModel):
     """Restore a picture spoiled by an unknown degradation: the U-shaped network corrects it under its embedding."""
 
     config_class = DPMambaIRConfig
+    supports_gradient_checkpointing = True
     _no_split_modules = ("DPMambaIRBlock", "DegradationExtractorModel")
     # A_log and D shape an exponential over thousands of steps; half precision would bend it.
     _keep_in_fp32_modules_strict = ("A_log", "D")
@@ -193,8 +197,19 @@ class DPMambaIRModel(DPMambaIRPreTrainedModel):
             self.description_head = DegradationHead(extractor_config)
         self.network = DPMambaIRNetwork(config)
         self.post_init()
-        if config.embedding_source == "extractor":
-            self.extractor.requires_grad_(not config.freeze_extractor)
+        self.freeze_parts()
+
+    def freeze_parts(self) -> None:
+        """Exclude the extractor from training where the configuration says so."""
+        if self.config.embedding_source == "extractor":
+            self.extractor.requires_grad_(not self.config.freeze_extractor)
+
+    def save_pretrained(self, save_directory: str | os.PathLike, **options: Any) -> None:
+        """Save as transformers documents it, the code included, for both Auto classes that load this model."""
+        name = f"{type(self).__module__.split('.')[-1]}.{type(self).__name__}"
+        known = getattr(self.config, "auto_map", None) or {}
+        self.config.auto_map = {**known, "AutoModel": name, "AutoModelForImageToImage": name}
+        super().save_pretrained(save_directory, **options)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -243,8 +258,11 @@ class DPMambaIRModel(DPMambaIRPreTrainedModel):
             )
         if ours.is_merged:
             loaded.reparameterize()
-        self.extractor = loaded.to(self.device, self.dtype).requires_grad_(not self.config.freeze_extractor)
+        # The head that describes, if there is one, keeps its own width and names.
+        loaded.config.description_dim, loaded.config.degradations = ours.description_dim, ours.degradations
         self.config.extractor_config = loaded.config
+        self.extractor = loaded.to(self.device, self.dtype)
+        self.freeze_parts()
 
     def load_description(self, folder: str) -> None:
         """Take the head behind `describe`, trained on this model's extractor.
@@ -256,8 +274,9 @@ class DPMambaIRModel(DPMambaIRPreTrainedModel):
             ValueError: this model has no extractor.
         """
         self._require_extractor()
-        self.description_head = DegradationExtractorForDescription.from_pretrained(folder).description_head
-        self.description_head.to(self.device, self.dtype)
+        loaded, ours = DegradationExtractorForDescription.from_pretrained(folder), self.config.extractor_config
+        ours.description_dim, ours.degradations = loaded.config.description_dim, loaded.config.degradations
+        self.description_head = loaded.description_head.to(self.device, self.dtype)
         self.config.has_description = True
 
     def _require_extractor(self) -> None:
@@ -266,18 +285,21 @@ class DPMambaIRModel(DPMambaIRPreTrainedModel):
             raise ValueError(f"`embedding_source` must be 'extractor' here, got {source!r}; build the model with it")
 
     @torch.no_grad()
-    def describe(self, pixel_values: torch.Tensor) -> DegradationDescription:
+    def describe(
+        self, pixel_values: torch.Tensor, degradation_embedding: torch.Tensor | None = None
+    ) -> DegradationDescription:
         """Tell what spoiled the pictures, in the order of `config.extractor_config.degradations`.
 
         Args:
             pixel_values: degraded pictures, (B, 3, H, W), RGB in [0, 1].
+            degradation_embedding: their embeddings, (B, E), where the forward has given them already.
 
         Raises:
             ValueError: this model carries no head that describes.
         """
         if not self.config.has_description:
             raise ValueError("`has_description` must be true to describe, got False; call load_description first")
-        presence, severity = self.description_head(self.extractor(pixel_values).degradation_embedding)
+        presence, severity = self.description_head(self._embed(pixel_values, degradation_embedding, None))
         return DegradationDescription(presence=presence.sigmoid(), severity=severity.sigmoid())
 
     @torch.no_grad()
@@ -292,9 +314,10 @@ class DPMambaIRModel(DPMambaIRPreTrainedModel):
         """
         readings: dict[str, BlockPrompts] = {}
 
-        def read(name: str, scan: PromptedScan, inputs: tuple[torch.Tensor, torch.Tensor]) -> None:
-            steps = scan.compute_step_sizes(*inputs).flatten(1)
-            prompts = scan.compute_prompts(inputs[1])
+        def read(name: str, scan: PromptedScan, inputs: tuple[torch.Tensor, ...]) -> None:
+            branch, _, embedding = inputs
+            steps = scan.compute_step_sizes(branch, embedding).flatten(1)
+            prompts = scan.compute_prompts(embedding)
             readings[name] = BlockPrompts(*prompts, steps.mean(1), steps.std(1), steps.median(1).values)
 
         scans = [(name, module) for name, module in self.named_modules() if isinstance(module, PromptedScan)]
@@ -352,7 +375,7 @@ class DPMambaIRModel(DPMambaIRPreTrainedModel):
     ) -> torch.Tensor:
         source = self.config.embedding_source
         if given is not None:
-            return given
+            return given.expand(len(pixel_values), -1)
         if source == "class_label" and class_labels is not None:
             return self.class_embedding(class_labels)
         if source != "extractor":
@@ -377,7 +400,7 @@ class DPMambaIRModel(DPMambaIRPreTrainedModel):
         Args:
             pixel_values: degraded pictures, (B, 3, H, W), RGB in [0, 1], any H and W from 1 up.
             labels: clean pictures of the same shape; the loss is computed against them.
-            degradation_embedding: used instead of the model's own, (B, E): a whole picture's for its tiles.
+            degradation_embedding: used instead of the model's own, (B, E), or (1, E): a whole picture's for its tiles.
             class_labels: indices into `config.extractor_config.degradations`, (B,), where they are the source.
             strength: factor on the correction: 0 returns the input, 1 (the default) restores, more exaggerates; a
                 number, or a tensor that broadcasts against (B, 3, H, W).

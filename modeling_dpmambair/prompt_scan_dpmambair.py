@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from .configuration_dpmambair import DPMambaIRConfig
-from .layers_dpmambair import ChannelsLastConv2d, ZeroStartLinear
+from .layers_dpmambair import ChannelsLastConv2d, GatedNorm, ZeroStartLinear
 from .selective_scan_dpmambair import ScanPrompts, prompted_selective_scan
 
 # Tokens that the embedding is cut into where features attend to it.
@@ -26,7 +26,7 @@ class PromptMap(nn.Module):
 
 
 class PromptedScan(nn.Module):
-    """One direction of the prompt selective scan: convolution, projections, scan, norm (Eqs. 7-9)."""
+    """One direction of the prompt selective scan: convolution, projections, scan, gated norm (Eqs. 7-9)."""
 
     def __init__(self, config: DPMambaIRConfig, dim: int, is_reversed: bool = False) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class PromptedScan(nn.Module):
         self.dt_proj = nn.Linear(self.dt_rank, channels)
         self.A_log = nn.Parameter(torch.empty(channels, self.d_state))
         self.D = nn.Parameter(torch.empty(channels))
-        self.norm = nn.LayerNorm(channels, eps=config.layer_norm_eps)
+        self.norm = GatedNorm(channels, eps=config.layer_norm_eps)
         widths = {"delta": channels, "B": self.d_state, "C": self.d_state}
         self.prompts = nn.ModuleDict({name: PromptMap(config, widths[name]) for name in config.prompts})
 
@@ -70,15 +70,16 @@ class PromptedScan(nn.Module):
         dt = self.project(x)[1].float() + self.dt_proj.bias.float()
         return F.softplus(dt) * self.compute_prompts(embedding).delta[:, None]
 
-    def forward(self, x: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, gate: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
         """Scan row-major.
 
         Args:
             x: the scanned branch F1, (B, H, W, D).
+            gate: the gate branch F2, (B, H, W, D).
             embedding: degradation embeddings, (B, E).
 
         Returns:
-            Normalised scan output, (B, H, W, D).
+            Scan output, normalised and gated, (B, H, W, D).
         """
         u, dt, B, C = self.project(x)
         y = prompted_selective_scan(
@@ -88,7 +89,7 @@ class PromptedScan(nn.Module):
             is_reversed=self.is_reversed,
             discretization=self.discretization,
         )
-        return self.norm(y).view_as(x)
+        return self.norm(y.view_as(x), gate)
 
 
 class DegradationPromptMixer(nn.Module):
@@ -107,11 +108,12 @@ class DegradationPromptMixer(nn.Module):
 
     def forward(self, x: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
         """Mix features (B, H, W, C) under the embedding (B, E)."""
-        branch, gate = self.in_proj(x).chunk(2, dim=-1)
-        scanned = self.scan(branch, embedding)
+        # Two products rather than one and a split: the convolution after it would copy half of interleaved rows.
+        branch, gate = (F.linear(x, weight) for weight in self.in_proj.weight.chunk(2))
+        scanned = self.scan(branch, gate, embedding)
         if self.reverse_scan is not None:
-            scanned = scanned + self.reverse_scan(branch, embedding)
-        return self.out_proj(scanned * F.silu(gate))
+            scanned = scanned + self.reverse_scan(branch, gate, embedding)
+        return self.out_proj(scanned)
 
 
 class EmbeddingConcatenation(nn.Module):

@@ -1,17 +1,8 @@
-"""The selective scan on the processor as torch operators with autograd, over threads of our own.
+"""The selective scan on the processor as torch operators with autograd."""
 
-Numba's own threading layers abort when two threads call them at once (workqueue) or after a fork (OpenMP); a plain
-thread pool around kernels that release the lock does neither.
-"""
-
-import functools
 import itertools
-import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import numpy as np
 import torch
 
 from .lanes_dpmambair import LANES, LN_2
@@ -25,12 +16,7 @@ from .selective_scan_kernels_dpmambair import (
     scan_backward,
     scan_forward,
 )
-
-
-@functools.cache
-def _threads(process: int, count: int) -> ThreadPoolExecutor:
-    """Return this process's threads; keyed by the process's number, so that a fork gets threads of its own."""
-    return ThreadPoolExecutor(count, thread_name_prefix="selective-scan")
+from .threads_dpmambair import flat, run_tasks
 
 
 def _share_out(pictures: int, blocks: int, threads: int) -> list[ScanTask]:
@@ -41,39 +27,17 @@ def _share_out(pictures: int, blocks: int, threads: int) -> list[ScanTask]:
     return [ScanTask(picture, *part) for picture in range(pictures) for part in parts]
 
 
-def _run(kernel: Callable, tasks: Sequence[ScanTask], inputs: tuple, outputs: tuple) -> None:
-    for task in tasks:
-        kernel(*inputs, task, *outputs)
-
-
-def run_tasks(kernel: Callable, tasks: Sequence[ScanTask], inputs: tuple, outputs: tuple) -> None:
-    """Run `kernel` over all tasks on as many threads as torch may use; which thread runs a task changes no result."""
-    count = min(torch.get_num_threads(), len(tasks))
-    pool = _threads(os.getpid(), torch.get_num_threads()) if count > 1 else None
-    others = [pool.submit(_run, kernel, tasks[share::count], inputs, outputs) for share in range(1, count)]
-    _run(kernel, tasks[::count], inputs, outputs)
-    for other in others:
-        other.result()
-
-
-def _flat(tensor: torch.Tensor) -> np.ndarray:
-    """View a tensor whose last dimension is dense as flat numbers, bfloat16 as bit patterns."""
-    bits = tensor.detach().view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor.detach()
-    span = 1 + sum((size - 1) * stride for size, stride in zip(bits.shape, bits.stride(), strict=True))
-    return bits.as_strided((span if bits.numel() else 0,), (1,)).numpy()
-
-
 def _rows_of(u: torch.Tensor, dt: torch.Tensor, B: torch.Tensor, C: torch.Tensor) -> ScanRows:
     if B.stride() != C.stride() or B.stride(-1) != 1:
         B, C = B.contiguous(), C.contiguous()
-    return ScanRows(_flat(u.contiguous()), _flat(dt.contiguous()), _flat(B), _flat(C), (B.stride(0), B.stride(1)))
+    return ScanRows(flat(u.contiguous()), flat(dt.contiguous()), flat(B), flat(C), (B.stride(0), B.stride(1)))
 
 
 def _weights_of(A: torch.Tensor, is_held: bool, *others: torch.Tensor | None) -> ScanWeights:
     by_blocks = A.view(-1, LANES, A.shape[1]).transpose(1, 2).contiguous()
     A_inverse = 1 / by_blocks if is_held else A.new_empty(0)
     others = (A.new_empty(0) if other is None else other.contiguous() for other in others)
-    return ScanWeights(*map(_flat, (by_blocks / LN_2, A_inverse, *others)))
+    return ScanWeights(*map(flat, (by_blocks / LN_2, A_inverse, *others)))
 
 
 @torch.library.custom_op("dpmambair::selective_scan", mutates_args=(), device_types="cpu")
@@ -104,7 +68,7 @@ def prompted_scan_cpu(
     inputs = (_rows_of(u, dt, B, C), _weights_of(A, is_held, D, dt_bias, alpha_delta, alpha_B, alpha_C))
     size = ScanSize(L, channels, N, is_reversed, dt_bias is not None, is_held)
     tasks = _share_out(pictures, blocks, torch.get_num_threads())
-    run_tasks(scan_forward, tasks, (*inputs, size), (_flat(y), _flat(states)))
+    run_tasks(scan_forward, tasks, (*inputs, size), (flat(y), flat(states)))
     return y, states
 
 
@@ -141,16 +105,16 @@ def prompted_scan_cpu_backward(
     by_B, by_C = (A.new_empty(groups, pictures, L, N) for _ in range(2))
     by_A = A.new_zeros(pictures, blocks, N, LANES)
     by_D, by_bias, by_alpha_delta = (A.new_zeros(pictures, channels) for _ in range(3))
-    outputs = [_flat(each) for each in (by_u, by_dt, by_B, by_C, by_A, by_D, by_bias, by_alpha_delta)]
+    outputs = [flat(each) for each in (by_u, by_dt, by_B, by_C, by_A, by_D, by_bias, by_alpha_delta)]
     inputs = (_rows_of(u, dt, B, C), _weights_of(A, is_held, D, dt_bias, alpha_delta, alpha_B, alpha_C))
     size = ScanSize(L, channels, N, is_reversed, dt_bias is not None, is_held)
-    extra = (_flat(dy.to(u.dtype).contiguous()), _flat(states), ScanGradients(*outputs))
+    extra = (flat(dy.to(u.dtype).contiguous()), flat(states), ScanGradients(*outputs))
     run_tasks(scan_backward, tasks, (*inputs, size), extra)
     by_B, by_C = by_B.sum(0), by_C.sum(0)
     return [
         by_u,
         by_dt,
-        by_A.sum(0).transpose(1, 2).reshape(channels, N),
+        by_A.sum(0).transpose(1, 2).reshape(channels, N).contiguous(),
         (by_B * alpha_B[:, None]).to(B.dtype),
         (by_C * alpha_C[:, None]).to(C.dtype),
         by_D.sum(0),

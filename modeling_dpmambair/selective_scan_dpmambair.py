@@ -55,7 +55,7 @@ class ScanPrompts(NamedTuple):
 
 @contextlib.contextmanager
 def scan_backend(backend: Backend) -> Iterator[None]:
-    """Force one implementation inside the block, in this thread.
+    """Force one implementation inside the block, in this thread; the scan says if its package is missing.
 
     Args:
         backend: "numba", "mamba_ssm", "chunked" or "loop".
@@ -87,6 +87,10 @@ def _choose_backend(u: torch.Tensor, discretization: Discretization) -> Backend:
     forced = _forced_backend()
     if forced == "mamba_ssm" and discretization == "zoh":
         raise ValueError("`discretization` must be 'euler' with mamba-ssm, got 'zoh'; let another backend compute it")
+    if forced == "mamba_ssm" and selective_scan_fn is None:
+        raise ImportError("the scan backend 'mamba_ssm' needs mamba-ssm: pip install --no-build-isolation mamba-ssm")
+    if forced == "numba" and prompted_scan_cpu is None:
+        raise ImportError("the scan backend 'numba' needs numba: pip install numba")
     if forced:
         return forced
     if u.dtype == torch.float64:
@@ -172,6 +176,7 @@ def prompted_selective_scan(
         ValueError: shapes that do not belong together.
     """
     _check_shapes(u, dt, A, B, C, D)
+    _check_prompts(u, A, dt_bias, prompts)
     backend = _choose_backend(u, discretization)
     is_held = discretization == "zoh"
     if backend == "numba":
@@ -191,11 +196,24 @@ def _check_shapes(
 ) -> None:
     pictures, L, channels = u.shape
     matrix = (pictures, L, A.shape[-1])
-    expected = {"delta": u.shape, "A": (channels, A.shape[-1]), "B": matrix, "C": matrix, "D": (channels,)}
-    for (name, shape), tensor in zip(expected.items(), (delta, A, B, C, D), strict=True):
-        if tuple(tensor.shape) != tuple(shape):
-            message = f"`{name}` must be of shape {tuple(shape)}, got {tuple(tensor.shape)}; it belongs to u of shape"
-            raise ValueError(f"{message} {tuple(u.shape)} and A of shape {tuple(A.shape)}")
+    _check_shape("delta", delta, (pictures, L, channels))
+    _check_shape("A", A, (channels, A.shape[-1]))
+    _check_shape("B", B, matrix)
+    _check_shape("C", C, matrix)
+    _check_shape("D", D, (channels,))
+
+
+def _check_prompts(u: torch.Tensor, A: torch.Tensor, dt_bias: torch.Tensor, prompts: ScanPrompts) -> None:
+    pictures, _, channels = u.shape
+    _check_shape("dt_bias", dt_bias, (channels,))
+    _check_shape("prompts.delta", prompts.delta, (pictures, channels))
+    _check_shape("prompts.B", prompts.B, (pictures, A.shape[-1]))
+    _check_shape("prompts.C", prompts.C, (pictures, A.shape[-1]))
+
+
+def _check_shape(name: str, tensor: torch.Tensor, shape: tuple[int, ...]) -> None:
+    if tuple(tensor.shape) != shape:
+        raise ValueError(f"`{name}` must be of shape {shape}, got {tuple(tensor.shape)}; u and A decide the sizes")
 
 
 def selective_scan_loop(

@@ -27,9 +27,9 @@ OURS = {*PACKAGES, *UPPER_PACKAGES, *SCRIPTS, *FOLDERS, "tests"}
 # Rows from bottom to top: a file imports from the rows below its own, never from its row or above.
 LAYERS = {
     "modeling_dpmambair": (
-        {"configuration_dpmambair", "lanes_dpmambair"},
-        {"selective_scan_kernels_dpmambair"},
-        {"selective_scan_cpu_dpmambair"},
+        {"configuration_dpmambair", "lanes_dpmambair", "threads_dpmambair"},
+        {"selective_scan_kernels_dpmambair", "row_kernels_dpmambair"},
+        {"selective_scan_cpu_dpmambair", "rows_cpu_dpmambair"},
         {"selective_scan_dpmambair"},
         {"layers_dpmambair"},
         {"prompt_scan_dpmambair"},
@@ -40,9 +40,10 @@ LAYERS = {
     ),
     "dataset_scripts": (
         {"catalog", "pairing", "weather", "transforms"},
-        {"degradations"},
+        {"degradations", "decoding"},
+        {"degradation_recipes"},
         {"degraded_patches", "paired_restoration", "synthetic_restoration"},
-        {"mixture"},
+        {"mixture", "publishing"},
         {"__init__"},
         {"__main__"},
     ),

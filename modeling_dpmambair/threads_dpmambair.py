@@ -1,0 +1,41 @@
+"""Serial numba kernels on many threads, and tensors as the flat arrays that they take.
+
+Numba's own threading layers abort when two threads call them at once (workqueue) or after a fork (OpenMP); a plain
+thread pool around kernels that release the interpreter's lock does neither.
+"""
+
+import functools
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+
+
+@functools.cache
+def _threads(process: int, count: int) -> ThreadPoolExecutor:
+    """Return this process's threads; keyed by the process's number, so that a fork gets threads of its own."""
+    return ThreadPoolExecutor(count, thread_name_prefix="selective-scan")
+
+
+def _run(kernel: Callable, tasks: Sequence[tuple], inputs: tuple, outputs: tuple) -> None:
+    for task in tasks:
+        kernel(*inputs, task, *outputs)
+
+
+def run_tasks(kernel: Callable, tasks: Sequence[tuple], inputs: tuple, outputs: tuple) -> None:
+    """Run `kernel` over all tasks on as many threads as torch may use; which thread runs a task changes no result."""
+    count = min(torch.get_num_threads(), len(tasks))
+    pool = _threads(os.getpid(), torch.get_num_threads()) if count > 1 else None
+    others = [pool.submit(_run, kernel, tasks[share::count], inputs, outputs) for share in range(1, count)]
+    _run(kernel, tasks[::count], inputs, outputs)
+    for other in others:
+        other.result()
+
+
+def flat(tensor: torch.Tensor) -> np.ndarray:
+    """View a tensor whose last dimension is dense as flat numbers, bfloat16 as bit patterns."""
+    bits = tensor.detach().view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor.detach()
+    span = 1 + sum((size - 1) * stride for size, stride in zip(bits.shape, bits.stride(), strict=True))
+    return bits.as_strided((span if bits.numel() else 0,), (1,)).numpy()

@@ -1,0 +1,186 @@
+import importlib.util
+import sys
+
+import numpy as np
+import pytest
+import torch
+from numba import njit
+
+from modeling_dpmambair import lanes_dpmambair as lanes
+from modeling_dpmambair import selective_scan_kernels_dpmambair as kernels
+from modeling_dpmambair.lanes_dpmambair import LANES, fma, lane_sum, load, load_scalar, splat, store
+
+
+def apply(function, values):
+    """Compile a kernel that maps vectors by the function, and run it over the values."""
+
+    @njit
+    def kernel(x, y):
+        for i in range(0, x.size, LANES):
+            store(y, i, function(load(x, i)))
+
+    padded = np.resize(np.asarray(values, np.float32), -(-len(values) // LANES) * LANES)
+    result = np.empty_like(padded)
+    kernel(padded, result)
+    return result[: len(values)].astype(np.float64)
+
+
+def assert_relatively_close(result, expected, tolerance):
+    error = np.abs(result - expected) / np.abs(expected)
+    assert error.max() <= np.broadcast_to(tolerance, error.shape)[error.argmax()], error.max()
+    assert (error <= tolerance).all()
+
+
+# Functions
+
+
+def test_exp2_is_accurate_over_its_range():
+    x = np.concatenate([np.linspace(-126, 126, 100_001), np.linspace(-1e-3, 1e-3, 1001)]).astype(np.float32)
+    assert_relatively_close(apply(lanes.exp2, x), np.exp2(x.astype(np.float64)), 2e-7)
+
+
+def test_exp2_is_exact_at_whole_numbers():
+    whole = np.arange(-126, 127)
+    np.testing.assert_array_equal(apply(lanes.exp2, whole), np.exp2(whole.astype(np.float64)))
+
+
+def test_exp2_stops_at_the_smallest_normal_number():
+    np.testing.assert_array_equal(apply(lanes.exp2, [-127, -1e6, -3e38, -np.inf]), 2.0**-126)
+
+
+def test_exp2m1_is_accurate_over_its_range():
+    magnitudes = np.geomspace(1e-30, 126, 50_000)
+    x = np.concatenate([magnitudes, -magnitudes]).astype(np.float32)
+    assert_relatively_close(apply(lanes.exp2m1, x), np.expm1(x.astype(np.float64) * np.log(2)), 1e-6)
+
+
+def test_exp2m1_of_zero_and_of_the_far_below():
+    np.testing.assert_array_equal(apply(lanes.exp2m1, [0, -0.0, -126, -1e6, -np.inf]), [0, 0, -1, -1, -1])
+
+
+def test_log1p_is_accurate_over_its_range():
+    x = np.concatenate([np.linspace(1e-6, 1, 100_001), np.geomspace(1e-38, 1e-3, 1001)]).astype(np.float32)
+    assert_relatively_close(apply(lanes.log1p, x), np.log1p(x.astype(np.float64)), 3e-7)
+    assert apply(lanes.log1p, [0.0])[0] == 0
+
+
+# The exponent's own rounding grows with it, by half an ulp of a number of that size.
+EXPONENT_ROUNDING = 2.0**-23
+
+
+@pytest.mark.parametrize(("function", "exact"), [
+    (lanes.softplus, lambda x: np.logaddexp(0, x)), (lanes.sigmoid, lambda x: np.exp(-np.logaddexp(0, -x))),
+], ids=["softplus", "sigmoid"])  # fmt: skip
+def test_softplus_and_sigmoid_are_relatively_accurate_on_both_sides(function, exact):
+    x = np.concatenate([np.linspace(-87, 87, 50_001), np.linspace(-1e-3, 1e-3, 1001)]).astype(np.float32)
+    tolerance = 6e-7 + EXPONENT_ROUNDING * np.abs(x)
+    assert_relatively_close(apply(function, x), exact(x.astype(np.float64)), tolerance)
+
+
+def test_softplus_and_sigmoid_do_not_overflow():
+    extremes = [-3e38, -1e4, 1e4, 3e38]
+    np.testing.assert_allclose(apply(lanes.softplus, extremes), [0, 0, 1e4, np.float32(3e38)], rtol=1e-7, atol=1e-37)
+    np.testing.assert_allclose(apply(lanes.sigmoid, extremes), [0, 0, 1, 1], rtol=1e-7, atol=1e-37)
+
+
+# Arithmetic
+
+
+def test_arithmetic_is_that_of_float32():
+    @njit
+    def kernel(x, y, z, out):
+        a, b, c = load(x, 0), load(y, 0), load(z, 0)
+        store(out, 0, a + b)
+        store(out, LANES, a * b)
+        store(out, 2 * LANES, a / b)
+        store(out, 3 * LANES, fma(a, b, c))
+        store(out, 4 * LANES, lanes.maximum(a, b))
+        store(out, 5 * LANES, lanes.absolute(a))
+        store(out, 6 * LANES, splat(x[3]))
+
+    x, y, z = np.random.default_rng(0).normal(size=(3, LANES)).astype(np.float32)
+    out = np.empty(7 * LANES, np.float32)
+    kernel(x, y, z, out)
+    exact = [x + y, x * y, x / y]
+    np.testing.assert_array_equal(out[: 3 * LANES], np.concatenate(exact))
+    np.testing.assert_allclose(out[3 * LANES : 4 * LANES], x.astype(np.float64) * y + z, rtol=0, atol=3e-7)
+    np.testing.assert_array_equal(out[4 * LANES :], np.concatenate([np.maximum(x, y), np.abs(x), np.full(16, x[3])]))
+
+
+def test_lane_sum_adds_all_lanes():
+    @njit
+    def kernel(x):
+        return lane_sum(load(x, 0))
+
+    powers = 2.0 ** np.arange(LANES)
+    assert kernel(powers.astype(np.float32)) == 2**LANES - 1
+    x = np.random.default_rng(0).normal(size=LANES).astype(np.float32)
+    assert kernel(x) == pytest.approx(x.astype(np.float64).sum(), abs=1e-6)
+
+
+# Memory
+
+
+@njit
+def copy_vectors(source, target):
+    for i in range(0, source.size, LANES):
+        store(target, i, load(source, i))
+
+
+@njit
+def copy_scalars(source, target):
+    for i in range(source.size):
+        target[i] = load_scalar(source, i)
+
+
+def as_bits(tensor):
+    return tensor.view(torch.int16).numpy()
+
+
+@pytest.mark.parametrize("copy", [copy_vectors, copy_scalars], ids=["vectors", "scalars"])
+def test_every_bfloat16_is_read_as_torch_reads_it(copy):
+    halves = torch.arange(-(2**15), 2**15).to(torch.int16)
+    expected = halves.view(torch.bfloat16).float().numpy()
+    result = np.empty(halves.numel(), np.float32)
+    copy(halves.numpy(), result)
+    np.testing.assert_array_equal(result.view(np.int32), expected.view(np.int32))
+
+
+def test_bfloat16_is_rounded_as_torch_rounds_it():
+    rng = np.random.default_rng(0)
+    random_bits = rng.integers(0, 2**32, 2**16, np.uint32).view(np.float32)
+    upper = rng.integers(0, 2**16, 2**12, np.uint32) << 16
+    ties = np.concatenate([upper | 0x8000, upper | 0x7FFF, upper | 0x8001, upper]).view(np.float32)
+    special = np.array([0.0, -0.0, np.inf, -np.inf, 3.4e38, -3.4e38, 1e-45, -1e-45], np.float32)
+    values = np.concatenate([random_bits, ties, special, np.zeros(8, np.float32)])
+    values[np.isnan(values)] = 1.0
+    result = np.empty(values.size, np.int16)
+    copy_vectors(values, result)
+    np.testing.assert_array_equal(result, as_bits(torch.from_numpy(values).bfloat16()))
+
+
+def test_not_a_number_stays_one_in_bfloat16():
+    result = np.empty(LANES, np.int16)
+    copy_vectors(np.full(LANES, np.nan, np.float32), result)
+    assert torch.from_numpy(result).view(torch.bfloat16).isnan().all()
+
+
+def test_vectors_may_begin_at_any_index():
+    @njit
+    def kernel(source, target):
+        store(target, 3, load(source, 5))
+
+    source, target = np.arange(40, dtype=np.float32), np.zeros(40, np.float32)
+    kernel(source, target)
+    np.testing.assert_array_equal(target, np.concatenate([np.zeros(3), source[5:21], np.zeros(21)]))
+
+
+# Without numba
+
+
+@pytest.mark.parametrize("module", [lanes, kernels], ids=["lanes", "kernels"])
+def test_missing_numba_is_an_error_that_says_what_to_install(monkeypatch, module):
+    monkeypatch.setitem(sys.modules, "numba", None)
+    spec = importlib.util.spec_from_file_location(f"{module.__name__}_without_numba", module.__file__)
+    with pytest.raises(ImportError, match="the fast selective scan on the processor needs numba: pip install numba"):
+        spec.loader.exec_module(importlib.util.module_from_spec(spec))
