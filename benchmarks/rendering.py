@@ -1,0 +1,135 @@
+"""Results files as tables: plain text for the terminal, Markdown for documents."""
+
+from typing import Any
+
+# Of a mean that no number holds, such as the PSNR of identical pictures; strict JSON carries null in its place.
+NOT_FINITE = "not finite"
+
+Grid = list[list[str]]
+
+
+def format_columns(grid: Grid) -> str:
+    """Set rows as plain text: the first column to the left, the numbers to the right.
+
+    Args:
+        grid: rows of as many cells, the headings first.
+    """
+    widths = [max(map(len, column)) for column in zip(*grid, strict=True)]
+    lines = []
+    for first, *others in grid:
+        cells = [first.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True))]
+        lines.append("  ".join(cells))
+    return "\n".join(lines)
+
+
+def format_markdown(grid: Grid) -> str:
+    """Set rows as a Markdown table: the first column to the left, the numbers to the right.
+
+    Args:
+        grid: rows of as many cells, the headings first.
+    """
+    headings, *rows = (f"| {' | '.join(row)} |" for row in grid)
+    return "\n".join([headings, f"|---{'|---:' * (len(grid[0]) - 1)}|", *rows])
+
+
+def compare_with_paper(value: float, paper: float | None, unit: float, digits: int) -> list[str]:
+    """Set a count, the paper's count, and how far ours is from it.
+
+    Args:
+        value: ours.
+        paper: theirs; None where the paper gives none.
+        unit: the cells count in multiples of it.
+        digits: of our cell, after the point.
+
+    Returns:
+        Three cells; the last two are dashes where there is nothing to compare with.
+    """
+    ours = f"{value / unit:.{digits}f}"
+    return [ours, "-", "-"] if paper is None else [ours, f"{paper / unit:g}", f"{value / paper - 1:+.2%}"]
+
+
+def cost_grid(results: dict[str, Any]) -> Grid:
+    """Bring the counts of `benchmarks.cost` into rows, a model each.
+
+    Args:
+        results: what it wrote.
+    """
+    grid = [["model", "params (M)", "paper", "deviation", "MACs (G)", "scan (G)", "total (G)", "paper", "deviation"]]
+    for one in results["models"]:
+        parameters = compare_with_paper(one["parameters"], one["paper"].get("parameters"), 1e6, 3)
+        shares = [f"{one[name] / 1e9:.2f}" for name in ("macs", "scan_flops")]
+        total = compare_with_paper(one["macs"] + one["scan_flops"], one["paper"].get("flops"), 1e9, 2)
+        grid.append([one["name"], *parameters, *shares, *total])
+    return grid
+
+
+def render_cost(results: dict[str, Any]) -> str:
+    """Render what the models cost.
+
+    Args:
+        results: what `benchmarks.cost` wrote.
+
+    Returns:
+        A Markdown table, and how it was counted.
+    """
+    return (
+        f"{format_markdown(cost_grid(results))}\n\n"
+        f"For one picture of {results['height']} x {results['width']} pixels, extractor included. Convolutions, "
+        "linear layers and matrix products\ncount one per multiply-accumulate, a scan of L steps, D channels and N "
+        "states 9 L D N + L D."
+    )
+
+
+def _format_mean(value: float | None, form: str) -> str:
+    return NOT_FINITE if value is None else format(value, form)
+
+
+def quality_grid(results: dict[str, Any]) -> Grid:
+    """Bring the averages of `evaluate_accelerate.py` into rows, a task each, then all together.
+
+    Args:
+        results: what it wrote.
+    """
+    grid = [["degradation", "PSNR before (dB)", "after", "gain", "SSIM before", "after", "gain"]]
+    for task, means in (results["tasks"] | {"overall": results["overall"]}).items():
+        cells = []
+        for metric, form in (("psnr", ".2f"), ("ssim", ".4f")):
+            cells += [_format_mean(means[f"{metric}_{moment}"], form) for moment in ("degraded", "restored")]
+            cells.append(_format_mean(means[f"{metric}_gain"], f"+{form}"))
+        grid.append([task.replace("_", " "), *cells])
+    return grid
+
+
+def describe_machine(machine: dict[str, Any]) -> str:
+    """Say on what a results file was measured.
+
+    Args:
+        machine: its section `machine`.
+    """
+    device = "" if machine["device"] == "cpu" else f"{machine['device']}, host "
+    processes = f"{machine['processes']} processes of " if machine["processes"] > 1 else ""
+    threads = f"{machine['threads']} thread{'s' * (machine['threads'] > 1)}"
+    return f"{device}{machine['cpu']}, {machine['cores']} cores, {processes}{threads}, torch {machine['torch']}"
+
+
+def render_quality(results: dict[str, Any]) -> str:
+    """Render how much a model restores.
+
+    Args:
+        results: what `evaluate_accelerate.py` wrote.
+
+    Returns:
+        A Markdown table, and the conditions of the measurement.
+    """
+    benchmark, model = results["benchmark"], results["model"]
+    # Unreadable files are missing from every task alike.
+    pictures = results["overall"]["pictures"] // len(results["tasks"])
+    failures = f" ({len(benchmark['failures'])} more were unreadable)" if benchmark["failures"] else ""
+    return (
+        f"{format_markdown(quality_grid(results))}\n\n"
+        f"`{model['name']}` ({model['parameters'] / 1e6:.2f} M parameters, {model['dtype']}) on "
+        f"`{benchmark['name']}`: {pictures} clean pictures of `{benchmark['clean']}`{failures},\n"
+        f"each spoiled by each degradation at severity {benchmark['severity']:g}, seed {benchmark['seed']}; "
+        "scores on RGB, 8 bit.\n"
+        f"Measured {results['date'][:10]} on {describe_machine(results['machine'])}."
+    )

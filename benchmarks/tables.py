@@ -1,0 +1,152 @@
+"""Renew the tables of documents from results files: `python -m benchmarks.tables README.md model_card.md`.
+
+A document marks where a table stands. What lies between the marks is replaced, so nobody types a number:
+
+    <!-- table:cost -->
+    <!-- /table -->
+"""
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from benchmarks.files import RESULTS, write_text
+from benchmarks.rendering import render_cost, render_quality
+
+MARK = re.compile(r"<!-- /?table\b.*?-->")
+BLOCK = re.compile(
+    rf"(?P<opening><!-- table:(?P<name>\w+) -->\n)(?:(?!{MARK.pattern}).)*(?P<closing><!-- /table -->)", re.DOTALL
+)
+NOT_MEASURED = "*Not measured yet.*"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table that documents may show.
+
+    Attributes:
+        source: file name of its results.
+        render: makes Markdown of their content.
+    """
+
+    source: str
+    render: Callable[[dict[str, Any]], str]
+
+
+TABLES = {
+    "cost": Table("cost.json", render_cost),
+    "quality": Table("synthetic7_cbsd68.json", render_quality),
+}
+
+
+def render_table(name: str, results: Path) -> str:
+    """Render a table, or a line that says that it is not measured yet.
+
+    Args:
+        name: key of `TABLES`.
+        results: folder of the results files.
+
+    Raises:
+        ValueError: no such table, or a results file that is not what its table expects.
+    """
+    if name not in TABLES:
+        raise ValueError(f"`table` must be one of {', '.join(TABLES)}, got {name!r}; correct the mark")
+    source = results / TABLES[name].source
+    if not source.is_file():
+        return NOT_MEASURED
+    try:
+        return TABLES[name].render(json.loads(source.read_text(encoding="utf-8")))
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"`{source.name}` must hold the results that table {name!r} shows, got {type(error).__name__}: {error}; "
+            "run the command that writes it"
+        ) from error
+
+
+def render_document(text: str, results: Path) -> str:
+    """Render every table that a document marks.
+
+    Args:
+        text: Markdown.
+        results: folder of the results files.
+
+    Returns:
+        The text with everything between the marks renewed.
+
+    Raises:
+        ValueError: a mark lacks its partner, or a table cannot be rendered.
+    """
+    # Blocks leave as many lines behind as they had, so that positions still tell the line.
+    rest = BLOCK.sub(lambda block: "\n" * block[0].count("\n"), text)
+    if stray := MARK.search(rest):
+        line = rest.count("\n", 0, stray.start()) + 1
+        raise ValueError(
+            f"marks must be pairs `<!-- table:NAME -->`, `<!-- /table -->` on lines of their own, got {stray[0]!r} "
+            f"alone in line {line}; add its partner"
+        )
+
+    def renew(block: re.Match[str]) -> str:
+        return f"{block['opening']}{render_table(block['name'], results)}\n{block['closing']}"
+
+    return BLOCK.sub(renew, text)
+
+
+def renew_document(path: Path, results: Path, *, check: bool = False) -> bool:
+    """Renew the tables of one document.
+
+    Args:
+        path: Markdown file; written only if something changes.
+        results: folder of the results files.
+        check: write nothing.
+
+    Returns:
+        Whether the document was stale.
+
+    Raises:
+        OSError: the file cannot be read or written.
+        ValueError: a mark lacks its partner, or a table cannot be rendered.
+    """
+    text = path.read_text(encoding="utf-8")
+    renewed = render_document(text, results)
+    if renewed != text and not check:
+        write_text(path, renewed)
+    return renewed != text
+
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def main(
+    documents: Annotated[list[Path], typer.Argument(metavar="DOCUMENT...", help="Markdown files with marked tables.")],
+    results: Annotated[
+        Path, typer.Option(metavar="DIR", help="Folder of the results files.", show_default="benchmarks/results")
+    ] = RESULTS,
+    check: Annotated[bool, typer.Option("--check", help="Write nothing; exit status 1 if a table is stale.")] = False,
+) -> None:
+    """Renew the tables of documents from results files.
+
+    Exit status 0: all is well; 1: with --check, a document is stale; 2: a document or a results file is at fault.
+    """
+    stale, failed = [], False
+    for path in documents:
+        try:
+            if renew_document(path, results, check=check):
+                stale.append(path)
+        except (OSError, ValueError) as error:
+            typer.echo(f"{path}: {error}", err=True)
+            failed = True
+    for path in stale:
+        remedy = f"its tables are stale; run `python -m benchmarks.tables {path}`" if check else "tables renewed"
+        typer.echo(f"{path}: {remedy}", err=check)
+    if failed or (check and stale):
+        raise typer.Exit(2 if failed else 1)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,161 @@
+"""Tables of documents come from results files and nowhere else."""
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from benchmarks.files import RESULTS, write_text
+from benchmarks.rendering import render_cost
+from benchmarks.tables import NOT_MEASURED, TABLES, app, render_document
+
+ROOT = Path(__file__).resolve().parents[2]
+COST = "before\n<!-- table:cost -->\n<!-- /table -->\nafter\n"
+QUALITY = "<!-- table:quality -->\nold\n<!-- /table -->\n"
+
+
+@pytest.fixture
+def results(tmp_path):
+    """A folder that holds the counts and nothing else."""
+    folder = tmp_path / "results"
+    folder.mkdir()
+    shutil.copy(RESULTS / "cost.json", folder)
+    return folder
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def documents_with_tables():
+    listing = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.md"]
+    names = subprocess.run(listing, cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines()
+    return [name for name in dict.fromkeys(names) if "<!-- table:" in (ROOT / name).read_text(encoding="utf-8")]
+
+
+def test_tables_of_the_repository_are_up_to_date():
+    documents = documents_with_tables()
+    assert {"README.md", "model_card.md"} <= set(documents)
+    command = [sys.executable, "-m", "benchmarks.tables", *documents, "--check"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_measured_weights_are_the_shipped_ones():
+    source = RESULTS / TABLES["quality"].source
+    if not source.is_file():
+        pytest.skip("quality is not measured yet, and the tables say so")
+    measured = json.loads(source.read_text())["model"]["weights_sha256"]
+    weights = (ROOT / "checkpoints" / "dpmambair-tiny").glob("*.safetensors")
+    shipped = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(weights))).hexdigest()
+    assert measured == shipped, "run evaluate_accelerate.py on checkpoints/dpmambair-tiny again"
+
+
+def test_block_holds_the_rendered_table_and_its_surroundings_stay(results):
+    rendered = render_cost(json.loads((results / "cost.json").read_text()))
+    assert render_document(COST, results) == f"before\n<!-- table:cost -->\n{rendered}\n<!-- /table -->\nafter\n"
+
+
+def test_rendering_twice_changes_nothing(results):
+    once = render_document(COST + QUALITY, results)
+    assert render_document(once, results) == once
+
+
+def test_table_without_results_says_so(results):
+    assert render_document(QUALITY, results) == f"<!-- table:quality -->\n{NOT_MEASURED}\n<!-- /table -->\n"
+
+
+def test_document_without_marks_stays(results):
+    assert render_document("| a |\n|---|\n", results) == "| a |\n|---|\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "one\n<!-- table:cost -->\n",
+        "one\n<!-- /table -->\n",
+        "one\n<!-- table:cost -->\n" + COST,
+        "\n<!-- table: x -->",
+    ],
+)
+def test_mark_without_partner_is_refused_with_its_line(results, text):
+    with pytest.raises(ValueError, match=r"^marks must be pairs .* got '<!-- .*' alone in line 2; add its partner$"):
+        render_document(text, results)
+
+
+def test_line_of_a_lone_mark_counts_the_blocks_before_it(results):
+    with pytest.raises(ValueError, match="alone in line 5;"):
+        render_document(COST + "<!-- table:quality -->\n", results)
+
+
+def test_unknown_table_is_refused(results):
+    with pytest.raises(ValueError, match="^`table` must be one of cost, quality, got 'speed'; correct the mark$"):
+        render_document("<!-- table:speed -->\n<!-- /table -->", results)
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", '{"models": [1]}', "no JSON"])
+def test_foreign_results_are_refused(results, content):
+    (results / "cost.json").write_text(content)
+    with pytest.raises(
+        ValueError, match="^`cost.json` must hold the results that table 'cost' shows, got .*; run the"
+    ):
+        render_document(COST, results)
+
+
+def test_command_renews_documents_and_then_has_nothing_to_do(results, tmp_path):
+    document = tmp_path / "text.md"
+    document.write_text(COST)
+    first = run(document, "--results", results)
+    assert (first.exit_code, first.stdout) == (0, f"{document}: tables renewed\n")
+    assert "29.352" in document.read_text()
+    second = run(document, "--results", results)
+    assert (second.exit_code, second.stdout) == (0, "")
+    assert {path.name for path in tmp_path.iterdir()} == {"text.md", "results"}
+
+
+def test_check_tells_stale_documents_and_writes_nothing(results, tmp_path):
+    stale, fresh = tmp_path / "stale.md", tmp_path / "fresh.md"
+    stale.write_text(COST)
+    fresh.write_text(render_document(COST, results))
+    result = run(fresh, stale, "--results", results, "--check")
+    assert result.exit_code == 1
+    assert result.stderr == f"{stale}: its tables are stale; run `python -m benchmarks.tables {stale}`\n"
+    assert stale.read_text() == COST
+
+
+def test_edited_number_is_stale(results, tmp_path):
+    document = tmp_path / "text.md"
+    document.write_text(render_document(COST, results).replace("29.352", "29.350"))
+    assert run(document, "--results", results, "--check").exit_code == 1
+
+
+def test_faulty_document_is_reported_and_the_others_are_renewed(results, tmp_path):
+    document, broken = tmp_path / "text.md", tmp_path / "broken.md"
+    document.write_text(COST)
+    broken.write_text("<!-- /table -->\n")
+    result = run(tmp_path / "missing.md", broken, document, "--results", results)
+    assert result.exit_code == 2
+    assert [line.partition(": ")[0] for line in result.stderr.splitlines()] == [
+        str(tmp_path / "missing.md"),
+        str(broken),
+    ]
+    assert "29.352" in document.read_text()
+
+
+def test_failed_writing_leaves_the_old_file_and_nothing_else(monkeypatch, tmp_path):
+    path = tmp_path / "file.md"
+    path.write_text("old")
+
+    def fail(*_):
+        raise OSError("no space")
+
+    monkeypatch.setattr("os.replace", fail)
+    with pytest.raises(OSError, match="no space"):
+        write_text(path, "new")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]

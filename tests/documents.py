@@ -1,0 +1,144 @@
+"""What the tests of the documents share: reading code blocks, and checking commands without running them."""
+
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from importlib import import_module
+from pathlib import Path
+
+import typer
+from accelerate.commands.launch import launch_command_parser
+from PIL import Image
+from typer.main import get_command
+
+from training.recipe import Recipe
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+def read(name):
+    """Return a document's text, by its path from the root."""
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def code_blocks(name, language):
+    """Return a document's code blocks of one language."""
+    # All blocks are matched, so that the end of one is never taken for the beginning of the next.
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", read(name), re.MULTILINE | re.DOTALL)
+    return [content for found, content in blocks if found == language]
+
+
+def shell_commands(name):
+    """Return a document's commands as they stand, comments and continued lines resolved."""
+    lines = (line for block in code_blocks(name, "bash") for line in block.replace("\\\n", " ").splitlines())
+    return [shlex.join(words) for line in lines if (words := shlex.split(line, comments=True))]
+
+
+def load_command(name):
+    """Import a program of ours by its module, and return what parses its command line."""
+    module = import_module(name)
+    entry = module.app if hasattr(module, "app") else module.main
+    if isinstance(entry, typer.Typer):
+        return get_command(entry)
+    app = typer.Typer()
+    app.command()(entry)
+    return get_command(app)
+
+
+def check_ours(module, words):
+    """Parse a command line of ours, without touching its files; return the options by name."""
+    command = load_command(module)
+    while hasattr(command, "commands"):
+        assert words[0] in command.commands, f"{module} has no subcommand {words[0]!r}"
+        command, words = command.commands[words[0]], words[1:]
+    given, _, _ = command.make_parser(command.context_class(command)).parse_args(list(words))
+    missing = [parameter.name for parameter in command.params if parameter.required and not given.get(parameter.name)]
+    assert not missing, f"{module} needs {missing}"
+    if module == "train_accelerate":
+        Recipe.from_file(ROOT / given["config"], given["overrides"])
+    return given
+
+
+def check_make(words):
+    """Let make plan the targets."""
+    subprocess.run(["make", "--dry-run", *words], cwd=ROOT, check=True, capture_output=True)
+
+
+def check_pip(words):
+    """Check that pip knows the options and the project the extras."""
+    usage = subprocess.run(
+        [sys.executable, "-m", "pip", *words[:1], "--help"], check=True, capture_output=True, text=True
+    )
+    for word in words[1:]:
+        if word.startswith("-"):
+            assert re.search(rf"(?<![\w-]){re.escape(word)}(?![\w-])", usage.stdout), f"pip has no option {word}"
+            continue
+        requirement = re.fullmatch(r"\.(?:\[(.*)\])?", word)
+        assert requirement, f"{word} is not this project"
+        extras = filter(None, (requirement[1] or "").split(","))
+        assert set(extras) <= set(PROJECT["optional-dependencies"]), f"{word} names an unknown extra"
+
+
+def check_python(words):
+    """Check a program given as a script or as a module."""
+    if words[0] == "-m":
+        package = (ROOT / words[1]).is_dir()
+        check_ours(f"{words[1]}.__main__" if package else words[1], words[2:])
+    else:
+        assert (ROOT / words[0]).is_file(), f"there is no {words[0]}"
+        check_ours(words[0].removesuffix(".py"), words[1:])
+
+
+def check_accelerate(words):
+    """Check Accelerate's own options, then the script that it launches."""
+    assert words[0] == "launch"
+    given = launch_command_parser().parse_args(words[1:])
+    assert (ROOT / given.config_file).is_file(), f"there is no {given.config_file}"
+    check_python([given.training_script, *given.training_script_args])
+
+
+def check_command(line):
+    """Check that a command of a document exists and takes the options given.
+
+    Files that the project ships must exist; DATA, PHOTOS and what commands write are the reader's.
+    """
+    program, *words = shlex.split(line)
+    shipped = (word for word in words if re.match(r"(configuration|checkpoints|examples)/|.*\.(py|md)$", word))
+    missing = [word for word in shipped if not (ROOT / word).exists()]
+    assert not missing, f"the repository has no {missing}"
+    checks = {"make": check_make, "pip": check_pip, "python": check_python, "accelerate": check_accelerate}
+    if program in checks:
+        checks[program](words)
+    else:
+        assert program in PROJECT["scripts"], f"{program} is no command of this project"
+        check_ours(PROJECT["scripts"][program].partition(":")[0], words)
+
+
+def run_python_block(name, folder):
+    """Run a document's only Python block as it stands, in a folder that sees weights and examples, and return both.
+
+    The pictures are its input, `examples/rain.png`, and its output, `restored.png`.
+    """
+    weights = ROOT / "checkpoints" / "dpmambair-tiny" / "model.safetensors"
+    assert weights.is_file(), f"{name} needs the shipped weights, checkpoints/dpmambair-tiny/model.safetensors"
+    for shipped in ("checkpoints", "examples", "modeling_dpmambair"):
+        (folder / shipped).symlink_to(ROOT / shipped)
+    (block,) = code_blocks(name, "python")
+    done = subprocess.run([sys.executable, "-c", block], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return Image.open(folder / "examples" / "rain.png").convert("RGB"), Image.open(folder / "restored.png")
+
+
+def missing_links(name):
+    """Return the files that a document links to or shows, and that are not there."""
+    targets = re.findall(r"\]\((?!https?://|#)([^)#]+)", read(name))
+    return [target for target in targets if not (ROOT / target).exists()]
+
+
+def typed_measurements(name):
+    """Return the measured numbers that stand in a document outside its rendered tables."""
+    text = re.sub(r"<!-- table:.*?<!-- /table -->", "", read(name), flags=re.DOTALL)
+    return re.findall(r"\b\d+(?:\.\d+)? ?(?:dB|GFLOPs?|G|M|ms|s|GiB)\b", text)

@@ -1,0 +1,70 @@
+"""The card's metadata are what the Hub reads, and its text keeps its word."""
+
+import numpy as np
+import pytest
+from huggingface_hub import ModelCard
+
+from tests.documents import (
+    ROOT,
+    check_command,
+    missing_links,
+    run_python_block,
+    shell_commands,
+    typed_measurements,
+)
+
+
+@pytest.fixture(scope="module")
+def card():
+    return ModelCard.load(ROOT / "model_card.md")
+
+
+def test_metadata_parse_and_say_what_the_hub_asks(card):
+    metadata = card.data.to_dict()
+    assert metadata["license"] == "apache-2.0"
+    assert metadata["library_name"] == "transformers"
+    assert metadata["pipeline_tag"] == "image-to-image"
+    assert {"image-restoration", "mamba"} <= set(metadata["tags"])
+    assert metadata["metrics"] == ["psnr", "ssim"]
+    assert len(metadata["datasets"]) == 2
+
+
+def test_metadata_survive_the_hub_library(card, tmp_path):
+    card.save(tmp_path / "README.md")
+    assert ModelCard.load(tmp_path / "README.md").data.to_dict() == card.data.to_dict()
+
+
+@pytest.mark.parametrize(
+    "heading",
+    ["Use", "Intended use", "Training data", "Training", "Results", "Limits", "Cost", "Reproduce", "Citation"],
+)
+def test_section_is_there_and_not_empty(card, heading):
+    section = card.text.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    assert len(section.split()) > 5
+
+
+def test_card_says_that_the_training_photographs_are_for_research_only(card):
+    words = " ".join(card.text.split())
+    assert "trained on photographs that are free for research only" in words
+    assert "non-commercial research" in words
+
+
+@pytest.mark.parametrize("line", shell_commands("model_card.md"))
+def test_command_exists_and_takes_its_options(line, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    check_command(line)
+
+
+@pytest.mark.slow
+def test_python_lines_restore_a_picture(tmp_path):
+    degraded, restored = run_python_block("model_card.md", tmp_path)
+    assert (restored.mode, restored.size) == ("RGB", degraded.size)
+    assert (np.asarray(restored) != np.asarray(degraded)).any()
+
+
+def test_linked_files_and_pictures_exist():
+    assert missing_links("model_card.md") == []
+
+
+def test_measured_numbers_stand_in_rendered_tables_only():
+    assert typed_measurements("model_card.md") == []
