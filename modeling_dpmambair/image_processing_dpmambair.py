@@ -1,5 +1,7 @@
 """Pictures in and out of the network: any of PIL, numpy or torch to RGB tensors in [0, 1], and back."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from PIL import Image
@@ -20,6 +22,10 @@ class DPMambaIRImageProcessor(TorchvisionBackend):
     do_resize = False
     do_normalize = False
     model_input_names = ("pixel_values",)
+
+    def rescale(self, image: torch.Tensor, scale: float, **_: Any) -> torch.Tensor:
+        """Scale levels to [0, 1]: a division, because the product with a rounded 1 / 255 misses half the levels."""
+        return image.to(torch.float32) / (1 / scale)
 
     def post_process(self, reconstruction: torch.Tensor) -> list[Image.Image]:
         """Turn restored tensors into pictures.

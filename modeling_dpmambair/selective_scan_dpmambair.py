@@ -213,7 +213,7 @@ def _check_prompts(u: torch.Tensor, A: torch.Tensor, dt_bias: torch.Tensor, prom
 
 def _check_shape(name: str, tensor: torch.Tensor, shape: tuple[int, ...]) -> None:
     if tuple(tensor.shape) != shape:
-        raise ValueError(f"`{name}` must be of shape {shape}, got {tuple(tensor.shape)}; u and A decide the sizes")
+        raise ValueError(f"`{name}` must be of shape {shape}, got {tuple(tensor.shape)}; it goes with `u` and `A`")
 
 
 def selective_scan_loop(

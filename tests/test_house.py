@@ -39,7 +39,8 @@ LAYERS = {
         {"__init__"},
     ),
     "dataset_scripts": (
-        {"catalog", "pairing", "weather", "transforms"},
+        {"catalog", "weather", "transforms"},
+        {"pairing"},
         {"degradations", "decoding"},
         {"degradation_recipes"},
         {"degraded_patches", "paired_restoration", "synthetic_restoration"},
