@@ -1,19 +1,81 @@
 """Pairs of degraded and clean pictures for training and measuring image restoration."""
 
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import datasets
+
+from .catalog import CORPORA
+from .degradation_recipes import RECIPES, DegradationRecipe, RealFields
 from .degradations import KINDS, Degradation, apply_degradations, from_record, sample_degradation, to_record
-from .degraded_patches import DegradedPatches, DegradedPictures
-from .synthetic_restoration import SyntheticRestoration, SyntheticRestorationConfig, load_clean_photographs
+from .degraded_patches import DegradedPatches, RestorationSet
+from .mixture import RestorationMixture, RestorationStream
+from .paired_restoration import PairedRestoration, load_paired
+from .synthetic_restoration import (
+    SyntheticRestoration,
+    SyntheticRestorationConfig,
+    load_clean_photographs,
+    load_synthetic,
+)
 
 __all__ = [
+    "CORPORA",
     "KINDS",
+    "RECIPES",
     "Degradation",
+    "DegradationRecipe",
     "DegradedPatches",
-    "DegradedPictures",
+    "PairedRestoration",
+    "RealFields",
+    "RestorationMixture",
+    "RestorationSet",
+    "RestorationStream",
     "SyntheticRestoration",
     "SyntheticRestorationConfig",
     "apply_degradations",
     "from_record",
     "load_clean_photographs",
+    "load_paired",
+    "load_restoration_dataset",
+    "load_synthetic",
     "sample_degradation",
     "to_record",
 ]
+
+
+def load_restoration_dataset(
+    name: str,
+    data_dir: str | os.PathLike | Sequence[str | os.PathLike],
+    *,
+    split: str | None = None,
+    streaming: bool = False,
+    **options: Any,
+) -> datasets.Dataset | datasets.IterableDataset:
+    """Load pairs of degraded and clean pictures by name: a published corpus, or clean photographs and a recipe.
+
+    Args:
+        name: key of `CORPORA` or of `RECIPES`.
+        data_dir: the corpus as unpacked; for a recipe, one folder or several of clean photographs.
+        split: "train" or "test" of a corpus, by default its first; None for a recipe.
+        streaming: read or make pairs when they are reached, and store nothing.
+        options: further arguments of `load_paired` or of `load_synthetic`: both take `strict` and `cache_dir`.
+
+    Returns:
+        Columns `degraded` and `clean` (RGB pictures), `task`, `severity`, `record`, `file_name` and `index`.
+
+    Raises:
+        ValueError: the name or the split is unknown, or no picture can be used.
+        OSError: a folder is missing, or cannot be read.
+    """
+    if name in CORPORA:
+        chosen = next(iter(CORPORA[name].splits)) if split is None else split
+        return load_paired(name, data_dir, chosen, streaming=streaming, **options)
+    if name not in RECIPES:
+        raise ValueError(
+            f"`name` must be a corpus ({', '.join(CORPORA)}) or a recipe ({', '.join(RECIPES)}), got {name!r}; "
+            "check the spelling"
+        )
+    if split is not None:
+        raise ValueError(f"`split` must be None for {name}, got {split!r}; give the folder of that split")
+    return load_synthetic(name, data_dir, streaming=streaming, **options)

@@ -21,13 +21,17 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from types import MappingProxyType
 
 import cv2
 import numpy as np
 
-from .weather import RAIN_LAYERS, SNOW_LAYERS, Window, add_haze, add_particles
+from .weather import RAIN_LAYERS, SNOW_LAYERS, Window, add_haze, add_particles, add_snow_mask
 
 KINDS = ("haze", "rain", "snow", "low_light", "blur", "jpeg", "noise")
+
+# Kinds whose random field a real one may replace: haze's depth, and the share that snow hides.
+FIELD_KINDS = ("haze", "snow")
 
 # Ranges of the uniformly drawn parameters, by kind. Angles in degrees; factors multiply the values of weather.py.
 PARAMETERS: dict[str, dict[str, tuple[float, float]]] = {
@@ -74,15 +78,19 @@ class Degradation:
         severity: in [0, 1]; 0 is the identity. The module's table gives its physical meaning.
         seed: of the random fields, a non-negative integer.
         parameters: value of each name in `PARAMETERS[kind]`.
+        field: file name of the real depth map (haze) or mask (snow) that stands for the random field, relative to its
+            folder; empty for none.
 
     Raises:
-        ValueError: unknown kind, severity outside [0, 1], negative seed, or missing or unknown parameters.
+        ValueError: unknown kind, severity outside [0, 1], negative seed, missing or unknown parameters, or a real
+            field for a kind that has none.
     """
 
     kind: str
     severity: float
     seed: int
     parameters: dict[str, float]
+    field: str = ""
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -96,6 +104,8 @@ class Degradation:
                 f"`parameters` of {self.kind} must be {sorted(PARAMETERS[self.kind])}, got {sorted(self.parameters)}; "
                 "draw them with `sample_degradation`"
             )
+        if self.field and self.kind not in FIELD_KINDS:
+            raise ValueError(f"`field` must be empty for {self.kind}, got {self.field!r}; haze and snow have fields")
 
 
 def sample_degradation(kind: str, severity: float, rng: np.random.Generator) -> Degradation:
@@ -122,6 +132,7 @@ def apply_degradations(
     *,
     origin: tuple[int, int] = (0, 0),
     size: tuple[int, int] | None = None,
+    fields: Mapping[str, np.ndarray] = MappingProxyType({}),
 ) -> np.ndarray:
     """Degrade a clean image, in the order of Eq. 6 whatever the order of `record`.
 
@@ -130,21 +141,26 @@ def apply_degradations(
         record: at most one degradation of each kind; may be empty.
         origin: top and left of the crop in the whole picture, pixels.
         size: height and width of the whole picture, pixels; by default `clean` ends where the picture ends.
+        fields: the real field of each kind whose degradation names one, float32 in [0, 1]: for haze the depth of the
+            whole picture, 1 far away, of its size; for snow the share hidden at severity 0.5, (H', W') of any size,
+            continued by reflection.
 
     Returns:
         The degraded image, RGB in [0, 1], (H, W, 3) float32.
 
     Raises:
         TypeError: `clean` is not float32.
-        ValueError: wrong shape or range of `clean`, a crop outside the picture, or a kind twice.
+        ValueError: wrong shape or range of `clean`, a crop outside the picture, a kind twice, or a real field that is
+            named but not given, or the other way round.
     """
     _check_image(clean)
     window = _place(clean, origin, size)
     kinds = [degradation.kind for degradation in record]
     if len(set(kinds)) < len(kinds):
         raise ValueError(f"`record` must hold each kind at most once, got {', '.join(kinds)}; keep one of each")
+    _check_fields(record, fields, window)
     drawn = {degradation.kind: degradation for degradation in record if degradation.severity > 0}
-    image = _add_medium(np.ascontiguousarray(clean), drawn, window)
+    image = _add_medium(np.ascontiguousarray(clean), drawn, window, fields)
     if blur := drawn.get("blur"):
         # OpenCV correlates where Eq. 6 convolves.
         kernel = cv2.flip(motion_kernel(blur.severity, **blur.parameters), -1)
@@ -152,15 +168,21 @@ def apply_degradations(
     return np.clip(_photograph(image, drawn, window), 0, 1)
 
 
-def _add_medium(image: np.ndarray, drawn: Mapping[str, Degradation], window: Window) -> np.ndarray:
+def _add_medium(
+    image: np.ndarray, drawn: Mapping[str, Degradation], window: Window, fields: Mapping[str, np.ndarray]
+) -> np.ndarray:
     """Return `alpha * J + beta * gamma`, from the scene to the particles before the lens."""
     if low_light := drawn.get("low_light"):
         image = dim(image, low_light.severity, low_light.parameters)
     if haze := drawn.get("haze"):
-        image = add_haze(image, haze.severity, haze.seed, haze.parameters, window)
-    for kind, layers in (("rain", RAIN_LAYERS), ("snow", SNOW_LAYERS)):
-        if fall := drawn.get(kind):
-            image = add_particles(image, layers, fall.severity, fall.seed, fall.parameters, window)
+        depth = fields["haze"][window.rows, window.columns] if haze.field else None
+        image = add_haze(image, haze.severity, haze.seed, haze.parameters, window, depth=depth)
+    if rain := drawn.get("rain"):
+        image = add_particles(image, RAIN_LAYERS, rain.severity, rain.seed, rain.parameters, window)
+    if (snow := drawn.get("snow")) and snow.field:
+        return add_snow_mask(image, fields["snow"], snow.severity, snow.seed, snow.parameters, window)
+    if snow:
+        image = add_particles(image, SNOW_LAYERS, snow.severity, snow.seed, snow.parameters, window)
     return image
 
 
@@ -257,8 +279,10 @@ def compress(image: np.ndarray, quality: int, origin: tuple[int, int] = (0, 0)) 
 
 
 def to_record(degradations: Sequence[Degradation]) -> str:
-    """Return the degradations as compact JSON."""
-    return json.dumps([asdict(degradation) for degradation in degradations], separators=(",", ":"))
+    """Return the degradations as compact JSON; a real field is named only where there is one."""
+    entries = [asdict(degradation) for degradation in degradations]
+    stated = [{name: value for name, value in entry.items() if name != "field" or value} for entry in entries]
+    return json.dumps(stated, separators=(",", ":"))
 
 
 def from_record(record: str) -> tuple[Degradation, ...]:
@@ -281,6 +305,20 @@ def _check_image(clean: np.ndarray) -> None:
     low, high = float(clean.min()), float(clean.max())
     if not (low >= 0 and high <= 1):
         raise ValueError(f"`clean` must be in [0, 1], got [{low:g}, {high:g}]; scale or clip it first")
+
+
+def _check_fields(record: Sequence[Degradation], fields: Mapping[str, np.ndarray], window: Window) -> None:
+    named = {degradation.kind: degradation.field for degradation in record if degradation.field}
+    if named.keys() != fields.keys():
+        raise ValueError(
+            f"`fields` must hold the real fields that `record` names, {named}, got those of {sorted(fields)}; "
+            "open them with `RealFields`"
+        )
+    size = (window.picture_height, window.picture_width)
+    if "haze" in fields and fields["haze"].shape != size:
+        raise ValueError(
+            f"`fields` must give haze a depth of the picture's size {size}, got {fields['haze'].shape}; resize it"
+        )
 
 
 def _place(clean: np.ndarray, origin: tuple[int, int], size: tuple[int, int] | None) -> Window:

@@ -1,40 +1,28 @@
-"""Folders of clean photographs as a dataset, from which degraded pictures are made on the fly."""
+"""Folders of clean photographs as a dataset: alone, or each with a degraded picture made by a named recipe."""
 
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from operator import attrgetter
+from io import BytesIO
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import datasets
+import numpy as np
 import PIL.Image
 from datasets.fingerprint import Hasher
-from tqdm.contrib.concurrent import thread_map
+
+from .degradation_recipes import RECIPES, DegradationRecipe, RealFields, name_task
+from .degradations import apply_degradations, to_record
+from .pairing import SUFFIXES, Photograph, find_faults, format_faults, list_pictures
+from .pairing import find_fault as find_fault
+from .transforms import to_float
 
 logger = datasets.logging.get_logger(__name__)
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
-
 Folders = str | os.PathLike | Sequence[str | os.PathLike]
-
-
-class Photograph(NamedTuple):
-    """One file of a clean corpus, as listed.
-
-    Attributes:
-        path: absolute path, links resolved.
-        file_name: path relative to the folder that was given, with forward slashes.
-        size: bytes.
-        mtime_ns: time of the last change, nanoseconds.
-    """
-
-    path: str
-    file_name: str
-    size: int
-    mtime_ns: int
 
 
 def list_photographs(folders: Folders) -> list[Photograph]:
@@ -71,71 +59,31 @@ def _list_folder(root: Path) -> list[Photograph]:
         raise FileNotFoundError(f"`folders` must exist, got {root}; {advice}")
     if not root.is_dir():
         raise NotADirectoryError(f"`folders` must be folders, got the file {root}; {advice}")
-    found = []
-    for parent, _, names in os.walk(root, onerror=_refuse_to_skip, followlinks=True):
-        found += [Path(parent, name) for name in names if name.lower().endswith(SUFFIXES) and name[0] != "."]
-    if not found:
+    photographs = list_pictures(root)
+    if not photographs:
         raise ValueError(f"`folders` must hold pictures ({', '.join(SUFFIXES)}), got none below {root}; {advice}")
-    return sorted((_to_photograph(path, root) for path in found), key=attrgetter("file_name"))
-
-
-def _refuse_to_skip(error: OSError) -> None:
-    # os.walk passes over folders that it cannot read, unless told otherwise.
-    raise error
-
-
-def _to_photograph(path: Path, root: Path) -> Photograph:
-    file_name = path.relative_to(root).as_posix()
-    if not path.exists():
-        # A broken link: the report of unreadable files will name it.
-        return Photograph(str(path), file_name, 0, 0)
-    stat = path.stat()
-    return Photograph(str(path.resolve()), file_name, stat.st_size, stat.st_mtime_ns)
-
-
-def find_fault(path: str) -> str | None:
-    """Say why a file cannot serve as a clean photograph.
-
-    The file is decoded to its end: a truncated one still has a good header.
-
-    Args:
-        path: picture file.
-
-    Returns:
-        The reason, or None when Pillow reads it as an opaque picture with 8 bits a channel.
-    """
-    try:
-        with PIL.Image.open(path) as image:
-            image.load()
-            if image.mode.startswith(("I", "F")):
-                return f"mode {image.mode} has more than 8 bits a channel"
-            if image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema()[0] < 255:
-                return "it has transparent pixels"
-    # Pillow's readers raise almost anything for files that are not what they say.
-    except Exception as error:
-        return str(error)
-    return None
-
-
-def _report_faults(faults: dict[str, str], total: int) -> str:
-    """Write the report of the files that cannot be used, one line each; empty when there are none."""
-    if not faults:
-        return ""
-    lines = "".join(f"\n  {path}: {reason}" for path, reason in faults.items())
-    return f"{len(faults)} of {total} pictures cannot be used; mend or remove them:{lines}"
+    return photographs
 
 
 @dataclass(eq=False)
 class SyntheticRestorationConfig(datasets.BuilderConfig):
-    """Which clean photographs to read.
+    """Which clean photographs to read, and how to degrade them.
 
     Attributes:
         folders: one folder or several, searched recursively.
         strict: refuse the whole corpus when a picture cannot be read, instead of leaving it out with a report.
+        recipe: how each photograph is degraded; None leaves the clean photographs alone.
+        seed: non-negative; with a photograph's place in the listing it decides all that is drawn.
+        snow_masks: folder of real snow masks, or None.
+        depths: folder of real depth maps, or None.
     """
 
     folders: Folders = ()
     strict: bool = False
+    recipe: DegradationRecipe | None = None
+    seed: int = 0
+    snow_masks: str | os.PathLike | None = None
+    depths: str | os.PathLike | None = None
 
     @cached_property
     def photographs(self) -> list[Photograph]:
@@ -146,55 +94,97 @@ class SyntheticRestorationConfig(datasets.BuilderConfig):
         """Name the cache after the listing, so that a changed, added or removed file makes a new one.
 
         Args:
-            config_kwargs: unused: everything they say is in the listing.
+            config_kwargs: unused: everything they say is hashed here.
             custom_features: unused: the columns are fixed.
         """
-        return f"{self.name}-{Hasher.hash([[tuple(photograph) for photograph in self.photographs], self.strict])}"
+        fields = [list_photographs(folder) for folder in (self.snow_masks, self.depths) if folder is not None]
+        listing = [[tuple(photograph) for photograph in photographs] for photographs in (self.photographs, *fields)]
+        return f"{self.name}-{Hasher.hash([listing, self.strict, repr(self.recipe), self.seed])}"
 
 
 class SyntheticRestoration(datasets.GeneratorBasedBuilder):
-    """Builder over folders of clean photographs (png, jpg, webp, bmp, tif).
+    """Builder over folders of clean photographs (png, jpg, webp, bmp, tif): one config for each recipe, and "clean".
 
-    Columns: `clean`, the photograph, RGB, stored as a path: photographs stay where they are, the cache holds some
-    hundred bytes for each, and publishing embeds the files; `file_name`, relative to its folder; `index`, its place in
-    the listing.
+    Columns of every config: `clean`, the photograph, RGB, stored as a path: photographs stay where they are, the cache
+    holds some hundred bytes for each, and publishing embeds the files; `file_name`, relative to its folder; `index`,
+    its place in the listing. Columns of a recipe: `degraded`, RGB, 8 bits, stored as PNG; `task`, the kinds, joined by
+    `+`; `severity`, the strongest kind's; `record`, from which the degradation replays.
 
     Give `dataset_name`, because `datasets` names the cache after this module otherwise.
     """
 
     BUILDER_CONFIG_CLASS = SyntheticRestorationConfig
+    BUILDER_CONFIGS = [
+        SyntheticRestorationConfig(name="clean"),
+        *(SyntheticRestorationConfig(name=name, recipe=recipe) for name, recipe in RECIPES.items()),
+    ]
+    DEFAULT_CONFIG_NAME = "clean"
 
     def _info(self) -> datasets.DatasetInfo:
-        features = {
-            "clean": datasets.Image(mode="RGB"),
-            "file_name": datasets.Value("string"),
-            "index": datasets.Value("int64"),
-        }
+        picture, text = datasets.Image(mode="RGB"), datasets.Value("string")
+        features = {"clean": picture, "file_name": text, "index": datasets.Value("int64")}
+        if self.config.recipe is not None:
+            labels = {"task": text, "severity": datasets.Value("float32"), "record": text}
+            features = {"degraded": picture, "clean": picture, **labels, **features}
         return datasets.DatasetInfo(features=datasets.Features(features))
 
     def _split_generators(self, dl_manager: datasets.DownloadManager) -> list[datasets.SplitGenerator]:
         photographs = self.config.photographs
         paths = [photograph.path for photograph in photographs]
-        reasons = thread_map(
-            find_fault, paths, max_workers=os.cpu_count(), tqdm_class=datasets.utils.tqdm, desc="Checking photographs"
-        )
-        faults = {path: reason for path, reason in zip(paths, reasons, strict=True) if reason is not None}
-        report = _report_faults(faults, len(paths))
+        # A stream begins at once: it trusts the headers, where a table decodes every file once.
+        faults = find_faults(paths, decode=not dl_manager.is_streaming)
+        if faults:
+            # The description is stored with the cache, so that the report is given again when the cache is used.
+            self.info.description = (
+                f"{len(faults)} of {len(paths)} pictures cannot be used; mend or remove them:{format_faults(faults)}"
+            )
         if faults and (self.config.strict or len(faults) == len(paths)):
-            raise ValueError(f"`folders` must hold readable pictures, got: {report}")
-        # The description is stored with the cache, so that the report is given again when the cache is used.
-        self.info.description = report
+            raise ValueError(f"`folders` must hold readable pictures, got: {self.info.description}")
+        faulty = {fault.path for fault in faults}
         sound = [
             (index, photograph.path, photograph.file_name)
             for index, photograph in enumerate(photographs)
-            if photograph.path not in faults
+            if photograph.path not in faulty
         ]
         # One list: `datasets` shards it over processes, ranks and workers.
         return [datasets.SplitGenerator(name=datasets.Split.TRAIN, gen_kwargs={"photographs": sound})]
 
     def _generate_examples(self, photographs: list[tuple[int, str, str]]) -> Iterator[tuple[int, dict[str, Any]]]:
+        fields = RealFields(self.config.snow_masks, self.config.depths)
         for index, path, file_name in photographs:
-            yield index, {"clean": path, "file_name": file_name, "index": index}
+            example = {"clean": path, "file_name": file_name, "index": index}
+            if self.config.recipe is not None:
+                rng = np.random.default_rng((self.config.seed, index))
+                example |= degrade_photograph(path, file_name, self.config.recipe, fields, rng)
+            yield index, example
+
+
+def degrade_photograph(
+    path: str, file_name: str, recipe: DegradationRecipe, fields: RealFields, rng: np.random.Generator
+) -> dict[str, Any]:
+    """Degrade a whole photograph, and round it to the 8 bits of a file.
+
+    Args:
+        path: of the photograph.
+        file_name: by which a depth map is found.
+        recipe: how it is degraded.
+        fields: real masks and depths.
+        rng: source of all that is random.
+
+    Returns:
+        The columns that `SyntheticRestoration` adds to a clean photograph.
+    """
+    clean = to_float(np.asarray(datasets.Image(mode="RGB").decode_example({"path": path, "bytes": None})))
+    record = fields.assign(recipe.draw(rng), file_name, rng)
+    degraded = apply_degradations(clean, record, fields=fields.open(record, *clean.shape[:2]))
+    file = BytesIO()
+    PIL.Image.fromarray(np.rint(degraded * 255).astype(np.uint8)).save(file, "PNG", compress_level=1)
+    return {
+        "degraded": {"bytes": file.getvalue(), "path": None},
+        "task": name_task(record),
+        "severity": max(degradation.severity for degradation in record),
+        "record": to_record(record),
+    }
 
 
 def load_clean_photographs(
@@ -217,10 +207,43 @@ def load_clean_photographs(
             and `strict` is set.
         OSError: a folder is missing or cannot be read.
     """
+    return _load("clean", folders, streaming=False, cache_dir=cache_dir, strict=strict)
+
+
+def load_synthetic(
+    name: str, folders: Folders, *, streaming: bool = False, **options: Any
+) -> datasets.Dataset | datasets.IterableDataset:
+    """Load pairs made of clean photographs by a recipe: the same pairs for the same name, seed and files.
+
+    Args:
+        name: one of `RECIPES`.
+        folders: one folder or several of clean photographs.
+        streaming: degrade each photograph when it is reached, and store nothing.
+        options: `seed`, `snow_masks`, `depths`, `strict` of `SyntheticRestorationConfig`, and `cache_dir`.
+
+    Returns:
+        The columns of `SyntheticRestoration`.
+
+    Raises:
+        ValueError: as `load_clean_photographs`, or the name is unknown, or the seed negative.
+        OSError: a folder is missing or cannot be read.
+    """
+    if name not in RECIPES:
+        raise ValueError(f"`name` must be one of {', '.join(RECIPES)}, got {name!r}; check the spelling")
+    if options.get("seed", 0) < 0:
+        raise ValueError(f"`seed` must be at least 0, got {options['seed']}; use any non-negative integer")
+    return _load(name, folders, streaming=streaming, **options)
+
+
+def _load(name: str, folders: Folders, *, streaming: bool, **options: Any) -> Any:
     builder = SyntheticRestoration(
-        cache_dir=cache_dir, dataset_name="clean_photographs", folders=_as_tuple(folders), strict=strict
+        config_name=name, dataset_name="clean_photographs", folders=_as_tuple(folders), **options
     )
-    builder.download_and_prepare()
+    if streaming:
+        dataset = builder.as_streaming_dataset(split="train")
+    else:
+        builder.download_and_prepare()
+        dataset = builder.as_dataset(split="train")
     if builder.info.description:
         logger.warning(builder.info.description)
-    return builder.as_dataset(split="train")
+    return dataset

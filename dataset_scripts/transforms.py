@@ -63,6 +63,25 @@ def orient(image: np.ndarray, orientation: Orientation) -> np.ndarray:
     return np.rot90(mirrored, orientation.quarter_turns)
 
 
+def unorient_window(window: Window, orientation: Orientation, height: int, width: int) -> Window:
+    """Find where a window of an oriented picture lies in the picture as it was.
+
+    Args:
+        window: rectangle of the oriented picture.
+        orientation: what was done.
+        height: rows of the oriented picture.
+        width: columns of the oriented picture.
+
+    Returns:
+        The rectangle whose crop, oriented, is the crop of the oriented picture.
+    """
+    for _ in range(orientation.quarter_turns):
+        window = Window(window.left, height - window.top - window.height, window.width, window.height)
+        height, width = width, height
+    left = width - window.left - window.width if orientation.flip else window.left
+    return Window(window.top, left, window.height, window.width)
+
+
 def pad_to_patch(image: np.ndarray, patch_size: int) -> np.ndarray:
     """Reflect a picture at its lower and right border until a patch fits in it.
 

@@ -26,6 +26,16 @@ class Window(NamedTuple):
     picture_height: int
     picture_width: int
 
+    @property
+    def rows(self) -> slice:
+        """Rows of the whole picture."""
+        return slice(self.top, self.top + self.height)
+
+    @property
+    def columns(self) -> slice:
+        """Columns of the whole picture."""
+        return slice(self.left, self.left + self.width)
+
 
 class Strokes(NamedTuple):
     """One depth layer of falling particles, as it looks at severity 1.
@@ -82,7 +92,13 @@ def depth_field(seed: int, parameters: Mapping[str, float], window: Window) -> n
 
 
 def add_haze(
-    image: np.ndarray, severity: float, seed: int, parameters: Mapping[str, float], window: Window
+    image: np.ndarray,
+    severity: float,
+    seed: int,
+    parameters: Mapping[str, float],
+    window: Window,
+    *,
+    depth: np.ndarray | None = None,
 ) -> np.ndarray:
     """Attenuate by `t = exp(-2.5 * severity * depth)` and add the airlight `(1 - t) * A`.
 
@@ -93,11 +109,13 @@ def add_haze(
         parameters: those of `depth_field`; `airlight`, the green of A; `red` and `blue`, what its other channels have
             more.
         window: place of the image in the whole picture.
+        depth: real depth of the image, (H, W) float32 in [0, 1]; None for `depth_field`.
 
     Returns:
         RGB in [0, 1], (H, W, 3) float32.
     """
-    transmission = np.exp(np.float32(-2.5 * severity) * depth_field(seed, parameters, window))[..., None]
+    depth = depth_field(seed, parameters, window) if depth is None else depth
+    transmission = np.exp(np.float32(-2.5 * severity) * depth)[..., None]
     tint = np.array((parameters["red"], 0, parameters["blue"]), np.float32)
     airlight = np.clip(np.float32(parameters["airlight"]) + tint, 0, 1)
     return image * transmission + airlight * (1 - transmission)
@@ -140,6 +158,43 @@ def add_particles(
     return image * alpha + np.float32(parameters["brightness"]) * (1 - alpha)
 
 
+def add_snow_mask(
+    image: np.ndarray,
+    mask: np.ndarray,
+    severity: float,
+    seed: int,
+    parameters: Mapping[str, float],
+    window: Window,
+) -> np.ndarray:
+    """Hide the share beta of the image behind a mask of real snow: `alpha = 1 - beta` in Eq. 6.
+
+    `2 * severity` layers of the mask lie over each other, `1 - beta = (1 - mask) ** (2 * severity)`.
+
+    Args:
+        image: RGB in [0, 1], (H, W, 3) float32.
+        mask: share that one layer hides, (H', W') float32 in [0, 1]; keeps its scale and is continued by reflection.
+        severity: in [0, 1].
+        seed: of the place at which the mask begins.
+        parameters: `veil` and `brightness` as in `add_particles`; the others belong to drawn snow.
+        window: place of the image in the whole picture.
+
+    Returns:
+        RGB in [0, 1], (H, W, 3) float32.
+    """
+    start = np.random.default_rng(seed).integers(mask.shape)
+    rows = _reflect(start[0] + window.top + np.arange(window.height), mask.shape[0])
+    columns = _reflect(start[1] + window.left + np.arange(window.width), mask.shape[1])
+    clear = np.float32(1 - severity * parameters["veil"]) * (1 - mask[np.ix_(rows, columns)]) ** (2 * severity)
+    alpha = clear[..., None]
+    return image * alpha + np.float32(parameters["brightness"]) * (1 - alpha)
+
+
+def _reflect(positions: np.ndarray, length: int) -> np.ndarray:
+    """Fold positions, from 0 on, back into 0 .. length - 1."""
+    positions = positions % (2 * length)
+    return np.minimum(positions, 2 * length - 1 - positions)
+
+
 def draw_strokes(layer: Strokes, angle: float, seed: tuple[int, int], window: Window) -> np.ndarray:
     """Return how much of the background one layer hides, (H, W) float32 in [0, 1].
 
@@ -150,18 +205,23 @@ def draw_strokes(layer: Strokes, angle: float, seed: tuple[int, int], window: Wi
         window: place of the crop in the whole picture.
     """
     profile = _stroke_profile(TAPER * layer.length, layer.softness, math.radians(angle))
-    border = len(profile) // 2
+    soft = len(profile) // 2
+    # Half of the longest stroke, half its width, and what anti-aliasing and rounding add.
+    reach = math.ceil(0.75 * layer.length + 0.5 * layer.thickness) + 2
+    particles = _particles(layer, seed, window, reach + soft)
+    # A line that the canvas cut would be rasterised from its cut end, otherwise than in the whole picture.
+    border = 2 * reach + soft
     canvas = np.zeros((window.height + 2 * border, window.width + 2 * border), np.uint8)
-    particles = _particles(layer, seed, window)
     ends = np.rint((_stroke_ends(particles, layer.length, angle) + border) * 2**SUBPIXEL_BITS).astype(np.int32)
     group = (3 * particles[:, 4]).astype(int)
     # Fainter strokes first, so that a stronger one lies on top.
     for index, strength in enumerate((0.4, 0.7, 1.0)):
         shade, lines = round(255 * strength * layer.opacity), list(ends[group == index])
         cv2.polylines(canvas, lines, False, shade, layer.thickness, cv2.LINE_AA, SUBPIXEL_BITS)
+    canvas = canvas[border - soft : border + window.height + soft, border - soft : border + window.width + soft]
     hidden = cv2.filter2D(canvas, cv2.CV_32F, profile / 255)
     # The discrete Fourier transform behind large filters leaves rounding errors below 0.
-    return np.clip(hidden[border : border + window.height, border : border + window.width], 0, 1)
+    return np.clip(hidden[soft : soft + window.height, soft : soft + window.width], 0, 1)
 
 
 def _stroke_profile(along: float, across: float, direction: float) -> np.ndarray:
@@ -177,7 +237,7 @@ def _stroke_profile(along: float, across: float, direction: float) -> np.ndarray
 
 
 def _stroke_ends(particles: np.ndarray, length: float, angle: float) -> np.ndarray:
-    """Return both ends (x, y) of each particle's stroke, pixels of the window, (N, 2, 2) float32."""
+    """Return both ends (x, y) of each particle's stroke, pixels of the window, (N, 2, 2) float64."""
     direction = np.radians(angle - 4 + 8 * particles[:, 2])
     half = 0.5 * length * (0.5 + particles[:, 3])
     fall = np.stack((half * np.sin(direction), half * np.cos(direction)), axis=1)
@@ -185,16 +245,17 @@ def _stroke_ends(particles: np.ndarray, length: float, angle: float) -> np.ndarr
     return np.stack((centre - fall, centre + fall), axis=1)
 
 
-def _particles(layer: Strokes, seed: tuple[int, int], window: Window) -> np.ndarray:
-    """Return (x, y) in the window's pixels and three marks in [0, 1) of what may touch the window, (N, 5) float32."""
+def _particles(layer: Strokes, seed: tuple[int, int], window: Window, margin: int) -> np.ndarray:
+    """Return (x, y) in the window's pixels and three marks in [0, 1) of the particles near it, (N, 5) float64.
+
+    Double precision places a particle on the same fraction of a pixel in every window.
+    """
     count = round(layer.density * CELL**2 / 10_000)
-    # Half of the longest stroke is 0.75 lengths, its soft end 0.24.
-    margin = math.ceil(layer.length + layer.thickness + 3 * layer.softness)
     cells = []
     for row in range((window.top - margin) // CELL, (window.top + window.height + margin) // CELL + 1):
         for column in range((window.left - margin) // CELL, (window.left + window.width + margin) // CELL + 1):
             # Seeds are not negative, but a cell above or left of the picture is.
-            cell = np.random.default_rng((*seed, row + 1, column + 1)).random((count, 5), np.float32)
+            cell = np.random.default_rng((*seed, row + 1, column + 1)).random((count, 5), np.float32).astype(float)
             cell[:, :2] = cell[:, :2] * CELL + (column * CELL - window.left, row * CELL - window.top)
             near = (cell[:, :2] > -margin) & (cell[:, :2] < (window.width + margin, window.height + margin))
             cells.append(cell[near.all(axis=1)])

@@ -1,5 +1,6 @@
 """Pictures on which the tests of the data run."""
 
+from io import BytesIO
 from pathlib import Path
 
 import cv2
@@ -15,6 +16,13 @@ def draw_picture(height: int, width: int, seed: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
     coarse = rng.integers(256, size=(6, 8, 3), dtype=np.uint8)
     return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+
+
+def encode(picture: np.ndarray, form: str, **options) -> bytes:
+    """Return a picture, (H, W, 3) uint8, as the bytes of a file."""
+    file = BytesIO()
+    Image.fromarray(picture).save(file, form, **options)
+    return file.getvalue()
 
 
 @pytest.fixture(scope="session")

@@ -210,8 +210,8 @@ def test_particles_of_a_crop_lie_where_they_do_in_the_picture(kind: str) -> None
     record = [draw(kind, 0.7)]
     whole = apply_degradations(image, record)
     crop = apply_degradations(image[200:300, 210:330], record, origin=(200, 210), size=(320, 600))
-    # Lines that the canvas cuts are rasterised from their cut ends: equal but for rounding on few pixels.
-    assert np.mean(np.abs(crop - whole[200:300, 210:330]) > 0.02) < 0.01
+    # OpenCV blurs by a Fourier transform, whose rounding depends on the size.
+    np.testing.assert_allclose(crop, whole[200:300, 210:330], atol=1e-6)
     assert crop.std() > 0.05
 
 

@@ -12,17 +12,28 @@ from torchvision.transforms.functional import to_tensor
 
 from dataset_scripts import (
     KINDS,
+    RECIPES,
     DegradedPatches,
-    DegradedPictures,
+    RealFields,
+    RestorationSet,
     apply_degradations,
     from_record,
+    load_synthetic,
     sample_degradation,
 )
+from dataset_scripts.decoding import Memory, Picture
 from dataset_scripts.degradations import motion_kernel
-from dataset_scripts.degraded_patches import BLUR_REACH, DecodedPictures, degrade_window, sample_record
-from dataset_scripts.transforms import Window, to_float
+from dataset_scripts.degraded_patches import (
+    BLUR_REACH,
+    OrientedPicture,
+    PatchSource,
+    degrade_window,
+    mark_kinds,
+    severity_of,
+)
+from dataset_scripts.transforms import Orientation, Window, to_float
 
-from .conftest import draw_picture
+from .conftest import draw_picture, encode
 
 TENSORS = ("pixel_values", "labels", "severity")
 
@@ -144,7 +155,9 @@ def test_small_photographs_are_reflected(dataset):
     torch.testing.assert_close(labels.unique(), small.unique(), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("kinds", [("haze",), ("blur",), ("jpeg",), ("blur", "jpeg")])
+@pytest.mark.parametrize(
+    "kinds", [("haze",), ("rain",), ("snow",), ("blur",), ("jpeg",), ("blur", "jpeg"), ("rain", "snow", "blur")]
+)
 @pytest.mark.parametrize("corner", [(0, 0), (37, 61), (96, 136)])
 def test_patch_looks_as_it_would_inside_the_whole_picture(kinds, corner):
     picture = draw_picture(160, 200, seed=0)
@@ -153,10 +166,13 @@ def test_patch_looks_as_it_would_inside_the_whole_picture(kinds, corner):
     record = [sample_degradation(kind, 1.0, np.random.default_rng(2)) for kind in kinds]
     whole = apply_degradations(to_float(picture), record)
     window = Window(*corner, 64, 64)
-    patch = degrade_window(picture, window, record)
-    expected = whole[corner[0] : corner[0] + 64, corner[1] : corner[1] + 64]
-    np.testing.assert_allclose(patch, expected, atol=1.01 / 255)
-    assert np.abs(patch - to_float(picture)[corner[0] : corner[0] + 64, corner[1] : corner[1] + 64]).mean() > 0.005
+    stored = OrientedPicture(Picture(encode(picture, "PNG")), Orientation(False, 0), 64)
+    patch, clean = degrade_window(stored, window, record, {})
+    expected, original = (image[corner[0] : corner[0] + 64, corner[1] : corner[1] + 64] for image in (whole, picture))
+    # JPEG rounds to 8 bits; all else is the same to the rounding of float32.
+    np.testing.assert_allclose(patch, expected, atol=1.01 / 255 if "jpeg" in kinds else 1e-6)
+    np.testing.assert_array_equal(clean, to_float(original))
+    assert np.abs(patch - clean).mean() > 0.005
 
 
 def test_margin_of_a_patch_covers_the_largest_blur():
@@ -164,64 +180,108 @@ def test_margin_of_a_patch_covers_the_largest_blur():
     assert {size // 2 for shape in sizes for size in shape} == {BLUR_REACH}
 
 
-def test_kinds_are_equally_likely_and_severities_fill_their_range():
-    rng = np.random.default_rng(0)
-    drawn = [sample_record(KINDS, (0.2, 0.6), 0, rng) for _ in range(3500)]
-    assert {len(record) for record in drawn} == {1}
-    counts = [sum(record[0].kind == kind for record in drawn) for kind in KINDS]
-    # Five standard deviations of a binomial count.
-    np.testing.assert_allclose(counts, 500, atol=105)
-    severities = [record[0].severity for record in drawn]
-    np.testing.assert_allclose(np.quantile(severities, (0, 0.5, 1)), (0.2, 0.4, 0.6), atol=0.015)
-
-
-def test_composites_have_two_or_three_different_kinds_as_often_as_asked():
-    rng = np.random.default_rng(0)
-    drawn = [sample_record(KINDS, (0, 1), 0.4, rng) for _ in range(2000)]
-    assert all(len({degradation.kind for degradation in record}) == len(record) for record in drawn)
-    shares = np.bincount([len(record) for record in drawn], minlength=4)[1:] / 2000
-    np.testing.assert_allclose(shares, (0.6, 0.2, 0.2), atol=0.055)
-
-
 def test_single_kind_is_never_composed_with_itself(dataset):
     patches = DegradedPatches(dataset, 16, composite_probability=1, kinds=("noise",))
     assert all(len(json.loads(example["record"])) == 1 for example in patches)
 
 
-def test_whole_pictures_replay_from_their_record(dataset):
-    pictures = DegradedPictures(dataset, "rain", 0.5, seed=1)
-    assert len(pictures) == len(dataset)
-    for index, example in enumerate(pictures):
-        clean = to_tensor(dataset[index]["clean"])
-        torch.testing.assert_close(example["labels"], clean, rtol=0, atol=0)
-        replayed = apply_degradations(clean.permute(1, 2, 0).numpy(), from_record(example["record"]))
-        np.testing.assert_array_equal(example["pixel_values"], replayed.transpose(2, 0, 1))
-        assert_same([example], [DegradedPictures(dataset, "rain", 0.5, seed=1)[index]])
+def source_of(*members, **options) -> PatchSource:
+    return PatchSource(RestorationSet(*members, **options), Memory())
 
 
-class Counting:
-    """A dataset that counts how often it decodes each picture."""
-
-    def __init__(self, dataset):
-        self.dataset, self.visits = dataset, [0] * len(dataset)
-
-    def select_columns(self, _):
-        return self
-
-    def __getitem__(self, index):
-        self.visits[index] += 1
-        return self.dataset[index]
+def draw(source: PatchSource, index: int, patch_size: int = 24, seed: int = 5):
+    return source.draw(index, patch_size, np.random.default_rng(seed))
 
 
-def test_decoded_pictures_are_kept_within_their_bound(dataset):
-    sizes = [np.asarray(row["clean"]).nbytes for row in dataset]
-    counting = Counting(dataset)
-    pictures = DecodedPictures(counting, cache_bytes=sum(sizes[:3]))
-    for _ in range(4):
-        for index in range(len(dataset)):
-            np.testing.assert_array_equal(pictures[index], np.asarray(dataset[index]["clean"]))
-    assert counting.visits[:4] == [1, 1, 1, 4]
-    assert sum(size for size, visits in zip(sizes, counting.visits, strict=True) if visits == 1) <= sum(sizes[:3])
+@pytest.fixture(scope="module")
+def pairs(folder, tmp_path_factory):
+    """Stored pairs of every format and of several sizes, with noise that tells one place from another."""
+    return load_synthetic("noise_sigma50", folder, cache_dir=tmp_path_factory.mktemp("pairs"))
+
+
+@pytest.mark.parametrize("index", range(9))
+def test_both_halves_of_a_stored_pair_are_cropped_flipped_and_turned_alike(pairs, index):
+    source = source_of(pairs)
+    clean = np.asarray(pairs[index]["clean"], np.float32) / 255
+    degraded = np.asarray(pairs[index]["degraded"], np.float32) / 255
+    # Where each clean patch lies is found in the clean picture; the degraded patch must lie there too.
+    for seed in range(8):
+        example = draw(source, index, 16, seed)
+        found = []
+        for flip, turns in itertools.product((False, True), range(4)):
+            patches = [np.rot90(example[name].permute(1, 2, 0).numpy(), -turns) for name in TENSORS[:2]]
+            noisy, plain = (np.ascontiguousarray(patch[:, ::-1] if flip else patch) for patch in patches)
+            scores = cv2.matchTemplate(clean, plain, cv2.TM_SQDIFF)
+            top, left = np.unravel_index(scores.argmin(), scores.shape)
+            found.append(np.array_equal(degraded[top : top + 16, left : left + 16], noisy))
+        assert any(found)
+
+
+def test_stored_pair_tells_its_task_severity_and_record(pairs):
+    example = draw(source_of(pairs), 0)
+    assert example["task"] == "noise"
+    torch.testing.assert_close(example["severity"], torch.tensor([0.0] * 6 + [0.5]))
+    assert example["record"] == pairs[0]["record"]
+
+
+def test_unknown_severity_is_nan_for_the_kinds_of_the_task(pairs):
+    unknown = pairs.remove_columns(["task", "record"])
+    unknown = unknown.add_column("task", ["haze+rain"] * len(pairs)).add_column("record", [""] * len(pairs))
+    severity = draw(source_of(unknown), 0)["severity"]
+    assert severity.isnan().tolist() == [True, True, False, False, False, False, False]
+    assert severity.nan_to_num().sum() == 0
+    assert mark_kinds("mixed").isnan().all()
+
+
+def test_small_pairs_are_reflected_alike(pairs):
+    small = len(pairs) - 1
+    example = draw(source_of(pairs), small, patch_size=64)
+    for name, column in (("pixel_values", "degraded"), ("labels", "clean")):
+        values = to_tensor(pairs[small][column])
+        torch.testing.assert_close(example[name].unique(), values.unique(), rtol=0, atol=0)
+
+
+def test_pair_of_two_sizes_is_refused(dataset):
+    shifted = dataset["clean"][1:] + dataset["clean"][:1]
+    wrong = dataset.add_column("degraded", [None] * len(dataset)).cast_column("degraded", dataset.features["clean"])
+    wrong = wrong.map(lambda _, index: {"degraded": shifted[index], "task": "rain", "record": ""}, with_indices=True)
+    with pytest.raises(ValueError, match="`dataset` must hold pairs of one size, got .* beside 90 x 150 at index 0"):
+        draw(source_of(wrong), 0)
+
+
+def test_missing_column_is_refused(dataset):
+    with pytest.raises(ValueError, match=r"`dataset` must have the columns .*, got none named \['degraded', "):
+        RestorationSet(dataset)
+
+
+def test_degraded_picture_that_is_missing_is_refused(dataset):
+    without = dataset.add_column("degraded", [None] * len(dataset)).cast_column("degraded", dataset.features["clean"])
+    without = without.add_column("task", ["clean"] * len(dataset)).add_column("record", [""] * len(dataset))
+    with pytest.raises(ValueError, match="`dataset` must have a picture in column 'degraded', got none at index 0"):
+        draw(source_of(without), 0)
+
+
+def test_real_fields_keep_to_their_place_in_a_patch(tmp_path, dataset):
+    (tmp_path / "depths/more").mkdir(parents=True)
+    for row in dataset:
+        # Near where the photograph is dark: the haze of a patch tells whether both were turned alike.
+        dark = np.asarray(row["clean"].convert("L")) < 128
+        name = row["file_name"].rsplit(".", 1)[0]
+        cv2.imwrite(str(tmp_path / f"depths/{name}.png"), np.where(dark, 0, 65535).astype(np.uint16))
+    source = source_of(dataset, RECIPES["haze_mid"], RealFields(depths=tmp_path / "depths"))
+    for index in range(3):
+        example = draw(source, index, 32, seed=index)
+        assert from_record(example["record"])[0].field.endswith(".png")
+        clean = example["labels"].permute(1, 2, 0).numpy()
+        dark = cv2.cvtColor(clean, cv2.COLOR_RGB2GRAY) < 126 / 255
+        assert dark.any()
+        changed = (example["pixel_values"] - example["labels"]).abs().amax(dim=0).numpy() > 1e-6
+        assert not changed[dark].any()
+
+
+def test_severities_stand_in_the_order_of_the_kinds():
+    record = [sample_degradation(kind, 0.25, np.random.default_rng(0)) for kind in ("noise", "haze")]
+    assert severity_of(record).tolist() == [0.25, 0, 0, 0, 0, 0, 0.25]
 
 
 @pytest.mark.parametrize(
@@ -247,8 +307,3 @@ def test_arguments_outside_their_range_are_refused(dataset, arguments, message):
 def test_negative_epoch_is_refused(dataset):
     with pytest.raises(ValueError, match="`epoch` must be at least 0, got -1; count epochs from 0"):
         DegradedPatches(dataset, 16).set_epoch(-1)
-
-
-def test_negative_seed_of_whole_pictures_is_refused(dataset):
-    with pytest.raises(ValueError, match="`seed` must be at least 0, got -1; use any non-negative integer"):
-        DegradedPictures(dataset, "rain", 0.5, seed=-1)

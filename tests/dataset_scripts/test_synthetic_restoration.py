@@ -1,5 +1,6 @@
 """The builder over folders of clean photographs."""
 
+import io
 import os
 import subprocess
 import sys
@@ -11,8 +12,17 @@ from datasets import Image as ImageFeature
 from datasets import Value
 from PIL import Image
 
-from dataset_scripts import SyntheticRestoration, load_clean_photographs
+from dataset_scripts import (
+    SyntheticRestoration,
+    apply_degradations,
+    from_record,
+    load_clean_photographs,
+    load_synthetic,
+)
+from dataset_scripts.degradations import KINDS
 from dataset_scripts.synthetic_restoration import find_fault, list_photographs
+
+from .conftest import draw_picture
 
 NAMES = ["a.png", "b.jpg", "c.webp", "d.bmp", "e.tif", "f.TIFF", "g.JPEG", "more/a.png", "more/tiny.png"]
 
@@ -216,3 +226,74 @@ def test_folder_that_cannot_be_read_is_not_passed_over(folder, monkeypatch):
     monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(PermissionError, match="Permission denied: .*/more"):
         list_photographs(folder)
+
+
+# Recipes
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory) -> Path:
+    """Folder with a large grey picture and two smooth ones."""
+    root = tmp_path_factory.mktemp("clean")
+    Image.fromarray(np.full((512, 512, 3), 128, np.uint8)).save(root / "grey.png")
+    for seed in range(2):
+        Image.fromarray(draw_picture(90, 121, seed)).save(root / f"smooth{seed}.png")
+    return root
+
+
+def test_pairs_have_every_column_and_replay_from_their_record(photographs, tmp_path):
+    pairs = load_synthetic("composites", photographs, cache_dir=tmp_path)
+    names = {"degraded", "clean", "task", "severity", "record", "file_name", "index"}
+    assert set(pairs.column_names) == names
+    assert pairs.features["degraded"] == pairs.features["clean"] == ImageFeature(mode="RGB")
+    for row in pairs:
+        record = from_record(row["record"])
+        assert row["task"].split("+") == sorted((d.kind for d in record), key=KINDS.index)
+        assert row["severity"] == pytest.approx(max(d.severity for d in record))
+        replayed = apply_degradations(np.asarray(row["clean"], np.float32) / 255, record)
+        np.testing.assert_array_equal(np.asarray(row["degraded"]), np.rint(replayed * 255).astype(np.uint8))
+
+
+@pytest.mark.parametrize("sigma", [15, 25])
+def test_stored_noise_has_the_sigma_of_its_name(photographs, tmp_path, sigma):
+    grey = load_synthetic(f"noise_sigma{sigma}", photographs, cache_dir=tmp_path)[0]["degraded"]
+    assert np.std(np.asarray(grey, np.float64)) == pytest.approx(sigma, rel=0.01)
+
+
+@pytest.mark.parametrize("quality", [10, 20, 40])
+def test_stored_jpeg_equals_pillows_of_the_quality_of_its_name(photographs, tmp_path, quality):
+    for row in load_synthetic(f"jpeg_q{quality}", photographs, cache_dir=tmp_path):
+        file = io.BytesIO()
+        row["clean"].save(file, "JPEG", quality=quality, subsampling="4:2:0")
+        np.testing.assert_array_equal(np.asarray(row["degraded"]), np.asarray(Image.open(file)))
+
+
+def test_same_seed_gives_the_same_pairs_streamed_or_stored_and_another_seed_others(photographs, tmp_path):
+    stored = [row["record"] for row in load_synthetic("rain", photographs, cache_dir=tmp_path)]
+    streamed = [row["record"] for row in load_synthetic("rain", photographs, streaming=True, cache_dir=tmp_path)]
+    other = [row["record"] for row in load_synthetic("rain", photographs, seed=1, cache_dir=tmp_path)]
+    assert stored == streamed
+    assert not set(stored) & set(other)
+
+
+def test_real_masks_are_used_when_given_and_a_changed_mask_is_noticed(photographs, tmp_path):
+    def whiteness() -> float:
+        pairs = load_synthetic("snow_mid", photographs, snow_masks=tmp_path / "masks", cache_dir=tmp_path / "cache")
+        assert all(from_record(row["record"])[0].field == "m.png" for row in pairs)
+        return float(np.mean([np.asarray(row["degraded"]).mean() for row in pairs]))
+
+    save(tmp_path / "masks/m.png", (255, 255, 255))
+    white = whiteness()
+    save(tmp_path / "masks/m.png", (10, 10, 10))
+    os.utime(tmp_path / "masks/m.png", ns=(0, 0))
+    assert whiteness() < white - 30
+
+
+def test_unknown_recipe_is_refused(photographs):
+    with pytest.raises(ValueError, match="`name` must be one of noise_sigma15, .*composites, got 'fog'; check"):
+        load_synthetic("fog", photographs)
+
+
+def test_negative_seed_is_refused(photographs):
+    with pytest.raises(ValueError, match="`seed` must be at least 0, got -1; use any non-negative integer"):
+        load_synthetic("rain", photographs, seed=-1)

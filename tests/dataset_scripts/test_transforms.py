@@ -19,6 +19,7 @@ from dataset_scripts.transforms import (
     sample_window,
     to_float,
     to_tensor,
+    unorient_window,
 )
 
 PICTURE = np.random.default_rng(0).integers(256, size=(11, 17, 3), dtype=np.uint8)
@@ -45,6 +46,15 @@ def test_all_eight_orientations_are_drawn_equally_often():
 def test_orienting_and_cropping_copy_nothing():
     view = crop(orient(PICTURE, Orientation(True, 1)), Window(2, 3, 4, 5))
     assert np.shares_memory(view, PICTURE)
+
+
+@pytest.mark.parametrize("quarter_turns", range(4))
+@pytest.mark.parametrize("flip", [False, True])
+def test_window_of_an_oriented_picture_is_found_in_the_picture_as_it_was(flip, quarter_turns):
+    orientation, window = Orientation(flip, quarter_turns), Window(2, 5, 4, 3)
+    oriented = orient(PICTURE, orientation)
+    stored = unorient_window(window, orientation, *oriented.shape[:2])
+    np.testing.assert_array_equal(orient(crop(PICTURE, stored), orientation), crop(oriented, window))
 
 
 @pytest.mark.parametrize("patch_size", [12, 17, 20, 40])

@@ -1,0 +1,92 @@
+"""Writing a dataset so that plain `datasets.load_dataset` reads it anywhere, without this package."""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import datasets
+from datasets.table import embed_table_storage
+
+PAIRS_PER_FILE = 200
+# Suffixes of pictures that come as bytes; all encoders of this project write PNG.
+ENCODED_SUFFIX = ".png"
+
+
+def write_parquet(dataset: datasets.Dataset, folder: Path, split: str, pairs_per_file: int = PAIRS_PER_FILE) -> None:
+    """Write Parquet files that hold the pictures' own files, for `load_dataset(folder)`.
+
+    Args:
+        dataset: with any columns.
+        folder: to make.
+        split: name of the split.
+        pairs_per_file: most rows of one file.
+
+    Raises:
+        ValueError: the folder exists.
+    """
+    count = -(-len(dataset) // pairs_per_file)
+    with _new_folder(folder) as unfinished:
+        (unfinished / "data").mkdir()
+        for number in range(count):
+            shard = dataset.shard(count, number, contiguous=True).with_format("arrow")
+            embedded = shard.map(embed_table_storage, batched=True, keep_in_memory=True)
+            embedded.to_parquet(unfinished / "data" / f"{split}-{number:05d}-of-{count:05d}.parquet")
+
+
+def write_imagefolder(dataset: datasets.Dataset, folder: Path, split: str) -> None:
+    """Write the pictures as files beside a `metadata.jsonl`, for `load_dataset("imagefolder", data_dir=folder)`.
+
+    Files are copied as they are. Each column of pictures becomes a folder; other columns stand in the metadata, and
+    `file_name` is called `source_name` there, because the reader would look for it.
+
+    Args:
+        dataset: with any columns.
+        folder: to make.
+        split: name of the split.
+
+    Raises:
+        ValueError: the folder exists.
+    """
+    pictures = [name for name, feature in dataset.features.items() if isinstance(feature, datasets.Image)]
+    for name in pictures:
+        dataset = dataset.cast_column(name, datasets.Image(decode=False))
+    with _new_folder(folder) as unfinished:
+        root = unfinished / split
+        for name in pictures:
+            (root / name).mkdir(parents=True)
+        with open(root / "metadata.jsonl", "w", encoding="utf-8") as metadata:
+            for number, row in enumerate(dataset):
+                entry = {name: value for name, value in row.items() if name not in pictures}
+                if "file_name" in entry:
+                    entry["source_name"] = entry.pop("file_name")
+                for name in pictures:
+                    entry[f"{name}_file_name"] = _write_picture(row[name], root / name / f"{number:06d}")
+                metadata.write(json.dumps(entry) + "\n")
+
+
+def _write_picture(stored: dict[str, Any], path: Path) -> str:
+    """Write a stored picture, and return its name relative to the folder of the metadata."""
+    if stored["bytes"] is None:
+        path = path.with_suffix(Path(stored["path"]).suffix.lower())
+        shutil.copyfile(stored["path"], path)
+    else:
+        path = path.with_suffix(ENCODED_SUFFIX)
+        path.write_bytes(stored["bytes"])
+    return f"{path.parent.name}/{path.name}"
+
+
+@contextmanager
+def _new_folder(folder: Path) -> Iterator[Path]:
+    """Give a folder to fill, which takes its place only when it is whole."""
+    if folder.exists():
+        raise ValueError(f"`output` must not exist yet, got {folder}; remove it, or choose another name")
+    with tempfile.TemporaryDirectory(dir=folder.resolve().parent, prefix=f".{folder.name}-") as temporary:
+        unfinished = Path(temporary, folder.name)
+        unfinished.mkdir()
+        yield unfinished
+        os.replace(unfinished, folder)

@@ -1,0 +1,89 @@
+"""Published pairs, read again in a fresh process that cannot import our package."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dataset_scripts import load_synthetic
+from dataset_scripts.publishing import write_imagefolder, write_parquet
+
+# Prints, for each dataset and row, the columns of text and numbers, and the sum and shape of both pictures.
+READER = """
+import json, sys
+import numpy as np
+from datasets import Image, load_dataset
+from importlib.util import find_spec
+assert find_spec("dataset_scripts") is None
+for arguments in json.loads(sys.argv[1]):
+    dataset = load_dataset(*arguments, split="train", cache_dir=sys.argv[2])
+    assert isinstance(dataset.features["degraded"], Image) and isinstance(dataset.features["clean"], Image)
+    rows = []
+    for row in dataset:
+        pictures = {name: np.asarray(row.pop(name).convert("RGB")) for name in ("degraded", "clean")}
+        rows.append({**row, **{name: [int(p.astype(int).sum()), *p.shape] for name, p in pictures.items()}})
+    print(json.dumps(rows))
+"""
+
+
+@pytest.fixture(scope="module")
+def pairs(folder, tmp_path_factory):
+    return load_synthetic("seven_kinds_composites", folder, seed=3, cache_dir=tmp_path_factory.mktemp("pairs"))
+
+
+@pytest.fixture(scope="module")
+def read(pairs, tmp_path_factory) -> dict[str, list[dict]]:
+    """Rows of both published forms, as plain `load_dataset` gives them in another process and folder."""
+    root = tmp_path_factory.mktemp("published")
+    write_parquet(pairs, root / "parquet", "train", pairs_per_file=4)
+    write_imagefolder(pairs, root / "imagefolder", "train")
+    calls = [[str(root / "parquet")], ["imagefolder", None, str(root / "imagefolder")]]
+    command = [sys.executable, "-I", "-c", READER, json.dumps(calls), str(root / "cache")]
+    result = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return {"root": root} | dict(
+        zip(("parquet", "imagefolder"), map(json.loads, result.stdout.splitlines()), strict=True)
+    )
+
+
+def summarise(row: dict) -> dict:
+    pictures = {name: np.asarray(row[name]) for name in ("degraded", "clean")}
+    return {**row, **{name: [int(p.astype(int).sum()), *p.shape] for name, p in pictures.items()}}
+
+
+def test_parquet_loads_elsewhere_without_our_package(pairs, read):
+    assert read["parquet"] == [summarise(row) for row in pairs]
+
+
+def test_parquet_is_split_into_files_that_name_no_folder_of_this_machine(read, folder):
+    files = sorted((read["root"] / "parquet/data").iterdir())
+    assert [path.name for path in files] == [f"train-0000{number}-of-00003.parquet" for number in range(3)]
+    assert not any(str(folder).encode() in path.read_bytes() for path in files)
+
+
+def test_imagefolder_loads_elsewhere_without_our_package(pairs, read, folder):
+    rows, expected = read["imagefolder"], [summarise(row) for row in pairs]
+    for row in expected:
+        row["source_name"] = row.pop("file_name")
+        # Values of 32 bits pass through decimal text.
+        row["severity"] = pytest.approx(row["severity"], rel=1e-6)
+    assert rows == expected
+    root = read["root"] / "imagefolder/train"
+    assert (root / "clean/000001.jpg").read_bytes() == (folder / "b.jpg").read_bytes()
+    with Image.open(root / "degraded/000001.png") as picture:
+        assert picture.format == "PNG"
+
+
+@pytest.mark.parametrize("write", [write_parquet, write_imagefolder])
+def test_existing_folder_is_refused_and_a_failure_leaves_nothing(pairs, tmp_path, write, monkeypatch):
+    (tmp_path / "published").mkdir()
+    with pytest.raises(ValueError, match="`output` must not exist yet, got .*/published; remove it"):
+        write(pairs, tmp_path / "published", "train")
+    (tmp_path / "published").rmdir()
+    monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        write(pairs, tmp_path / "published", "train")
+    assert not list(tmp_path.iterdir())
