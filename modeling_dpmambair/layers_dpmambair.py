@@ -54,6 +54,26 @@ def gelu_gate(x: torch.Tensor) -> torch.Tensor:
     return gelu_gate_cpu(x.flatten(0, -2)).view(*x.shape[:-1], width)
 
 
+def pad_to_multiple(pixel_values: torch.Tensor, multiple: int) -> torch.Tensor:
+    """Extend pictures (B, 3, H, W) below and to the right by reflection until `multiple` divides both sides.
+
+    Where a picture is too small to reflect, its last row or column is repeated.
+    """
+    height, width = pixel_values.shape[-2:]
+    bottom, right = -height % multiple, -width % multiple
+    mode = "reflect" if bottom < height and right < width else "replicate"
+    return F.pad(pixel_values, (0, right, 0, bottom), mode=mode)
+
+
+def crop(x: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """Return the upper left (B, height, width, C) of features (B, H, W, C): undoes `pad_to_multiple`."""
+    if not torch.compiler.is_exporting():
+        return x[:, :height, :width]
+    # A slice would bind the exported program to sizes that the multiple divides, or to all others.
+    rows, columns = (torch.arange(size, device=x.device) for size in (height, width))
+    return x.index_select(1, rows).index_select(2, columns)
+
+
 class ChannelsLastConv2d(nn.Conv2d):
     """A convolution over channels-last features, "same" size at stride 1: (B, H, W, C) -> (B, H, W, C')."""
 
@@ -152,6 +172,7 @@ class CentralDifferenceBranches(nn.Module):
         stride: step of the convolution.
         theta: share of central difference, in [0, 1].
         is_merged: build the single convolution instead of the branches.
+        padding_mode: "replicate", or "zeros".
     """
 
     def __init__(
@@ -161,12 +182,15 @@ class CentralDifferenceBranches(nn.Module):
         kernel_sizes: list[int],
         stride: int = 1,
         theta: float = 0.7,
+        *,
         is_merged: bool = False,
+        padding_mode: str = "replicate",
     ) -> None:
         super().__init__()
         self.theta, self.stride, self.size = theta, stride, max(3, *kernel_sizes)
+        self.padding_mode = padding_mode
         if is_merged:
-            self.merged = ChannelsLastConv2d(channels, out_channels, self.size, stride)
+            self.merged = ChannelsLastConv2d(channels, out_channels, self.size, stride, padding_mode=padding_mode)
         else:
             self.plain = ChannelsLastConv2d(channels, out_channels, 3, stride)
             self.differences = nn.ModuleList(
@@ -201,7 +225,8 @@ class CentralDifferenceBranches(nn.Module):
         if self.is_merged:
             return
         weight, bias = self.merged_weight(), self.plain.bias
-        merged = ChannelsLastConv2d(weight.shape[1], weight.shape[0], self.size, self.stride)
+        channels, mode = (weight.shape[1], weight.shape[0]), self.padding_mode
+        merged = ChannelsLastConv2d(*channels, self.size, self.stride, padding_mode=mode)
         self.merged = merged.to(weight.device, weight.dtype)
         self.merged.weight.copy_(weight)
         self.merged.bias.copy_(bias)
@@ -216,8 +241,9 @@ class CentralDifferenceBranches(nn.Module):
         """
         if self.is_merged:
             return self.merged(x)
-        weight, padding = self.merged_weight(), self.size // 2
-        return F.conv2d(x.permute(0, 3, 1, 2), weight, self.plain.bias, self.stride, padding).permute(0, 2, 3, 1)
+        mode = {"zeros": "constant"}.get(self.padding_mode, self.padding_mode)
+        padded = F.pad(x.permute(0, 3, 1, 2), (self.size // 2,) * 4, mode=mode)
+        return F.conv2d(padded, self.merged_weight(), self.plain.bias, self.stride).permute(0, 2, 3, 1)
 
 
 def _pad_kernel(kernel: torch.Tensor, size: int) -> torch.Tensor:

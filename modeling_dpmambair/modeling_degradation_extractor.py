@@ -43,10 +43,11 @@ class ExtractorStage(nn.Module):
         channels = 3 if stage == 0 else config.channels[stage - 1]
         width, is_last = config.channels[stage], stage == len(config.channels) - 1
         stride = 1 if stage == 0 else 2
+        mode = config.padding_mode
         self.branches = CentralDifferenceBranches(
-            channels, width, config.kernel_sizes, stride, config.theta, config.is_merged
+            channels, width, config.kernel_sizes, stride, config.theta, is_merged=config.is_merged, padding_mode=mode
         )
-        self.mix = ChannelsLastConv2d(width, width, 3 if is_last else 1)
+        self.mix = ChannelsLastConv2d(width, width, 3 if is_last else 1, padding_mode=mode)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map (B, H, W, C) to (B, ceil(H / stride), ceil(W / stride), C')."""

@@ -26,6 +26,8 @@ from .layers_dpmambair import (
     Upsample,
     ZeroStartConv2d,
     ZeroStartLinear,
+    crop,
+    pad_to_multiple,
 )
 from .modeling_degradation_extractor import (
     DegradationDescription,
@@ -417,7 +419,7 @@ class DPMambaIRModel(DPMambaIRPreTrainedModel):
         padded = pad_to_multiple(pixel_values, SIZE_MULTIPLE)
         # (B, 3, H, W) -> (B, H, W, 3) and back
         correction, hidden_states = self.network(padded.permute(0, 2, 3, 1), embedding)
-        correction = correction.permute(0, 3, 1, 2)[..., :height, :width]
+        correction = crop(correction, height, width).permute(0, 3, 1, 2)
         reconstruction = pixel_values + (correction if strength is None else strength * correction)
         loss = None if labels is None else self._loss(reconstruction.float(), labels.float())
         return DPMambaIROutput(loss, reconstruction, embedding, hidden_states if output_hidden_states else None)
@@ -428,17 +430,6 @@ class DPMambaIRModel(DPMambaIRPreTrainedModel):
         weights = self.config.l1_weight, self.config.l2_weight, self.config.fft_weight
         terms = F.l1_loss(restored, clean), F.mse_loss(restored, clean), spectrum.abs().mean()
         return sum(weight * term for weight, term in zip(weights, terms, strict=True))
-
-
-def pad_to_multiple(pixel_values: torch.Tensor, multiple: int) -> torch.Tensor:
-    """Extend pictures (B, 3, H, W) below and to the right by reflection until `multiple` divides both sides.
-
-    Where a picture is too small to reflect, its last row or column is repeated.
-    """
-    height, width = pixel_values.shape[-2:]
-    bottom, right = -height % multiple, -width % multiple
-    mode = "reflect" if bottom < height and right < width else "replicate"
-    return F.pad(pixel_values, (0, right, 0, bottom), mode=mode)
 
 
 __all__ = ["BlockPrompts", "DPMambaIRModel", "DPMambaIROutput", "ModelCost"]

@@ -1,0 +1,161 @@
+"""Time the selective scan beside its rivals: `python -m benchmarks.scan`.
+
+All sides run in one process, in turn, on the same numbers and threads; medians count. Slow rivals stop at the length
+that their time allows. mamba-ssm's reference joins where mamba-ssm is installed (its pure-Python build will do).
+"""
+
+import importlib
+import json
+import platform
+import statistics
+import sys
+import time
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import matplotlib as mpl
+import torch
+import typer
+from tqdm import tqdm
+
+from benchmarks.files import RESULTS, write_text
+from benchmarks.rendering import format_columns
+from modeling_dpmambair.selective_scan_dpmambair import selective_scan, selective_scan_chunked, selective_scan_loop
+
+Scan = Callable[..., torch.Tensor]
+# The sizes at which the targets are set: one picture of 256 x 256 at twice base's width.
+D, N = 96, 16
+LENGTHS = tuple(2**power for power in (12, 14, 16, 18, 20))
+# Longest sequence that each rival is asked for, steps.
+LONGEST = {"ours": 2**20, "chunked": 2**18, "mamba-ssm reference": 2**16, "loop": 2**14}
+
+
+def load_mamba_reference() -> Scan | None:
+    """Import mamba-ssm's reference scan, with an empty module in the place of its CUDA extension; None if absent."""
+    sys.modules.setdefault("selective_scan_cuda", types.ModuleType("selective_scan_cuda"))
+    try:
+        interface = importlib.import_module("mamba_ssm.ops.selective_scan_interface")
+    except ImportError:
+        return None
+
+    def scan(
+        u: torch.Tensor, delta: torch.Tensor, A: torch.Tensor, B: torch.Tensor, *others: torch.Tensor
+    ) -> torch.Tensor:
+        C, D = others
+        u, delta, B, C = (each.transpose(1, 2) for each in (u, delta, B, C))
+        return interface.selective_scan_ref(u, delta, A, B, C, D).transpose(1, 2)
+
+    return scan
+
+
+def make_inputs(length: int) -> list[torch.Tensor]:
+    """Draw u, delta, A, B, C and D of a scan of one picture, float32, with gradients on."""
+    draw = torch.Generator().manual_seed(length)
+    u, B, C = (torch.randn(1, length, width, generator=draw) for width in (D, N, N))
+    delta = torch.rand(1, length, D, generator=draw) * 0.1 + 0.001
+    A = -torch.arange(1.0, N + 1).repeat(D, 1)
+    return [each.requires_grad_() for each in (u, delta, A, B, C, torch.ones(D))]
+
+
+def time_once(scan: Scan, inputs: list[torch.Tensor], backward: bool) -> tuple[float, float]:
+    """Time one forward without gradients and, if asked, the backward of another, in seconds."""
+    with torch.no_grad():
+        start = time.perf_counter()
+        scan(*inputs)
+        forward_seconds = time.perf_counter() - start
+    if not backward:
+        return forward_seconds, 0.0
+    y = scan(*inputs)
+    seed = torch.ones_like(y)
+    start = time.perf_counter()
+    torch.autograd.grad(y, inputs, seed)
+    return forward_seconds, time.perf_counter() - start
+
+
+def measure(scans: dict[str, Scan], length: int, repeats: int) -> list[dict[str, Any]]:
+    """Time all scans that this length is not too much for, in turn.
+
+    Args:
+        scans: by name.
+        length: steps.
+        repeats: rounds after one that warms up.
+
+    Returns:
+        A record each: medians of forward and backward in seconds, and state updates (L D N) a second.
+    """
+    inputs = make_inputs(length)
+    running = {name: scan for name, scan in scans.items() if length <= LONGEST[name]}
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in running}
+    for turn in range(repeats + 1):
+        for name, scan in running.items():
+            # The rivals' backward takes minutes and decides nothing.
+            spent = time_once(scan, inputs, backward=name == "ours")
+            if turn:
+                times[name].append(spent)
+    records = []
+    for name, spent in times.items():
+        forward, backward = (statistics.median(each) for each in zip(*spent, strict=True))
+        rate = length * D * N / forward
+        records.append({"scan": name, "L": length, "forward": forward, "backward": backward, "updates": rate})
+    return records
+
+
+def grid(records: list[dict[str, Any]]) -> list[list[str]]:
+    """Bring the records into rows, with each rival's time over ours at the same length."""
+    ours = {one["L"]: one["forward"] for one in records if one["scan"] == "ours"}
+    rows = [["scan", "L", "forward (ms)", "over ours", "G updates/s", "backward / forward"]]
+    for one in records:
+        ratio = one["backward"] / one["forward"]
+        rows.append(
+            [
+                one["scan"],
+                str(one["L"]),
+                f"{one['forward'] * 1e3:.2f}",
+                f"{one['forward'] / ours[one['L']]:.1f}",
+                f"{one['updates'] / 1e9:.3f}",
+                f"{ratio:.2f}" if ratio else "-",
+            ]
+        )
+    return rows
+
+
+def draw(records: list[dict[str, Any]], path: Path) -> None:
+    """Plot time over length for every scan, both axes logarithmic, into a PNG file."""
+    figure = mpl.figure.Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    for name in LONGEST:
+        points = [(one["L"], one["forward"] * 1e3) for one in records if one["scan"] == name]
+        if points:
+            axes.loglog(*zip(*points, strict=True), marker="o", label=name)
+    axes.set(xlabel="steps L", ylabel="forward, ms", title=f"selective scan, D = {D}, N = {N}")
+    axes.grid(visible=True, which="both", alpha=0.3)
+    axes.legend()
+    figure.savefig(path, dpi=120)
+
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def main(
+    repeats: Annotated[int, typer.Option(min=1, help="Rounds that count, after one that warms up.")] = 5,
+    longest: Annotated[int, typer.Option(min=1, help="Leave out longer sequences.")] = LENGTHS[-1],
+    output: Annotated[Path, typer.Option(help="JSON file to write; the plot goes beside it.")] = RESULTS / "scan.json",
+) -> None:
+    """Print forward and backward times of every scan, and write them."""
+    scans = {"ours": selective_scan, "chunked": selective_scan_chunked, "loop": selective_scan_loop}
+    reference = load_mamba_reference()
+    if reference is not None:
+        scans["mamba-ssm reference"] = reference
+    lengths = [length for length in LENGTHS if length <= longest]
+    records = [one for length in tqdm(lengths, disable=None) for one in measure(scans, length, repeats)]
+    machine = {"processor": platform.processor(), "threads": torch.get_num_threads(), "torch": torch.__version__}
+    write_text(output, json.dumps({"D": D, "N": N, "machine": machine, "records": records}, indent=2) + "\n")
+    draw(records, output.with_suffix(".png"))
+    typer.echo(format_columns(grid(records)))
+
+
+if __name__ == "__main__":
+    app()
