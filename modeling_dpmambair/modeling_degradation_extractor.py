@@ -247,7 +247,7 @@ class ReconstructionUnit(nn.Module):
             Rebuilt degraded pictures, (B, 3, H, W), not clamped.
         """
         height, width = content.shape[-2:]
-        x = content.permute(0, 2, 3, 1)
+        x = content.permute(0, 2, 3, 1).to(self.conv_in.weight.dtype)
         if self.has_noise_channel:
             x = torch.cat([x, torch.randn_like(x[..., :1])], -1)
         # An odd side gets one more row or column, which the return drops.

@@ -202,9 +202,11 @@ class DPMambaIRModel(DPMambaIRPreTrainedModel):
         self.freeze_parts()
 
     def freeze_parts(self) -> None:
-        """Exclude the extractor from training where the configuration says so."""
+        """Exclude the extractor from training where the configuration says so, and the head that describes always."""
         if self.config.embedding_source == "extractor":
             self.extractor.requires_grad_(not self.config.freeze_extractor)
+        if self.config.has_description:
+            self.description_head.requires_grad_(False)
 
     def save_pretrained(self, save_directory: str | os.PathLike, **options: Any) -> None:
         """Save as transformers documents it, the code included, for both Auto classes that load this model."""
@@ -262,6 +264,7 @@ class DPMambaIRModel(DPMambaIRPreTrainedModel):
             loaded.reparameterize()
         # The head that describes, if there is one, keeps its own width and names.
         loaded.config.description_dim, loaded.config.degradations = ours.description_dim, ours.degradations
+        loaded.config.name_or_path = ""  # a folder of this machine says nothing elsewhere
         self.config.extractor_config = loaded.config
         self.extractor = loaded.to(self.device, self.dtype)
         self.freeze_parts()
@@ -280,6 +283,7 @@ class DPMambaIRModel(DPMambaIRPreTrainedModel):
         ours.description_dim, ours.degradations = loaded.config.description_dim, loaded.config.degradations
         self.description_head = loaded.description_head.to(self.device, self.dtype)
         self.config.has_description = True
+        self.freeze_parts()
 
     def _require_extractor(self) -> None:
         if self.config.embedding_source != "extractor":

@@ -5,8 +5,12 @@ import json
 import os
 import shutil
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError
 
 PREFIX = "checkpoint-"
 UNFINISHED = ".tmp"
@@ -45,6 +49,41 @@ def finish_checkpoint(folder: Path, state: dict[str, Any], keep: int) -> Path:
     for old in list_checkpoints(final.parent)[keep:]:
         shutil.rmtree(old)
     return final
+
+
+@contextmanager
+def removed_on_failure(folder: Path) -> Iterator[None]:
+    """Free the space of a checkpoint that could not be written, and say so.
+
+    Args:
+        folder: from `begin_checkpoint`.
+
+    Raises:
+        OSError: the disk is full or fails.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors do not raise OSError
+        shutil.rmtree(folder, ignore_errors=True)
+        raise OSError(
+            f"`output` must have room for a checkpoint, got {str(error).splitlines()[0]!r} while writing "
+            f"{folder.name.removesuffix(UNFINISHED)}; the one before is intact: free space, then --resume"
+        ) from error
+
+
+def publish(unfinished: Path, folder: Path) -> None:
+    """Move the files of a written folder into another, each replacing its namesake at once.
+
+    Args:
+        unfinished: what to move; removed.
+        folder: where to; made if it does not exist.
+    """
+    for path in sorted(unfinished.rglob("*")):
+        if path.is_file():
+            target = folder / path.relative_to(unfinished)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(path, target)
+    shutil.rmtree(unfinished)
 
 
 def list_checkpoints(output: Path) -> list[Path]:

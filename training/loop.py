@@ -1,14 +1,12 @@
 """The one training loop: both stages run it, since the models own their losses."""
 
 import json
-import math
-import os
 import shutil
 import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -16,13 +14,24 @@ from accelerate import Accelerator
 from accelerate.logging import get_logger
 from safetensors.torch import load_model, save_model
 from torch import Tensor
+from torchvision.utils import make_grid
 from tqdm import tqdm
 
-from training.checkpoints import begin_checkpoint, find_checkpoint, finish_checkpoint, list_checkpoints
+from training.checkpoints import (
+    begin_checkpoint,
+    find_checkpoint,
+    finish_checkpoint,
+    list_checkpoints,
+    publish,
+    removed_on_failure,
+)
 from training.journal import Journal
+from training.memory import peak_memory
 from training.optimization import average_weights, build_optimizer, build_schedule
-from training.pictures import build_loader, load_photographs, training_batches
+from training.pictures import build_loader, load_sets, training_steps
+from training.progress import Progress
 from training.recipe import Recipe
+from training.scores import Batch, Scores
 from training.stages import build_stage, save_trained
 from training.validation import Validation
 
@@ -30,51 +39,6 @@ AVERAGED_WEIGHTS = "averaged.safetensors"
 MOST_SKIPPED_IN_A_ROW = 20
 
 logger = get_logger(__name__)
-
-
-@dataclass
-class Progress:
-    """How far a run is, and the sums since its last log record; part of every checkpoint.
-
-    Attributes:
-        step: steps done.
-        skipped: steps without an update because loss or gradient was not finite.
-        skipped_in_a_row: those at the end.
-        loss_sum: sum of the finite losses since the last record.
-        loss_count: how many they are.
-        grad_norm: length of the last finite gradient before clipping.
-        seconds: training time, over all resumptions.
-    """
-
-    step: int = 0
-    skipped: int = 0
-    skipped_in_a_row: int = 0
-    loss_sum: float = 0.0
-    loss_count: int = 0
-    grad_norm: float = 0.0
-    seconds: float = 0.0
-
-    def count(self, loss: float, grad_norm: float) -> bool:
-        """Count one step.
-
-        Args:
-            loss: of its batch.
-            grad_norm: before clipping.
-
-        Returns:
-            Whether both are finite, so that the weights may follow the gradient.
-        """
-        self.step += 1
-        is_finite = math.isfinite(loss) and math.isfinite(grad_norm)
-        if is_finite:
-            self.skipped_in_a_row = 0
-            self.loss_sum += loss
-            self.loss_count += 1
-            self.grad_norm = grad_norm
-        else:
-            self.skipped += 1
-            self.skipped_in_a_row += 1
-        return is_finite
 
 
 class Trainer:
@@ -93,10 +57,14 @@ class Trainer:
     def __init__(self, recipe: Recipe, output: Path, accelerator: Accelerator):
         training = recipe.training
         self.recipe, self.output, self.accelerator = recipe, output, accelerator
-        kept, held_out = load_photographs(recipe.data)
-        loader = build_loader(kept, recipe, accelerator.num_processes)
-        stage = build_stage(recipe.model)
-        self.validation = Validation(held_out, recipe, stage)
+        sets = load_sets(recipe.data)
+        loader = build_loader(sets, recipe, accelerator.num_processes)
+        self.stage = stage = build_stage(recipe.model)
+        self.validation = Validation(sets.held_out, recipe, stage)
+        if training.activation_checkpointing:
+            stage.model.activation_checkpointing_enable()
+        if training.compile:
+            stage.model.compile()
         optimizer = build_optimizer(stage.model, training)
         schedule = build_schedule(optimizer, training)
         self.model, self.optimizer, self.loader, self.schedule = accelerator.prepare(
@@ -107,7 +75,7 @@ class Trainer:
         self.progress = Progress()
         self.journal = Journal(output / "log.jsonl")
         self.lr = training.lr
-        self.is_stopping = False
+        self.was_told_to_stop = self.is_stopping = False  # the second once all processes know of the first
 
     def resume(self) -> None:
         """Load the newest intact checkpoint of the run's folder.
@@ -131,17 +99,17 @@ class Trainer:
         Returns:
             Whether the last step was reached; the trained model then lies in the run's folder.
         """
-        self.accelerator.init_trackers("tensorboard", init_kwargs={"tensorboard": {"purge_step": self.progress.step}})
+        self.accelerator.init_trackers("training", init_kwargs={"tensorboard": {"purge_step": self.progress.step}})
         self.model.train()
         with self._stop_on_sigterm(), self._progress_bar() as bar:
             started = time.monotonic() - self.progress.seconds
             last_record = self.progress.step, self.progress.seconds
-            for batch in training_batches(self.loader, self.recipe, self.progress.step):
-                self._step(batch)
+            for batches in training_steps(self.loader, self.recipe, self.progress.step):
+                self._step(batches)
                 self.progress.seconds = time.monotonic() - started
                 bar.update()
                 if self._is_due(self.recipe.training.log_every):
-                    self._log(bar, *last_record, patch_size=batch["labels"].shape[-1])
+                    self._log(bar, *last_record, patch_size=batches[0]["pixel_values"].shape[-1])
                     last_record = self.progress.step, self.progress.seconds
                 if self._is_due(self.recipe.training.validate_every):
                     self._validate()
@@ -155,12 +123,11 @@ class Trainer:
             self._save_result()
         return is_finished
 
-    def _step(self, batch: dict[str, Tensor]) -> None:
-        loss = self.model(pixel_values=batch["pixel_values"], labels=batch["labels"]).loss
-        self.accelerator.backward(loss)
+    def _step(self, batches: list[Batch]) -> None:
+        loss = torch.stack([self._accumulate(batch) for batch in batches]).mean()
         grad_norm = self.accelerator.clip_grad_norm_(self.trained, self.recipe.training.max_grad_norm)
         # One transfer and one reduction per step, which also let all processes stop and skip at the same step.
-        told = torch.stack([loss.detach(), grad_norm, loss.new_tensor(float(self.is_stopping))]).float()
+        told = torch.stack([loss, grad_norm, loss.new_tensor(float(self.was_told_to_stop))]).float()
         mean_loss, grad_norm, stopping = self.accelerator.reduce(told, "mean").tolist()
         self.is_stopping = stopping > 0
         is_finite = self.progress.count(mean_loss, grad_norm)
@@ -171,25 +138,32 @@ class Trainer:
         self.schedule.step()
         self.averaged.update_parameters(self.accelerator.unwrap_model(self.model))
         if self.progress.skipped_in_a_row >= MOST_SKIPPED_IN_A_ROW:
-            self._give_up(batch)
+            self._give_up(batches)
+
+    def _accumulate(self, batch: Batch) -> Tensor:
+        with self.accelerator.accumulate(self.model):
+            loss = self.model(**self.stage.inputs(batch)).loss
+            self.accelerator.backward(loss)
+        return loss.detach()
 
     def _is_due(self, every: int) -> bool:
         return self.progress.step % every == 0 or self.progress.step == self.recipe.training.steps
 
     def _log(self, bar: tqdm, last_step: int, last_seconds: float, *, patch_size: int) -> None:
         progress, training = self.progress, self.recipe.training
-        samples = (progress.step - last_step) * training.batch_size * self.accelerator.num_processes
+        samples_a_step = training.batch_size * training.accumulation_steps * self.accelerator.num_processes
+        samples = (progress.step - last_step) * samples_a_step
         record = {
             "step": progress.step,
-            "loss": progress.loss_sum / progress.loss_count if progress.loss_count else None,
+            "loss": progress.take_mean_loss(),
             "lr": self.lr,
             "grad_norm": progress.grad_norm,
             "skipped": progress.skipped,
             "patch_size": patch_size,
             "seconds": round(progress.seconds, 3),
             "samples_per_second": round(samples / max(progress.seconds - last_seconds, 1e-9), 3),
+            "memory_gb": round(peak_memory(self.accelerator.device) / 1e9, 3),
         }
-        progress.loss_sum, progress.loss_count = 0.0, 0
         bar.set_postfix(loss=record["loss"], lr=record["lr"])
         self._record(record)
 
@@ -203,22 +177,41 @@ class Trainer:
         if self.accelerator.is_main_process:
             picture = self.output / "validation" / f"{self.progress.step}.png"
             scores = self.validation.run(self.averaged.module, self.accelerator, picture)
-            gain = {f"gain_{kind}": round(value, 4) for kind, value in scores.gain.items()}
-            self._record({"step": self.progress.step, "validation_loss": scores.loss, **gain})
-            logger.info("step %d: validation loss %.5f, gain in dB %s", self.progress.step, scores.loss, gain)
+            numbers = {name: round(value, 5) for name, value in scores.numbers.items()}
+            self._record({"step": self.progress.step, "validation_loss": scores.loss, **numbers})
+            logger.info("step %d: validation loss %.5f, %s", self.progress.step, scores.loss, numbers)
+            if scores.pictures:
+                self._show(scores)
+            if self.progress.is_best(scores.quality):
+                self._save_best(scores)
         self.accelerator.wait_for_everyone()
+
+    def _show(self, scores: Scores) -> None:
+        grid = make_grid(scores.pictures, nrow=3).permute(1, 2, 0).numpy()[None]
+        for tracker in self.accelerator.trackers:
+            layout = {"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}
+            tracker.log_images({"source, reconstruction, target": grid}, step=self.progress.step, **layout)
+
+    def _save_best(self, scores: Scores) -> None:
+        unfinished = self.output / "best.tmp"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        save_trained(self.averaged.module, unfinished)
+        record = {"step": self.progress.step, "quality": scores.quality, **scores.numbers}
+        (unfinished / "best.json").write_text(json.dumps(record, indent=2) + "\n")
+        publish(unfinished, self.output / "best")
 
     def _save_checkpoint(self) -> None:
         folder = self.output / f"checkpoint-{self.progress.step}.tmp"
-        if self.accelerator.is_main_process:
-            folder = begin_checkpoint(self.output, self.progress.step)
-            save_model(self.averaged, str(folder / AVERAGED_WEIGHTS))
-        self.accelerator.wait_for_everyone()
-        self.accelerator.save_state(str(folder))
-        self.accelerator.wait_for_everyone()
-        if self.accelerator.is_main_process:
-            state = {"progress": asdict(self.progress), "recipe": self.recipe.to_dict(portable=True)}
-            finish_checkpoint(folder, state, self.recipe.training.keep_checkpoints)
+        with removed_on_failure(folder):
+            if self.accelerator.is_main_process:
+                begin_checkpoint(self.output, self.progress.step)
+                save_model(self.averaged, str(folder / AVERAGED_WEIGHTS))
+            self.accelerator.wait_for_everyone()
+            self.accelerator.save_state(str(folder))
+            self.accelerator.wait_for_everyone()
+            if self.accelerator.is_main_process:
+                state = {"progress": asdict(self.progress), "recipe": self.recipe.to_dict(portable=True)}
+                finish_checkpoint(folder, state, self.recipe.training.keep_checkpoints)
         self.accelerator.wait_for_everyone()
 
     def _save_result(self) -> None:
@@ -228,17 +221,13 @@ class Trainer:
         shutil.rmtree(unfinished, ignore_errors=True)
         save_trained(self.averaged.module, unfinished)
         (unfinished / "recipe.json").write_text(json.dumps(self.recipe.to_dict(portable=True), indent=2) + "\n")
-        for path in sorted(unfinished.rglob("*")):
-            if path.is_file():
-                target = self.output / path.relative_to(unfinished)
-                target.parent.mkdir(exist_ok=True)
-                os.replace(path, target)
-        shutil.rmtree(unfinished)
+        publish(unfinished, self.output)
         self.journal.plot(self.output / "loss.png")
 
-    def _give_up(self, batch: dict[str, object]) -> None:
+    def _give_up(self, batches: list[Batch]) -> None:
         records = self.output / "not_finite.json"
-        records.write_text(json.dumps({"step": self.progress.step, "records": batch["record"]}, indent=2))
+        replay = [record for batch in batches for record in batch["record"]]
+        records.write_text(json.dumps({"step": self.progress.step, "records": replay}, indent=2))
         raise FloatingPointError(
             f"loss and gradient must be finite, got {MOST_SKIPPED_IN_A_ROW} steps in a row that are not, "
             f"the last one {self.progress.step}; lower training.lr, or replay the degradations in {str(records)!r}"
@@ -256,7 +245,7 @@ class Trainer:
     @contextmanager
     def _stop_on_sigterm(self) -> Iterator[None]:
         def stop(*_: object) -> None:
-            self.is_stopping = True
+            self.was_told_to_stop = True
 
         before = signal.signal(signal.SIGTERM, stop)
         try:

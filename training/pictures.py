@@ -1,8 +1,10 @@
 """Batches of degraded patches in an order that depends on nothing but the seed and the step."""
 
+import logging
 import os
 from bisect import bisect_right
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -13,68 +15,171 @@ from accelerate import skip_first_batches
 from datasets import Dataset
 from torch import Tensor
 from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
 
-from dataset_scripts import DegradedPatches, load_clean_photographs
+from dataset_scripts import (
+    DegradationRecipe,
+    RestorationMixture,
+    RestorationSet,
+    load_clean_photographs,
+    load_paired,
+)
 from training.recipe import DataRecipe, Recipe
 
+SYNTHETIC = "synthetic"
+UNREADABLE = OSError, SyntaxError  # Pillow raises the second on some broken PNG files
 
-def load_photographs(data: DataRecipe) -> tuple[Dataset, Dataset]:
-    """Load the clean photographs and hold every n-th back.
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainingSets:
+    """What a recipe's data section names.
+
+    Attributes:
+        kept: by name, what is trained on.
+        held_out: by name, every n-th picture of each set, in the same order.
+    """
+
+    kept: dict[str, RestorationSet]
+    held_out: dict[str, RestorationSet]
+
+    def __len__(self) -> int:
+        """Number of pictures that are trained on."""
+        return sum(map(len, self.kept.values()))
+
+
+def load_sets(data: DataRecipe) -> TrainingSets:
+    """Load the clean photographs and the paired corpora of a recipe, and hold every n-th picture back.
 
     Args:
         data: the recipe's section.
 
-    Returns:
-        Photographs to train on, and photographs to validate on.
-
     Raises:
-        ValueError: the recipe names no folders.
+        ValueError: the recipe names no pictures.
         FileNotFoundError: a folder does not exist.
     """
-    if not data.clean_dirs:
+    if not data.clean_dirs and not data.corpora:
         raise ValueError(
-            "`data.clean_dirs` must name a folder of clean photographs, got none; give --set data.clean_dirs=DIR1,DIR2"
+            "`data.clean_dirs` must name a folder of clean photographs while `data.corpora` names none, got none; "
+            "give --set data.clean_dirs=DIR1,DIR2"
         )
-    for folder in data.clean_dirs:
-        if not Path(folder).is_dir():
-            raise FileNotFoundError(
-                f"`data.clean_dirs` must be existing folders, got {folder!r}; give --set data.clean_dirs=DIR1,DIR2"
-            )
-    photographs = load_clean_photographs(data.clean_dirs)
-    held_out = range(0, len(photographs), data.held_out_every)
-    kept = [index for index in range(len(photographs)) if index % data.held_out_every]
-    return photographs.select(kept), photographs.select(held_out)
+    whole = {name: RestorationSet(_load_corpus(name, data)) for name in data.corpora}
+    if data.clean_dirs:
+        for folder in data.clean_dirs:
+            _check_folder("clean_dirs", folder)
+        degradations = DegradationRecipe(data.kinds, data.severity, data.composite_probability)
+        whole[SYNTHETIC] = RestorationSet(load_clean_photographs(data.clean_dirs), degradations)
+    kept = {name: _select(members, data.held_out_every, is_held_out=False) for name, members in whole.items()}
+    held_out = {name: _select(members, data.held_out_every, is_held_out=True) for name, members in whole.items()}
+    return TrainingSets(kept, held_out)
 
 
-def build_loader(photographs: Dataset, recipe: Recipe, processes: int) -> DataLoader:
-    """Build the loader of the training patches, reshuffled each epoch.
+def _load_corpus(name: str, data: DataRecipe) -> Dataset:
+    if data.corpora_dir is None:
+        raise ValueError(
+            f"`data.corpora_dir` must be the folder that holds {', '.join(data.corpora)}, got None; "
+            "give --set data.corpora_dir=DIR"
+        )
+    folder = str(Path(data.corpora_dir, name))
+    _check_folder("corpora_dir", folder)
+    return load_paired(name, folder, "train", task=data.paired_task if name == "paired_folders" else None)
+
+
+def _check_folder(setting: str, folder: str) -> None:
+    if not Path(folder).is_dir():
+        raise FileNotFoundError(
+            f"`data.{setting}` must be existing folders, got {folder!r}; give --set data.{setting}=DIR"
+        )
+
+
+def _select(members: RestorationSet, every: int, *, is_held_out: bool) -> RestorationSet:
+    chosen = [index for index in range(len(members)) if (index % every == 0) == is_held_out]
+    return replace(members, dataset=members.dataset.select(chosen))
+
+
+class ReadablePatches(TorchDataset):
+    """Patches of which a picture that cannot be read is named, and ends the run or gives way to the next one.
 
     Args:
-        photographs: to train on.
+        sets: the pictures, by name.
         recipe: the run's.
-        processes: how many training processes share the photographs.
+    """
+
+    def __init__(self, sets: dict[str, RestorationSet], recipe: Recipe):
+        training = recipe.training
+        self.sets, self.is_replacing = sets, recipe.data.unreadable == "replace"
+        self.patches = RestorationMixture(sets, recipe.data.weights, training.patch_schedule[0][1], training.seed)
+        self.set_patch_size = self.patches.set_patch_size
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch, on which all draws depend; workers see it change."""
+        self._epoch.fill_(epoch)
+        self.patches.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        """Number of patches in an epoch."""
+        return len(self.patches)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Draw one patch.
+
+        Args:
+            index: its place in the epoch.
+
+        Raises:
+            ValueError: its picture cannot be read, and nothing may take its place.
+        """
+        for place in range(index, index + len(self)):
+            try:
+                return self.patches[place % len(self)]
+            except UNREADABLE as error:
+                self._report(place % len(self), error)
+        raise ValueError("`data` must name readable pictures, got none; restore the files")
+
+    def __getitems__(self, indices: list[int]) -> list[dict[str, Any]]:
+        """Draw the patches of a batch, all of one size even if it is set meanwhile.
+
+        Args:
+            indices: their places in the epoch.
+        """
+        try:
+            return self.patches.__getitems__(indices)
+        except UNREADABLE:
+            return [self[index] for index in indices]
+
+    def _report(self, place: int, error: Exception) -> None:
+        name, position = self.patches.locate(place, int(self._epoch))
+        file_name = self.sets[name].dataset.select_columns("file_name")[position]["file_name"]
+        if not self.is_replacing:
+            raise ValueError(
+                f"{file_name!r} must be a readable picture, got {error}; restore it, or give --set "
+                "data.unreadable=replace to train on the next one in its place"
+            ) from error
+        logger.warning("%r cannot be read (%s); the next picture takes its place", file_name, error)
+
+
+def build_loader(sets: TrainingSets, recipe: Recipe, processes: int) -> DataLoader:
+    """Build the loader of the training patches, another order each epoch.
+
+    Args:
+        sets: from `load_sets`.
+        recipe: the run's.
+        processes: how many training processes share the pictures.
 
     Raises:
-        ValueError: there are fewer photographs than one batch over all processes needs.
+        ValueError: there are fewer pictures than one batch over all processes needs.
     """
-    data, training = recipe.data, recipe.training
-    if len(photographs) < training.batch_size * processes:
+    training = recipe.training
+    if len(sets) < training.batch_size * processes:
         raise ValueError(
-            f"`training.batch_size` must be at most the {len(photographs)} training photographs over {processes} "
-            f"process(es), got {training.batch_size}; give more photographs or a smaller batch"
+            f"`training.batch_size` must be at most the {len(sets)} training pictures over {processes} "
+            f"process(es), got {training.batch_size}; give more pictures or a smaller batch"
         )
-    patches = DegradedPatches(
-        photographs,
-        patch_size=training.patch_schedule[0][1],
-        seed=training.seed,
-        severity=data.severity,
-        composite_probability=data.composite_probability,
-        kinds=data.kinds,
-    )
     return DataLoader(
-        patches,
+        ReadablePatches(sets.kept, recipe),  # it draws its own random order, which spreads the sets over each batch
         batch_size=training.batch_size,
-        shuffle=True,
         drop_last=True,
         num_workers=training.workers,
         persistent_workers=training.workers > 0,
@@ -110,22 +215,30 @@ def patch_size_at(schedule: tuple[tuple[int, int], ...], step: int) -> tuple[int
     return schedule[position - 1][1], schedule[position][0] if position < len(schedule) else None
 
 
-def training_batches(loader: Any, recipe: Recipe, start: int) -> Iterator[dict[str, Tensor]]:
-    """Yield the batches of the steps from `start` to the recipe's last, the same whatever `start` is.
+def training_steps(loader: Any, recipe: Recipe, start: int) -> Iterator[list[dict[str, Tensor]]]:
+    """Yield the batches that each step accumulates, from step `start` to the recipe's last, the same whatever it is.
 
     Workers fetch ahead, so a patch size set between two steps would reach them at an unknown batch. Instead the
     stream is cut where the size changes (as where an epoch ends) and begun anew there, the batches before it skipped.
 
     Args:
-        loader: a `DataLoader` over `DegradedPatches`, prepared by Accelerate.
+        loader: a `DataLoader` over `ReadablePatches`, prepared by Accelerate.
         recipe: the run's.
         start: steps already done.
     """
-    step, steps = start, recipe.training.steps
-    while step < steps:
-        epoch, position = divmod(step, len(loader))
-        patch_size, change = patch_size_at(recipe.training.patch_schedule, step)
-        count = min(len(loader) - position, steps - step, (change or steps) - step)
+    batches = _training_batches(loader, recipe, start)
+    for _ in range(start, recipe.training.steps):
+        yield list(islice(batches, recipe.training.accumulation_steps))
+
+
+def _training_batches(loader: Any, recipe: Recipe, start: int) -> Iterator[dict[str, Tensor]]:
+    a_step = recipe.training.accumulation_steps
+    batch, batches = start * a_step, recipe.training.steps * a_step
+    while batch < batches:
+        epoch, position = divmod(batch, len(loader))
+        patch_size, change = patch_size_at(recipe.training.patch_schedule, batch // a_step)
+        end = batches if change is None else min(batches, change * a_step)
+        count = min(len(loader) - position, end - batch)
         loader.dataset.set_epoch(epoch)
         loader.dataset.set_patch_size(patch_size)
         loader.set_epoch(epoch)
@@ -134,4 +247,4 @@ def training_batches(loader: Any, recipe: Recipe, start: int) -> Iterator[dict[s
             yield from islice(source, count)
         finally:
             source.end()  # Accelerate otherwise believes that a cut epoch still runs
-        step += count
+        batch += count

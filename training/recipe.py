@@ -1,75 +1,43 @@
 """Training recipes: JSON in, typed and validated settings out; a misspelt key or a wrong value is an error."""
 
-import json
-from collections.abc import Callable, Sequence
-from copy import deepcopy
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from dataset_scripts.degradations import KINDS
-
-
-@dataclass(frozen=True)
-class Rule:
-    """What a setting must be.
-
-    Attributes:
-        text: the rule in words, to follow "must be".
-        holds: tells whether a value obeys it.
-    """
-
-    text: str
-    holds: Callable[[Any], bool]
-
-
-def _is_integer(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, float) or _is_integer(value)
-
-
-def _is_pair(value: object) -> bool:
-    return isinstance(value, tuple) and len(value) == 2 and all(map(_is_number, value))
-
-
-def _is_schedule(value: object) -> bool:
-    if not isinstance(value, tuple) or not value:
-        return False
-    if not all(_is_pair(pair) and all(map(_is_integer, pair)) for pair in value):
-        return False
-    return value[0][0] == 0 and all(a[0] < b[0] for a, b in pairwise(value)) and min(patch for _, patch in value) > 0
-
-
-POSITIVE_INTEGER = Rule("a positive integer", lambda value: _is_integer(value) and value > 0)
-WHOLE_NUMBER = Rule("an integer of at least 0", lambda value: _is_integer(value) and value >= 0)
-POSITIVE = Rule("a number above 0", lambda value: _is_number(value) and value > 0)
-AT_LEAST_ZERO = Rule("a number of at least 0", lambda value: _is_number(value) and value >= 0)
-PROBABILITY = Rule("a number in [0, 1]", lambda value: _is_number(value) and 0 <= value <= 1)
-FRACTION = Rule("a number in [0, 1)", lambda value: _is_number(value) and 0 <= value < 1)
-PATH = Rule("a path", lambda value: isinstance(value, str) and value != "")
-PATH_OR_NULL = Rule("a path or null", lambda value: value is None or PATH.holds(value))
-PATHS = Rule("a list of paths", lambda value: isinstance(value, tuple) and all(map(PATH.holds, value)))
-BETAS = Rule("two numbers in [0, 1)", lambda value: _is_pair(value) and all(0 <= beta < 1 for beta in value))
-SEVERITY = Rule("two ascending numbers in [0, 1]", lambda value: _is_pair(value) and 0 <= value[0] <= value[1] <= 1)
-SCHEDULE = Rule("a list of [step, patch size] with ascending steps from 0 and positive sizes", _is_schedule)
-SPACING = Rule("an integer of at least 2", lambda value: _is_integer(value) and value >= 2)
-SOME_KINDS = Rule(
-    f"a list of different kinds out of {', '.join(KINDS)}",
-    lambda value: isinstance(value, tuple) and bool(value) and len(set(value) & set(KINDS)) == len(value),
+from dataset_scripts import CORPORA, KINDS
+from training.recipe_files import read_recipe_file
+from training.rules import (
+    AT_LEAST_ZERO,
+    BETAS,
+    BOOLEAN,
+    FRACTION,
+    OBJECT,
+    PATH,
+    PATH_OR_NULL,
+    PATHS,
+    POSITIVE,
+    POSITIVE_INTEGER,
+    PROBABILITY,
+    SCHEDULE,
+    SEVERITY,
+    SPACING,
+    WHOLE_NUMBER,
+    Rule,
+    one_of,
+    some_of,
 )
 
-
-def _one_of(*choices: str) -> Rule:
-    return Rule(" or ".join(map(repr, choices)), lambda value: value in choices)
+TRAINING_CORPORA = tuple(
+    name for name, corpus in CORPORA.items() if corpus.task != "clean" and "train" in corpus.splits
+)
+TRACKERS = ("tensorboard", "wandb", "trackio")
 
 
 def _setting(default: object, rule: Rule, *, resumable: bool = False, local: bool = False) -> Any:
     """Declare a field: its default, its rule, whether a resumed run may change it, whether it names a local file."""
-    return field(default=default, metadata={"rule": rule, "resumable": resumable or local, "local": local})
+    metadata = {"rule": rule, "resumable": resumable or local, "local": local}
+    return field(default_factory=lambda: default, metadata=metadata)
 
 
 @dataclass(frozen=True)
@@ -77,41 +45,58 @@ class ModelRecipe:
     """What is trained.
 
     Attributes:
-        stage: "extractor" (pre-training with the reconstruction unit) or "restorer".
-        config: JSON file of a `DPMambaIRConfig`; the extractor stage takes its `extractor_config`.
-        extractor: folder of the trained extractor; needed by the restorer.
+        stage: "extractor" (pre-training with the reconstruction unit), "restorer", or "describe" (the head that names
+            degradations).
+        config: JSON file of a `DPMambaIRConfig`; the extractor stage takes its `extractor_config`, the describe stage
+            the trained extractor's own. Not read with `init_from`.
+        overrides: fields of that configuration to change, e.g. {"prompts": ["B", "C"]}.
+        init_from: folder of a trained model of this stage to start from (fine-tuning), in place of random weights.
+        extractor: folder of the trained extractor, or of a restorer that has one; needed by restorer and describe
+            unless `init_from` brings one.
         lpips_backbone: safetensors file of the LPIPS backbone; null takes torch's hub cache. Extractor only.
         lpips_network: the backbone: "squeeze", "alex" or "vgg". Extractor only.
     """
 
-    stage: str = _setting("restorer", _one_of("extractor", "restorer"))
+    stage: str = _setting("restorer", one_of("extractor", "restorer", "describe"))
     config: str = _setting("configuration/model/tiny.json", PATH)
+    overrides: dict[str, Any] = _setting({}, OBJECT)
+    init_from: str | None = _setting(None, PATH_OR_NULL, local=True)
     extractor: str | None = _setting(None, PATH_OR_NULL, local=True)
     lpips_backbone: str | None = _setting(None, PATH_OR_NULL, local=True)
-    lpips_network: str = _setting("squeeze", _one_of("squeeze", "alex", "vgg"))
+    lpips_network: str = _setting("squeeze", one_of("squeeze", "alex", "vgg"))
 
 
 @dataclass(frozen=True)
 class DataRecipe:
-    """What it is trained on: clean photographs, degraded on the fly.
+    """What it is trained on: clean photographs, degraded on the fly, and corpora of real pairs.
 
     Attributes:
         clean_dirs: folders of clean photographs.
         severity: range of the severities, drawn uniformly, in [0, 1].
         composite_probability: share of the patches that get several kinds at once.
         kinds: the degradations.
-        held_out_every: every n-th picture is kept for validation.
-        validation_pictures: how many of the kept pictures are looked at.
+        corpora: published corpora of pairs (`dataset_scripts.CORPORA`), or "paired_folders" for pairs of one's own.
+        corpora_dir: folder that holds a folder of each corpus' name.
+        paired_task: what the pairs of "paired_folders" suffer, one of the kinds.
+        weights: shares of the sets in a batch: "balanced", or "natural" for their sizes.
+        held_out_every: every n-th picture of each set is kept for validation.
+        validation_pictures: how many of the kept pictures are looked at, of each set and kind.
         validation_patch: side of the validated patches, pixels.
+        unreadable: what happens when a picture cannot be read: "stop" the run, or "replace" it by the next one.
     """
 
     clean_dirs: tuple[str, ...] = _setting((), PATHS, local=True)
     severity: tuple[float, float] = _setting((0.05, 0.9), SEVERITY)
     composite_probability: float = _setting(0.15, PROBABILITY)
-    kinds: tuple[str, ...] = _setting(KINDS, SOME_KINDS)
+    kinds: tuple[str, ...] = _setting(KINDS, some_of("kinds", KINDS, at_least=1))
+    corpora: tuple[str, ...] = _setting((), some_of("corpora", TRAINING_CORPORA))
+    corpora_dir: str | None = _setting(None, PATH_OR_NULL, local=True)
+    paired_task: str | None = _setting(None, one_of(*KINDS, None))
+    weights: str = _setting("balanced", one_of("balanced", "natural"))
     held_out_every: int = _setting(20, SPACING)
     validation_pictures: int = _setting(4, POSITIVE_INTEGER, resumable=True)
     validation_patch: int = _setting(128, POSITIVE_INTEGER, resumable=True)
+    unreadable: str = _setting("stop", one_of("stop", "replace"), resumable=True)
 
 
 @dataclass(frozen=True)
@@ -120,7 +105,8 @@ class TrainingRecipe:
 
     Attributes:
         steps: optimiser steps.
-        batch_size: patches per process and step.
+        batch_size: patches per process and forward pass.
+        accumulation_steps: forward passes per step, whose gradients are averaged.
         patch_schedule: pairs (step, side in pixels): from this step on patches have this side.
         lr: highest learning rate.
         final_lr: learning rate of the last step, after a cosine.
@@ -128,18 +114,22 @@ class TrainingRecipe:
         betas: AdamW's.
         weight_decay: AdamW's, on matrices and kernels only.
         max_grad_norm: gradients longer than this are shortened to it.
-        mixed_precision: "bf16", "fp16" (not on a CPU) or "no".
+        mixed_precision: "bf16", "fp16" (not on a CPU), "no", or null for what `accelerate launch` was told.
+        compile: whether the model runs through `torch.compile`.
+        activation_checkpointing: whether blocks recompute their activations in the backward pass, to save memory.
         ema_decay: final decay per step of the averaged weights, which are the ones validated and saved.
         seed: of the weights, the order of the pictures and the degradations.
         workers: data processes per training process.
         log_every: steps between log records.
         checkpoint_every: steps between checkpoints.
         keep_checkpoints: how many of the newest checkpoints stay.
-        validate_every: steps between validations.
+        validate_every: steps between validations; the best one's weights stay in the folder `best`.
+        trackers: where the log also goes: "tensorboard", "wandb", "trackio".
     """
 
     steps: int = _setting(300_000, POSITIVE_INTEGER, resumable=True)
     batch_size: int = _setting(1, POSITIVE_INTEGER)
+    accumulation_steps: int = _setting(1, POSITIVE_INTEGER)
     patch_schedule: tuple[tuple[int, int], ...] = _setting(((0, 192),), SCHEDULE)
     lr: float = _setting(3e-4, POSITIVE)
     final_lr: float = _setting(1e-6, AT_LEAST_ZERO)
@@ -147,7 +137,9 @@ class TrainingRecipe:
     betas: tuple[float, float] = _setting((0.9, 0.999), BETAS)
     weight_decay: float = _setting(1e-4, AT_LEAST_ZERO)
     max_grad_norm: float = _setting(1.0, POSITIVE)
-    mixed_precision: str = _setting("bf16", _one_of("bf16", "fp16", "no"))
+    mixed_precision: str | None = _setting("bf16", one_of("bf16", "fp16", "no", None))
+    compile: bool = _setting(False, BOOLEAN, resumable=True)
+    activation_checkpointing: bool = _setting(False, BOOLEAN, resumable=True)
     ema_decay: float = _setting(0.999, FRACTION)
     seed: int = _setting(0, WHOLE_NUMBER)
     workers: int = _setting(2, WHOLE_NUMBER, resumable=True)
@@ -155,6 +147,7 @@ class TrainingRecipe:
     checkpoint_every: int = _setting(1000, POSITIVE_INTEGER, resumable=True)
     keep_checkpoints: int = _setting(2, POSITIVE_INTEGER, resumable=True)
     validate_every: int = _setting(1000, POSITIVE_INTEGER, resumable=True)
+    trackers: tuple[str, ...] = _setting(("tensorboard",), some_of("trackers", TRACKERS), resumable=True)
 
 
 @dataclass(frozen=True)
@@ -188,33 +181,26 @@ class Recipe:
                 f"`training.warmup_steps` must be below `training.steps` {training.steps}, "
                 f"got {training.warmup_steps}; shorten the warm-up"
             )
+        if self.model.stage == "describe" and self.data.corpora:
+            raise ValueError(
+                f"`data.corpora` must be empty in the stage 'describe', got {self.data.corpora!r}; "
+                "real pairs do not tell their severity: give data.clean_dirs"
+            )
 
     @classmethod
     def from_file(cls, path: Path, overrides: Sequence[str] = ()) -> "Recipe":
         """Read a recipe.
 
         Args:
-            path: JSON file with the sections `model`, `data` and `training`; missing settings take their defaults.
+            path: JSON file with the sections `model`, `data` and `training`, and perhaps the name of a recipe that it
+                `extends`; missing settings take that recipe's values, or their defaults.
             overrides: "section.name=VALUE" each; VALUE is JSON or plain text, a list of paths "A,B".
 
         Raises:
-            ValueError: no JSON, an unknown key, a broken rule.
+            ValueError: no JSON, a circle of `extends`, an unknown key, a broken rule.
             FileNotFoundError: no such file.
         """
-        if not Path(path).is_file():
-            raise FileNotFoundError(
-                f"`config` must be an existing JSON recipe, got {str(path)!r}; see configuration/train"
-            )
-        try:
-            content = json.loads(Path(path).read_text())
-        except json.JSONDecodeError as error:
-            raise ValueError(f"`config` must be JSON, got {str(path)!r} with {error}; correct it there") from error
-        if not isinstance(content, dict):
-            raise ValueError(
-                f"`config` must be a JSON object, got {str(path)!r} with {type(content).__name__}; "
-                "see configuration/train"
-            )
-        return cls.from_dict(_override(content, overrides))
+        return cls.from_dict(read_recipe_file(path, overrides))
 
     @classmethod
     def from_dict(cls, content: dict[str, dict[str, Any]]) -> "Recipe":
@@ -297,24 +283,6 @@ def _freeze(value: object) -> object:
 
 
 def _clear_local(settings: Any) -> Any:
-    return replace(settings, **{item.name: item.default for item in fields(settings) if item.metadata["local"]})
-
-
-def _override(content: dict[str, dict[str, Any]], overrides: Sequence[str]) -> dict[str, dict[str, Any]]:
-    changed = deepcopy(content)
-    for override in overrides:
-        path, equals, text = override.partition("=")
-        section, dot, name = path.partition(".")
-        if not (equals and dot):
-            raise ValueError(f"`--set` must be section.name=VALUE, got {override!r}; write e.g. training.lr=1e-4")
-        settings = changed.setdefault(section, {})
-        if isinstance(settings, dict):  # anything else is refused when the section is built
-            settings[name] = _read_value(text, is_list=(section, name) == ("data", "clean_dirs"))
-    return changed
-
-
-def _read_value(text: str, *, is_list: bool) -> object:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return text.split(",") if is_list else text
+    return replace(
+        settings, **{item.name: item.default_factory() for item in fields(settings) if item.metadata["local"]}
+    )

@@ -1,77 +1,195 @@
-"""The paper's two stages: which model each builds and what it leaves behind. Both models own their loss."""
+"""The three stages: which model each builds, what of a batch it takes and what it leaves behind.
 
-from dataclasses import dataclass
+All models own their loss, so the loop needs to know none of this.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from torch import Tensor
-from transformers import PreTrainedModel
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.utils import ModelOutput
 
 from modeling_dpmambair import (
+    DegradationExtractorConfig,
+    DegradationExtractorForDescription,
     DegradationExtractorForPreTraining,
+    DegradationExtractorModel,
     DPMambaIRConfig,
     DPMambaIRImageProcessor,
     DPMambaIRModel,
 )
 from restoration_metrics import load_lpips
 from training.recipe import ModelRecipe
+from training.scores import Batch, Scores, score_descriptions, score_pictures
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A model that trains, and which picture of a pair it turns into which.
+    """A model that trains, on what, and how it is scored.
 
     Attributes:
-        model: takes `pixel_values` (degraded) and `labels` (clean), gives `loss` and `reconstruction`.
-        source: name of the batch's pictures that the model starts from.
-        target: name of the batch's pictures that its reconstruction should equal.
+        model: takes `pixel_values` (degraded pictures) and `labels`, gives `loss`.
+        inputs: picks the model's arguments out of a batch.
+        score: from the outputs and batches per kind, the scores.
     """
 
     model: PreTrainedModel
-    source: str
-    target: str
-
-    def pictures(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Pick the batch's source and target pictures, (B, 3, H, W) each, RGB in [0, 1]."""
-        return batch[self.source], batch[self.target]
+    inputs: Callable[[Batch], Batch]
+    score: Callable[[Mapping[str, ModelOutput], Mapping[str, Batch]], Scores]
 
 
 def build_stage(recipe: ModelRecipe) -> Stage:
-    """Build the model of a recipe's stage, freshly initialised.
+    """Build the model of a recipe's stage with the weights that it starts from, in float32.
 
     Args:
         recipe: the section `model`.
 
     Raises:
-        FileNotFoundError: the model's configuration, the extractor or the LPIPS backbone is missing.
-        ValueError: the restorer has no extractor to begin from.
+        FileNotFoundError: the model's configuration, a folder to start from or the LPIPS backbone is missing.
+        ValueError: the configuration breaks a rule, or the stage has no extractor to begin from.
     """
+    build = {"extractor": _build_extractor, "restorer": _build_restorer, "describe": _build_describer}
+    return build[recipe.stage](recipe)
+
+
+def build_untrained(recipe: ModelRecipe) -> PreTrainedModel:
+    """Build the model of a recipe's stage with random weights, to count what is in it.
+
+    Args:
+        recipe: the section `model`; no trained extractor is needed, except by the describe stage, which takes its
+            configuration from there.
+    """
+    config = read_config(recipe)
+    if recipe.stage == "restorer":
+        return DPMambaIRModel(config)
+    is_description = recipe.stage == "describe"
+    build = DegradationExtractorForDescription if is_description else DegradationExtractorForPreTraining
+    return build(config.extractor_config)
+
+
+def _build_extractor(recipe: ModelRecipe) -> Stage:
+    model = _start(DegradationExtractorForPreTraining, read_config(recipe).extractor_config, recipe.init_from)
+    model.attach_perceptual_loss(load_lpips(recipe.lpips_network, recipe.lpips_backbone))
+    return Stage(model, _pictures, partial(score_pictures, source="labels", target="pixel_values"))
+
+
+def _build_restorer(recipe: ModelRecipe) -> Stage:
+    model = _start(DPMambaIRModel, read_config(recipe), recipe.init_from)
+    source = model.config.embedding_source
+    if source == "given":
+        raise ValueError("`embedding_source` must be 'extractor' or 'class_label' to train, got 'given'; choose one")
+    if source == "extractor":
+        if recipe.extractor is not None or recipe.init_from is None:
+            model.load_extractor(_find_extractor(recipe))
+        model.extractor.requires_grad_(not model.config.freeze_extractor)  # loading sets every parameter trainable
+    inputs = _pictures_and_classes if source == "class_label" else _pictures
+    return Stage(model, inputs, partial(score_pictures, source="pixel_values", target="labels"))
+
+
+def _build_describer(recipe: ModelRecipe) -> Stage:
+    config = read_config(recipe).extractor_config
+    model = _start(DegradationExtractorForDescription, config, recipe.init_from)
+    if recipe.extractor is not None or recipe.init_from is None:
+        folder = _find_extractor(recipe)
+        model.extractor = DegradationExtractorModel.from_pretrained(folder, config=config, dtype=torch.float32)
+    model.extractor.reparameterize()  # it stays frozen, and one convolution is faster than its branches
+    model.config.is_merged = True
+    model.extractor.requires_grad_(False)
+    return Stage(model, _pictures_and_severities, score_descriptions)
+
+
+def _pictures(batch: Batch) -> Batch:
+    return {"pixel_values": batch["pixel_values"], "labels": batch["labels"]}
+
+
+def _pictures_and_classes(batch: Batch) -> Batch:
+    """The class of a patch with several degradations is that of the most severe."""
+    return _pictures(batch) | {"class_labels": batch["severity"].argmax(-1)}
+
+
+def _pictures_and_severities(batch: Batch) -> Batch:
+    return {"pixel_values": batch["pixel_values"], "labels": batch["severity"]}
+
+
+def _start(build: type[PreTrainedModel], config: PreTrainedConfig, folder: str | None) -> PreTrainedModel:
+    if folder is None:
+        return build(config)
+    model, report = build.from_pretrained(folder, config=config, dtype=torch.float32, output_loading_info=True)
+    if report["missing_keys"]:
+        missing = sorted(report["missing_keys"])[0]
+        raise ValueError(
+            f"`model.init_from` must hold a {build.__name__}, got {folder!r} without {missing}; "
+            "name a folder that this stage left"
+        )
+    return model
+
+
+def read_config(recipe: ModelRecipe) -> DPMambaIRConfig:
+    """Read the configuration that a recipe's model is built with, its overrides applied.
+
+    Args:
+        recipe: the section `model`.
+
+    Raises:
+        FileNotFoundError: the file or folder that it comes from is missing.
+        ValueError: an override is no field, or a value breaks its field's rule.
+    """
+    content = json.loads(_find_config(recipe).read_text())
+    if content.get("model_type") == DegradationExtractorConfig.model_type:
+        content = {"extractor_config": content}
+    content = _apply(content, recipe.overrides, DPMambaIRConfig)
+    try:
+        return DPMambaIRConfig(**content)
+    except StrictDataclassError as error:
+        reason = error.__cause__ or error
+        raise ValueError(
+            f"`model.overrides` must fit the model's configuration, got {recipe.overrides!r}: {reason}"
+        ) from error
+
+
+def _apply(content: dict[str, Any], overrides: dict[str, Any], kind: type[PreTrainedConfig]) -> dict[str, Any]:
+    applied = dict(content)
+    for name, value in overrides.items():
+        if name not in {item.name for item in fields(kind)}:
+            raise ValueError(f"`model.overrides` must name fields of {kind.__name__}, got {name!r}; correct it")
+        nested = name == "extractor_config" and isinstance(value, dict)
+        applied[name] = _apply(content.get(name, {}), value, DegradationExtractorConfig) if nested else value
+    return applied
+
+
+def _find_config(recipe: ModelRecipe) -> Path:
+    if recipe.init_from is not None:
+        return Path(_find_folder("init_from", recipe.init_from), "config.json")
+    if recipe.stage == "describe":
+        return Path(_find_extractor(recipe), "config.json")
     if not Path(recipe.config).is_file():
         raise FileNotFoundError(
             f"`model.config` must be an existing JSON file, got {recipe.config!r}; see configuration/model"
         )
-    config = DPMambaIRConfig.from_json_file(recipe.config)
-    return _build_extractor(recipe, config) if recipe.stage == "extractor" else _build_restorer(recipe, config)
+    return Path(recipe.config)
 
 
-def _build_extractor(recipe: ModelRecipe, config: DPMambaIRConfig) -> Stage:
-    model = DegradationExtractorForPreTraining(config.extractor_config)
-    model.attach_perceptual_loss(load_lpips(recipe.lpips_network, recipe.lpips_backbone))
-    return Stage(model, source="labels", target="pixel_values")
-
-
-def _build_restorer(recipe: ModelRecipe, config: DPMambaIRConfig) -> Stage:
+def _find_extractor(recipe: ModelRecipe) -> str:
     if recipe.extractor is None:
         raise ValueError(
             "`model.extractor` must be the folder of a trained extractor, got None; "
             "train one (configuration/train/*extractor.json), then give --set model.extractor=DIR"
         )
-    if not Path(recipe.extractor).is_dir():
+    return _find_folder("extractor", recipe.extractor)
+
+
+def _find_folder(name: str, folder: str) -> str:
+    if not Path(folder).is_dir():
         raise FileNotFoundError(
-            f"`model.extractor` must be an existing folder, got {recipe.extractor!r}; give --set model.extractor=DIR"
+            f"`model.{name}` must be an existing folder, got {folder!r}; give --set model.{name}=DIR"
         )
-    model = DPMambaIRModel(config)
-    model.load_extractor(recipe.extractor)
-    return Stage(model, source="pixel_values", target="labels")
+    return folder
 
 
 def save_trained(model: PreTrainedModel, folder: Path) -> None:

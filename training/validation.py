@@ -1,74 +1,54 @@
-"""A fixed handful of held-out patches: the averaged weights' loss, gain per degradation, and pictures to look at."""
+"""A fixed handful of held-out patches: what the averaged weights reach on each degradation, with pictures."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from accelerate import Accelerator
-from datasets import Dataset
 from torch import Tensor, nn
-from torch.utils.data import default_collate
 from torchvision.utils import save_image
 
-from dataset_scripts import DegradedPatches
-from restoration_metrics import psnr
+from dataset_scripts import RestorationSet
+from dataset_scripts.decoding import Memory
+from dataset_scripts.degraded_patches import PatchSource
 from training.recipe import Recipe
+from training.scores import Batch, Scores
 from training.stages import Stage
-
-
-@dataclass(frozen=True)
-class Scores:
-    """What a validation found.
-
-    Attributes:
-        loss: mean of the model's loss over the kinds.
-        gain: per kind, PSNR of the reconstruction minus PSNR of the picture it began from, dB.
-    """
-
-    loss: float
-    gain: dict[str, float]
 
 
 class Validation:
     """The handful, made once: each kind laid over the same pictures. Models that draw noise draw the same each time.
 
     Args:
-        photographs: the held-out ones.
+        sets: the held-out ones, by name; clean photographs are looked at under each kind.
         recipe: the run's; severities and kinds are the training's, the seed fixes the draws.
-        stage: tells which picture becomes which.
+        stage: tells what the model takes and how its outputs are scored.
     """
 
-    def __init__(self, photographs: Dataset, recipe: Recipe, stage: Stage):
+    def __init__(self, sets: Mapping[str, RestorationSet], recipe: Recipe, stage: Stage):
         self.stage, self.seed = stage, recipe.training.seed
-        count = min(recipe.data.validation_pictures, len(photographs))
-        chosen = photographs.select([index * len(photographs) // count for index in range(count)])
-        self.batches = {kind: _degrade_all(chosen, recipe, kind) for kind in recipe.data.kinds}
+        self.batches = {name: _draw(members, recipe) for name, members in _split_by_kind(sets).items()}
 
     @torch.no_grad()
     def run(self, model: nn.Module, accelerator: Accelerator, picture: Path) -> Scores:
         """Validate a model.
 
         Args:
-            model: takes `pixel_values` and `labels`.
+            model: the stage's.
             accelerator: gives device and precision.
-            picture: PNG file to write: per kind a row with source, reconstruction and target of the first patch.
+            picture: PNG file to write if the scores have pictures, one row per kind.
         """
-        losses, gain, rows = [], {}, []
-        with _as_validated(model, self.seed, accelerator.device):
-            for kind, batch in self.batches.items():
-                batch = {name: tensor.to(accelerator.device) for name, tensor in batch.items()}
-                with accelerator.autocast():
-                    output = model(**batch)
-                source, target = self.stage.pictures(batch)
-                rebuilt = output.reconstruction.float().clamp(0, 1)
-                losses.append(float(output.loss))
-                gain[kind] = float(_mean_gain(source, rebuilt, target))
-                rows += [source[0].cpu(), rebuilt[0].cpu(), target[0].cpu()]
-        _save_grid(rows, picture)
-        return Scores(sum(losses) / len(losses), gain)
+        batches = {kind: _move(batch, accelerator.device) for kind, batch in self.batches.items()}
+        with _as_validated(model, self.seed, accelerator.device), accelerator.autocast():
+            outputs = {kind: model(**self.stage.inputs(batch)) for kind, batch in batches.items()}
+        scores = self.stage.score(outputs, batches)
+        if scores.pictures:
+            _save_grid(scores.pictures, picture)
+        return scores
 
 
 @contextmanager
@@ -82,22 +62,30 @@ def _as_validated(model: nn.Module, seed: int, device: torch.device) -> Iterator
     model.train(was_training)
 
 
-def _degrade_all(photographs: Dataset, recipe: Recipe, kind: str) -> dict[str, Tensor]:
-    patches = DegradedPatches(
-        photographs,
-        patch_size=recipe.data.validation_patch,
-        seed=recipe.training.seed,
-        severity=recipe.data.severity,
-        composite_probability=0.0,
-        kinds=(kind,),
-    )
-    batch = default_collate([patches[index] for index in range(len(patches))])
-    return {name: batch[name] for name in ("pixel_values", "labels")}
+def _move(batch: Batch, device: torch.device) -> Batch:
+    return {name: tensor.to(device) for name, tensor in batch.items()}
 
 
-def _mean_gain(source: Tensor, rebuilt: Tensor, target: Tensor) -> Tensor:
-    gain = psnr(rebuilt, target) - psnr(source, target)
-    return gain[gain.isfinite()].mean()  # a flat patch that the kind leaves as it is has no finite PSNR
+def _split_by_kind(sets: Mapping[str, RestorationSet]) -> dict[str, RestorationSet]:
+    split = {}
+    for name, members in sets.items():
+        if members.recipe is None:
+            split[name] = members
+        else:
+            single = replace(members.recipe, composite_probability=0.0)
+            split |= {kind: replace(members, recipe=replace(single, kinds=(kind,))) for kind in single.kinds}
+    return split
+
+
+def _draw(members: RestorationSet, recipe: Recipe) -> Batch:
+    count = min(recipe.data.validation_pictures, len(members))
+    chosen = members.dataset.select([index * len(members) // count for index in range(count)])
+    source = PatchSource(replace(members, dataset=chosen), Memory(0))
+    patches = [
+        source.draw(index, recipe.data.validation_patch, np.random.default_rng((recipe.training.seed, 0, index)))
+        for index in range(count)
+    ]
+    return {name: torch.stack([patch[name] for patch in patches]) for name in ("pixel_values", "labels", "severity")}
 
 
 def _save_grid(rows: list[Tensor], path: Path) -> None:

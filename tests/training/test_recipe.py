@@ -1,11 +1,15 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from training.recipe import Recipe
+from training.recipe_files import read_recipe_file
+from training.stages import read_config
 
-RECIPES = sorted(Path(__file__).parents[2].glob("configuration/train/*.json"))
+FOLDER = Path(__file__).parents[2] / "configuration" / "train"
+RECIPES = sorted(FOLDER.rglob("*.json"))
 
 
 def read(tmp_path: Path, content: object, *overrides: str) -> Recipe:
@@ -14,19 +18,41 @@ def read(tmp_path: Path, content: object, *overrides: str) -> Recipe:
     return Recipe.from_file(path, overrides)
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: str(path.relative_to(FOLDER)))
 def test_shipped_recipe_states_every_setting_but_the_paths_of_a_machine(path: Path) -> None:
-    content = json.loads(path.read_text())
+    content = read_recipe_file(path)
     expected = Recipe.from_file(path).to_dict(portable=True)
     absent = {name for section in expected for name in expected[section] if name not in content[section]}
-    assert absent <= {"clean_dirs", "extractor", "lpips_backbone", "lpips_network"}
+    assert absent <= {"clean_dirs", "extractor", "init_from", "corpora_dir", "lpips_backbone", "lpips_network"}
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("ablations/*.json")), ids=lambda path: path.stem)
+def test_ablation_differs_from_the_paper_recipe_in_its_configuration_only(path: Path) -> None:
+    ablation, stage = Recipe.from_file(path), "extractor" if path.stem.endswith("_extractor") else "restorer"
+    base = Recipe.from_file(FOLDER / f"{stage}.json")
+    assert (ablation.data, ablation.training) == (base.data, base.training)
+    assert replace(ablation.model, overrides={}) == base.model
+    assert read_config(ablation.model).to_dict() != read_config(base.model).to_dict()
+
+
+def test_extending_recipe_changes_single_settings(tmp_path: Path) -> None:
+    (tmp_path / "base.json").write_text('{"training": {"lr": 0.5, "seed": 7}, "data": {"severity": [0, 1]}}')
+    recipe = read(tmp_path, {"extends": "base.json", "training": {"lr": 0.25}}, "training.workers=0")
+    assert (recipe.training.lr, recipe.training.seed, recipe.training.workers) == (0.25, 7, 0)
+    assert recipe.data.severity == (0, 1)
+
+
+def test_recipes_that_extend_each_other_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "other.json").write_text('{"extends": "recipe.json"}')
+    with pytest.raises(ValueError, match="`extends` must lead to a recipe without it, got a circle through .*recipe"):
+        read(tmp_path, {"extends": "other.json"})
 
 
 @pytest.mark.parametrize(
     ("name", "steps", "lr", "patch"), [("extractor", 100_000, 1e-4, 256), ("restorer", 300_000, 3e-4, 192)]
 )
 def test_paper_recipe_has_the_figures_of_section_8(name: str, steps: int, lr: float, patch: int) -> None:
-    recipe = Recipe.from_file(next(path for path in RECIPES if path.stem == name))
+    recipe = Recipe.from_file(FOLDER / f"{name}.json")
     training = recipe.training
     assert recipe.model.stage == name
     assert (training.steps, training.lr, training.final_lr) == (steps, lr, 1e-6)
@@ -85,7 +111,10 @@ def test_portable_recipe_names_no_local_path(tmp_path: Path) -> None:
         ("training.betas=[0.9,1]", r"`training.betas` must be two numbers in \[0, 1\), got \(0.9, 1\)"),
         ("training.betas=0.9", r"`training.betas` must be two numbers in \[0, 1\), got 0.9"),
         ("training.ema_decay=1", r"`training.ema_decay` must be a number in \[0, 1\), got 1"),
-        ("training.mixed_precision=int8", "`training.mixed_precision` must be 'bf16' or 'fp16' or 'no', got 'int8'"),
+        (
+            "training.mixed_precision=int8",
+            "`training.mixed_precision` must be 'bf16' or 'fp16' or 'no' or null, got 'int8'",
+        ),
         ("training.patch_schedule=[]", r"`training.patch_schedule` must be a list of .* from 0 .*, got \(\)"),
         ("training.patch_schedule=[[1,64]]", "`training.patch_schedule` must be .* got"),
         ("training.patch_schedule=[[0,64],[0,96]]", "`training.patch_schedule` must be .* ascending steps"),
@@ -98,8 +127,15 @@ def test_portable_recipe_names_no_local_path(tmp_path: Path) -> None:
         ('data.kinds=["haze","fog"]', r"`data.kinds` must be a list of different kinds out of haze, rain, .*'fog'"),
         ('data.kinds=["haze","haze"]', "`data.kinds` must be a list of different kinds"),
         ("data.clean_dirs=5", "`data.clean_dirs` must be a list of paths, got 5"),
-        ("model.stage=both", "`model.stage` must be 'extractor' or 'restorer', got 'both'"),
+        ("model.stage=both", "`model.stage` must be 'extractor' or 'restorer' or 'describe', got 'both'"),
         ("model.config=", "`model.config` must be a path, got ''"),
+        ("model.overrides=5", "`model.overrides` must be an object of settings, got 5"),
+        ("training.compile=1", "`training.compile` must be true or false, got 1"),
+        ("training.accumulation_steps=0", "`training.accumulation_steps` must be a positive integer, got 0"),
+        ("training.trackers=neptune", "`training.trackers` must be a list of different trackers out of tensorboard,"),
+        ("data.corpora=bsd400", "`data.corpora` must be a list of different corpora out of reside6k, .*'bsd400'"),
+        ("data.unreadable=ignore", "`data.unreadable` must be 'stop' or 'replace', got 'ignore'"),
+        ("data.paired_task=fog", "`data.paired_task` must be 'haze' or .* or null, got 'fog'"),
         ("model.extractor=5", "`model.extractor` must be a path or null, got 5"),
     ],
 )
@@ -124,3 +160,8 @@ def test_resuming_refuses_settings_that_shape_the_weights_and_allows_the_others(
     read(tmp_path, {}, "training.workers=0", "training.steps=9", "data.clean_dirs=moved").check_resumes(earlier)
     with pytest.raises(ValueError, match=r"`training.lr` must stay 0.0003 with --resume, got 0.1; .* --output"):
         read(tmp_path, {}, "training.lr=0.1").check_resumes(earlier)
+
+
+def test_describing_real_pairs_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="`data.corpora` must be empty in the stage 'describe', got .*lol"):
+        read(tmp_path, {}, "model.stage=describe", "data.corpora=lol")

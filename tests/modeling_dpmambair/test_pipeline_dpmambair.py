@@ -1,0 +1,210 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import pipeline
+from transformers.pipelines import PIPELINE_REGISTRY
+
+from modeling_dpmambair import DPMambaIRImageProcessor, ImageRestorationPipeline
+from tests.modeling_dpmambair.models import small_model
+
+TASK = "image-restoration"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    torch.manual_seed(0)
+    place = tmp_path_factory.mktemp("restorer")
+    small_model(has_description=True).save_pretrained(place)
+    DPMambaIRImageProcessor().save_pretrained(place)
+    return place
+
+
+@pytest.fixture(scope="module")
+def restore(folder):
+    return pipeline(TASK, model=str(folder))
+
+
+def levels(height=11, width=18, seed=0):
+    """Random pixels, (H, W, 3) uint8."""
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def save(path, image, **options):
+    image.save(path, **options)
+    return path
+
+
+def test_folder_becomes_the_registered_pipeline(restore):
+    assert type(restore) is ImageRestorationPipeline
+    assert TASK in PIPELINE_REGISTRY.get_supported_tasks()
+    assert not restore.model.training
+
+
+def test_restored_picture_is_the_models_and_the_processors(restore):
+    picture = Image.fromarray(levels())
+    inputs = restore.image_processor(images=picture, return_tensors="pt")
+    with torch.no_grad():
+        expected = restore.image_processor.post_process(restore.model(**inputs).reconstruction)[0]
+    restored = restore(picture)
+    assert (restored.mode, restored.size) == ("RGB", (18, 11))
+    assert np.array_equal(restored, expected)
+    assert not np.array_equal(restored, picture)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_every_form_of_one_picture_gives_one_restoration(restore, tmp_path, dtype):
+    pixels = levels()
+    path = save(tmp_path / "degraded.png", Image.fromarray(pixels))
+    expected = np.asarray(restore(Image.fromarray(pixels))).astype(int)
+    for form in (pixels, path, str(path), Image.fromarray(pixels).convert("RGBA")):
+        assert np.array_equal(restore(form), expected), type(form)
+    # Sixteen-bit floats hold 255 levels to within a fifth of a level.
+    assert np.abs(np.asarray(restore((pixels / 255).astype(dtype))) - expected).max() <= (dtype == np.float16)
+
+
+def test_floats_keep_more_than_eight_bits(restore):
+    pixels = levels() / 255 + 0.4 / 255 * (levels() < 255)
+    inputs = restore.preprocess(pixels)
+    assert torch.equal(inputs["pixel_values"][0].permute(1, 2, 0), torch.from_numpy(pixels.astype(np.float32)))
+
+
+def test_array_of_three_rows_is_channels_last(restore):
+    pixels = levels(3, 3) / 255
+    assert torch.equal(restore.preprocess(pixels)["pixel_values"][0, 1], torch.from_numpy(pixels[..., 1]).float())
+
+
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_several_pictures_give_as_many_in_their_order(restore, tmp_path, batch_size):
+    first, second = Image.fromarray(levels()), levels(seed=1)
+    path = save(tmp_path / "third.png", Image.fromarray(levels(seed=2)))
+    several = [first, second, path]
+    expected = [restore(each) for each in several]
+    for batch in (several, tuple(several)):
+        restored = restore(batch, batch_size=batch_size)
+        assert isinstance(restored, list)
+        difference = [np.abs(np.subtract(a, b, dtype=int)).max() for a, b in zip(restored, expected, strict=True)]
+        assert max(difference) <= (batch_size > 1)  # a batch's rounding may differ
+
+
+def test_pictures_of_different_sizes_and_none_at_all(restore):
+    assert [each.size for each in restore([levels(5, 9), levels(16, 8)])] == [(9, 5), (8, 16)]
+    assert restore([]) == []
+
+
+@pytest.mark.parametrize("orientation", [3, 6])
+def test_orientation_is_applied(restore, tmp_path, orientation):
+    upright = Image.fromarray(levels())
+    turn = {3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_90}[orientation]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = save(tmp_path / "turned.png", upright.transpose(turn), exif=exif)
+    assert np.array_equal(restore(path), restore(upright))
+
+
+def test_sixteen_bit_grey_keeps_its_white(restore):
+    wide = Image.fromarray(np.full((4, 5), 65535, np.uint16))
+    assert restore.preprocess(wide)["pixel_values"].unique().tolist() == [1.0]
+
+
+# Options
+
+
+def test_strength_scales_the_correction(restore):
+    pixels = levels()
+    assert np.array_equal(restore(pixels, strength=0), pixels)
+    assert np.array_equal(restore(pixels, strength=1), restore(pixels))
+    full, half = (np.asarray(restore(pixels, strength=each)).astype(float) for each in (1, 0.5))
+    inside = (full > 0) & (full < 255)
+    assert np.abs(half - (full + pixels) / 2)[inside].max() <= 1
+    assert np.abs(full - pixels).max() >= 2
+
+
+def test_options_of_the_pipeline_hold_for_its_calls(folder):
+    pixels = levels()
+    nothing = pipeline(TASK, model=str(folder), strength=0)
+    assert np.array_equal(nothing(pixels), pixels)
+    assert not np.array_equal(nothing(pixels, strength=1), pixels)
+
+
+def test_description_names_every_degradation(restore):
+    pixels = levels()
+    found = restore([pixels], return_description=True)[0]
+    assert np.array_equal(found["image"], restore(pixels))
+    expected = restore.model.describe(**restore.preprocess(pixels))
+    assert list(found["degradations"]) == ["haze", "rain", "noise"]
+    for position, each in enumerate(found["degradations"].values()):
+        assert each["presence"] == pytest.approx(expected.presence[0, position].item())
+        assert each["severity"] == pytest.approx(expected.severity[0, position].item())
+    json.dumps(found["degradations"])
+
+
+def test_half_precision_model_restores_alike(folder, restore):
+    half = pipeline(TASK, model=str(folder), dtype=torch.bfloat16)
+    assert half.dtype == torch.bfloat16
+    pixels = levels()
+    full = np.asarray(restore(pixels)).astype(float)
+    assert np.std(half(pixels) - full) <= 0.1 * np.std(full - pixels)
+
+
+# Errors
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    ({"strength": -1}, r"`strength` must be a number from 0 up, got -1; "),
+    ({"strength": float("nan")}, r"`strength` must be a number from 0 up, got nan; "),
+    ({"strength": "high"}, r"`strength` must be a number from 0 up, got 'high'; "),
+])  # fmt: skip
+def test_impossible_option_is_an_error(restore, options, message):
+    with pytest.raises(ValueError, match=message):
+        restore(levels(), **options)
+
+
+def test_unknown_option_is_an_error(restore):
+    with pytest.raises(TypeError, match="strenght"):
+        restore(levels(), strenght=1)
+
+
+def test_model_without_a_describing_head_says_so_before_it_restores():
+    plain = ImageRestorationPipeline(small_model(), image_processor=DPMambaIRImageProcessor())
+    with pytest.raises(ValueError, match="`return_description` must be false for a model that cannot describe"):
+        plain("missing.png", return_description=True)
+
+
+@pytest.mark.parametrize(("image", "error", "message"), [
+    (levels().astype(np.int32), ValueError, "`image` must be uint8 or float, got int32; "),
+    (levels().astype(np.float32), ValueError, r"`image` must be in \[0, 1\] if it is float, got \[0.0, 255.0\]; "),
+    (np.full((4, 4, 3), np.nan), ValueError, r"`image` must be in \[0, 1\] if it is float, got \[nan, nan\]; "),
+    (levels()[..., 0], ValueError, r"`image` must be of shape \(H, W, 3\), got \(11, 18\); "),
+    (np.zeros((3, 8, 8)), ValueError, r"`image` must be of shape \(H, W, 3\), got \(3, 8, 8\); "),
+    (np.zeros((0, 8, 3)), ValueError, r"`image` must be of shape \(H, W, 3\), got \(0, 8, 3\); "),
+    (Image.new("F", (4, 4)), ValueError, "`image` must have 8 or 16 bits per channel, got mode F; "),
+    ("https://example.org/a.png", ValueError, "`image` must be a local file, got https://example.org/a.png; "),
+    ("missing.png", FileNotFoundError, "missing.png"),
+    (7, TypeError, "`image` must be a path, a PIL picture or an array, got int; "),
+])  # fmt: skip
+def test_what_is_no_picture_is_an_error(restore, image, error, message):
+    with pytest.raises(error, match=message):
+        restore(image)
+
+
+def test_animation_is_an_error(restore, tmp_path):
+    frames = [Image.fromarray(levels(seed=seed)) for seed in range(2)]
+    path = save(tmp_path / "moving.gif", frames[0], save_all=True, append_images=frames[1:])
+    with pytest.raises(ValueError, match="`image` must have one frame, got 2; "):
+        restore(path)
+
+
+def test_file_that_is_no_picture_is_an_error(restore, tmp_path):
+    (tmp_path / "text.png").write_text("no picture")
+    with pytest.raises(OSError, match=r"cannot identify image file .*text\.png"):
+        restore(tmp_path / "text.png")
+
+
+def test_values_that_are_not_finite_are_an_error():
+    model = small_model()
+    torch.nn.init.constant_(model.network.conv_out.weight, torch.inf)
+    with pytest.raises(FloatingPointError, match="values that are not finite"):
+        ImageRestorationPipeline(model, image_processor=DPMambaIRImageProcessor())(levels())

@@ -1,0 +1,56 @@
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from training.plan import describe_plan, measure_activations
+from training.recipe import DataRecipe, ModelRecipe, Recipe, TrainingRecipe
+from training.stages import build_untrained
+
+
+def make_recipe(place: SimpleNamespace, stage: str = "restorer", **training: object) -> Recipe:
+    model = ModelRecipe(stage=stage, config=str(place.model), extractor=str(place.extractor))
+    settings = {"steps": 100, "batch_size": 2, "accumulation_steps": 3, "patch_schedule": ((0, 32), (50, 64))}
+    return Recipe(
+        model, DataRecipe(clean_dirs=(str(place.clean),), held_out_every=10), TrainingRecipe(**settings | training)
+    )
+
+
+@pytest.mark.parametrize("stage", ["extractor", "restorer", "describe"])
+def test_plan_tells_parameters_samples_schedule_and_memory(place: SimpleNamespace, stage: str) -> None:
+    recipe = make_recipe(place, stage)
+    plan = describe_plan(recipe, "no", processes=2)
+    model = build_untrained(recipe.model)
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    assert f"{sum(p.numel() for p in model.parameters()):,}, of which {trained:,} train" in plan
+    assert "100 of 12 patches (2 a forward pass, 3 passes, 2 processes)" in plan
+    assert "1,200 patches, 66.7 epochs of 18 pictures" in plan
+    assert "side 32 to step 50, 64 to step 100" in plan
+    assert "3.00e-04 at step 0" in plan
+    assert "1.00e-06 at step 99" in plan
+    assert "GB activations at side 64 in no" in plan
+
+
+class Chain(nn.Module):
+    """Keeps the input of one multiplication and the output of one exponential for the backward pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+        self.config = SimpleNamespace(embedding_source="extractor")
+
+    def forward(self, patch: torch.Tensor, labels: torch.Tensor) -> SimpleNamespace:
+        return SimpleNamespace(loss=(patch * self.scale).exp().sum())
+
+
+def test_activations_are_what_autograd_keeps(place: SimpleNamespace) -> None:
+    assert measure_activations(Chain(), make_recipe(place), "no") == 2 * 4 * 3 * 64 * 64
+
+
+def test_checkpointing_keeps_fewer_activations(place: SimpleNamespace) -> None:
+    kept = [
+        measure_activations(build_untrained(recipe.model), recipe, "no")
+        for recipe in (make_recipe(place), make_recipe(place, activation_checkpointing=True))
+    ]
+    assert kept[1] < kept[0]

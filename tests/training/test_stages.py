@@ -1,0 +1,70 @@
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from modeling_dpmambair import DegradationExtractorForDescription, DPMambaIRModel
+from training.recipe import ModelRecipe
+from training.stages import build_stage, build_untrained, save_trained
+
+
+def restorer(place: SimpleNamespace, **settings: object) -> ModelRecipe:
+    return ModelRecipe(**{"config": str(place.model), "extractor": str(place.extractor)} | settings)
+
+
+def test_overrides_change_fields_of_the_model_and_of_its_extractor(place: SimpleNamespace) -> None:
+    overrides = {"prompts": ["B"], "extractor_config": {"embedding_dim": 12}}
+    config = build_untrained(restorer(place, overrides=overrides)).config
+    assert (config.prompts, config.embedding_dim, config.extractor_config.channels) == (["B"], 12, [4, 4, 6, 8])
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"overrides": {"prompt": []}}, "`model.overrides` must name fields of DPMambaIRConfig, got 'prompt'"),
+        (
+            {"overrides": {"extractor_config": {"width": 1}}},
+            "fields of DegradationExtractorConfig, got 'width'",
+        ),
+        ({"overrides": {"dim": 3}}, "`model.overrides` must fit the model's configuration, got .*`dim` must be even"),
+        ({"overrides": {"embedding_source": "given"}}, "`embedding_source` must be 'extractor' or .* got 'given'"),
+        ({"init_from": "absent"}, "`model.init_from` must be an existing folder, got 'absent'"),
+        ({"stage": "describe", "extractor": None}, "`model.extractor` must be the folder of a trained extractor, got"),
+    ],
+)
+def test_what_cannot_be_built_is_named(place: SimpleNamespace, settings: dict[str, object], text: str) -> None:
+    with pytest.raises((ValueError, FileNotFoundError), match=text):
+        build_stage(restorer(place, **settings))
+
+
+def test_starting_from_another_stage_is_refused(place: SimpleNamespace) -> None:
+    with pytest.raises(ValueError, match="`model.init_from` must hold a DPMambaIRModel, got .* without network"):
+        build_stage(restorer(place, init_from=str(place.extractor), extractor=None))
+
+
+def test_class_labels_are_the_most_severe_kind(place: SimpleNamespace) -> None:
+    stage = build_stage(restorer(place, overrides={"embedding_source": "class_label"}, extractor=None))
+    batch = {"pixel_values": torch.rand(2, 3, 16, 16), "labels": torch.rand(2, 3, 16, 16)}
+    severity = torch.tensor([[0, 0.2, 0, 0, 0.7, 0, 0], [0, 0, torch.nan, 0, 0, 0, 0]])
+    inputs = stage.inputs(batch | {"severity": severity})
+    assert inputs["class_labels"].tolist() == [4, 2]
+    assert stage.model(**inputs).loss > 0
+
+
+def test_description_trains_its_head_alone_on_the_merged_extractor(place: SimpleNamespace, tmp_path: Path) -> None:
+    stage = build_stage(restorer(place, stage="describe"))
+    trained = {name for name, parameter in stage.model.named_parameters() if parameter.requires_grad}
+    assert trained == {name for name, _ in stage.model.named_parameters() if name.startswith("description_head.")}
+    save_trained(stage.model, tmp_path)
+    assert DegradationExtractorForDescription.from_pretrained(tmp_path).config.is_merged
+
+
+def test_weights_start_in_float32_whatever_was_saved(place: SimpleNamespace, tmp_path: Path) -> None:
+    build_stage(restorer(place)).model.to(torch.bfloat16).save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["dtype"] == "bfloat16"
+    model = build_stage(restorer(place, init_from=str(tmp_path), extractor=None)).model
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    assert isinstance(model, DPMambaIRModel)
+    assert not any(parameter.requires_grad for parameter in model.extractor.parameters())

@@ -1,0 +1,112 @@
+"""What a run would be, told before it starts: parameters, memory, steps, schedule and sample counts."""
+
+from itertools import pairwise
+
+import torch
+from torch import nn
+
+from training.optimization import build_optimizer, build_schedule
+from training.pictures import load_sets
+from training.recipe import Recipe, TrainingRecipe
+from training.stages import build_untrained
+
+PROBED_SIDE = 64  # pixels; activations grow with the area, so a small patch tells of a large one
+
+
+def describe_plan(recipe: Recipe, precision: str, processes: int) -> str:
+    """Tell what a recipe would do, without doing it.
+
+    Args:
+        recipe: what would be trained.
+        precision: "no", "bf16" or "fp16".
+        processes: how many would train.
+
+    Returns:
+        Lines of text. Memory is that of the weights, their gradients, Adam's moments and the averaged weights, exact,
+        and of the activations kept for the backward pass, measured on one small patch and scaled by the area; LPIPS
+        and the work space of single operations come on top.
+    """
+    model, training = build_untrained(recipe.model), recipe.training
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    total = sum(p.numel() for p in model.parameters())
+    pictures = _count_pictures(recipe)
+    samples_a_step = training.batch_size * training.accumulation_steps * processes
+    samples = samples_a_step * training.steps
+    epochs = f", {samples / pictures:.1f} epochs of {pictures:,} pictures" if pictures else ""
+    lines = [
+        f"stage        {recipe.model.stage}",
+        f"parameters   {total:,}, of which {trained:,} train",
+        f"steps        {training.steps:,} of {samples_a_step} patches ({training.batch_size} a forward pass, "
+        f"{training.accumulation_steps} passes, {processes} processes)",
+        f"samples      {samples:,} patches{epochs}",
+        *_describe_schedule(model, training),
+        *_describe_memory(model, recipe, precision, total, trained),
+    ]
+    return "\n".join(lines)
+
+
+def _count_pictures(recipe: Recipe) -> int:
+    return len(load_sets(recipe.data)) if recipe.data.clean_dirs or recipe.data.corpora_dir else 0
+
+
+def _describe_schedule(model: nn.Module, training: TrainingRecipe) -> list[str]:
+    optimizer = build_optimizer(model, training)
+    rate = build_schedule(optimizer, training).lr_lambdas[0]
+    marks = sorted({0, training.warmup_steps, training.steps // 2, training.steps - 1})
+    rates = ", ".join(f"{training.lr * rate(step):.2e} at step {step:,}" for step in marks)
+    ends = [*training.patch_schedule, (training.steps, 0)]
+    sides = ", ".join(f"{side} to step {end:,}" for (_, side), (end, _) in pairwise(ends))
+    return [f"rate         {rates}", f"patches      side {sides}"]
+
+
+def _describe_memory(model: nn.Module, recipe: Recipe, precision: str, total: int, trained: int) -> list[str]:
+    side = max(side for _, side in recipe.training.patch_schedule)
+    scale = recipe.training.batch_size * (side / PROBED_SIDE) ** 2
+    activations = scale * measure_activations(model, recipe, precision)
+    states = 4 * (2 * total + 3 * trained)  # float32: weights and their average; gradients and two moments
+    return [
+        f"memory       {(states + activations) / 1e9:.2f} GB a process: {states / 1e9:.2f} GB weights, gradients, "
+        f"moments and average; {activations / 1e9:.2f} GB activations at side {side} in {precision} (estimated)"
+    ]
+
+
+def measure_activations(model: nn.Module, recipe: Recipe, precision: str) -> int:
+    """Measure what one patch keeps for the backward pass, in bytes.
+
+    Args:
+        model: the stage's, on the CPU.
+        recipe: tells whether activations are recomputed.
+        precision: "no", "bf16" or "fp16", which is measured as bf16.
+    """
+    if recipe.training.activation_checkpointing:
+        model.activation_checkpointing_enable()
+    own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    patch = torch.rand(1, 3, PROBED_SIDE, PROBED_SIDE)
+    model.train()
+    with (
+        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+        torch.autocast("cpu", torch.bfloat16, enabled=precision != "no"),
+    ):
+        loss = _any_loss(model, patch)
+    del loss  # alive until here, so that no storage is counted twice under one address
+    return sum(kept.values())
+
+
+def _any_loss(model: nn.Module, patch: torch.Tensor) -> torch.Tensor:
+    """A scalar that depends on all that the model computes; its value does not matter."""
+    config = model.config
+    if hasattr(model, "description_head"):
+        return model(patch).presence.sum()
+    if hasattr(model, "reconstruction_unit"):
+        embedding = model.extractor(patch).degradation_embedding
+        return model.reconstruction_unit(patch, embedding).sum()
+    given = {"class_labels": torch.zeros(1, dtype=torch.long)} if config.embedding_source == "class_label" else {}
+    return model(patch, labels=patch, **given).loss
