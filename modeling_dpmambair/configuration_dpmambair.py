@@ -220,11 +220,6 @@ class DPMambaIRConfig(PreTrainedConfig):
             counts, "l1_weight, l2_weight, fft_weight", "non-negative, one positive", weights, "Eq. 11: 1, 0.5, 0.001"
         )
 
-    @property
-    def embedding_dim(self) -> int:
-        """Width E of the degradation embedding."""
-        return self.extractor_config.embedding_dim
-
     def dt_rank(self, channels: int) -> int:
         """Return the rank R = ceil(C / 16) of the step size's projection in a block of `channels` channels."""
         return math.ceil(channels / 16)

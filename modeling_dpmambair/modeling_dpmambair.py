@@ -370,7 +370,7 @@ class DPMambaIRModel(DPMambaIRPreTrainedModel):
                 elif isinstance(module, CentralDifferenceBranches):
                     module.register_forward_hook(count_branches)
             source = self.config.embedding_source
-            embedding = None if source == "extractor" else torch.empty(1, self.config.embedding_dim)
+            embedding = None if source == "extractor" else torch.empty(1, self.config.extractor_config.embedding_dim)
             model(torch.empty(1, 3, height, width), degradation_embedding=embedding)
         parameters = sum(parameter.numel() for parameter in self.parameters())
         macs = counter.get_total_flops() // 2 + extra["shared"] + extra["branches"]

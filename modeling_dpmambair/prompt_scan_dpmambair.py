@@ -17,7 +17,7 @@ class PromptMap(nn.Module):
 
     def __init__(self, config: DPMambaIRConfig, out_features: int) -> None:
         super().__init__()
-        self.in_proj = nn.Linear(config.embedding_dim, config.prompt_dim)
+        self.in_proj = nn.Linear(config.extractor_config.embedding_dim, config.prompt_dim)
         self.out_proj = ZeroStartLinear(config.prompt_dim, out_features)
 
     def forward(self, embedding: torch.Tensor) -> torch.Tensor:
@@ -121,7 +121,7 @@ class EmbeddingConcatenation(nn.Module):
 
     def __init__(self, config: DPMambaIRConfig, dim: int) -> None:
         super().__init__()
-        self.embed = nn.Linear(config.embedding_dim, config.prompt_dim)
+        self.embed = nn.Linear(config.extractor_config.embedding_dim, config.prompt_dim)
         self.fuse = nn.Linear(dim + config.prompt_dim, dim)
 
     def forward(self, x: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
@@ -136,7 +136,7 @@ class EmbeddingAttention(nn.Module):
     def __init__(self, config: DPMambaIRConfig, dim: int) -> None:
         super().__init__()
         self.query = nn.Linear(dim, config.prompt_dim)
-        self.key_value = nn.Linear(config.embedding_dim, 2 * EMBEDDING_TOKENS * config.prompt_dim)
+        self.key_value = nn.Linear(config.extractor_config.embedding_dim, 2 * EMBEDDING_TOKENS * config.prompt_dim)
         self.out_proj = ZeroStartLinear(config.prompt_dim, dim)
 
     def forward(self, x: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:

@@ -18,7 +18,7 @@ from .row_kernels_dpmambair import (
     norm_backward,
     norm_forward,
 )
-from .threads_dpmambair import flat, run_tasks
+from .threads_dpmambair import flat, operator_name, run_tasks
 
 # Rows that one task takes at least: fewer would cost more in hand-over than they save.
 LEAST_ROWS = 128
@@ -29,7 +29,7 @@ def _share_rows(rows: int) -> list[RowTask]:
     return [RowTask(rows * slot // count, rows * (slot + 1) // count, slot) for slot in range(count)]
 
 
-@torch.library.custom_op("dpmambair::layer_norm", mutates_args=(), device_types="cpu")
+@torch.library.custom_op(operator_name("layer_norm"), mutates_args=(), device_types="cpu")
 def layer_norm_cpu(
     x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: float, dtype: torch.dtype
 ) -> torch.Tensor:
@@ -45,7 +45,7 @@ def _(x, weight, bias, eps, dtype):  # noqa: ANN001, ANN202
     return x.new_empty(x.shape, dtype=dtype)
 
 
-@torch.library.custom_op("dpmambair::layer_norm_backward", mutates_args=(), device_types="cpu")
+@torch.library.custom_op(operator_name("layer_norm_backward"), mutates_args=(), device_types="cpu")
 def layer_norm_cpu_backward(
     by_out: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, eps: float
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -75,7 +75,7 @@ def _propagate_norm(ctx: Any, by_out: torch.Tensor) -> tuple:
 layer_norm_cpu.register_autograd(_propagate_norm, setup_context=_keep_norm)
 
 
-@torch.library.custom_op("dpmambair::gated_layer_norm", mutates_args=(), device_types="cpu")
+@torch.library.custom_op(operator_name("gated_layer_norm"), mutates_args=(), device_types="cpu")
 def gated_layer_norm_cpu(
     x: torch.Tensor, gate: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: float
 ) -> torch.Tensor:
@@ -92,7 +92,7 @@ def _(x, gate, weight, bias, eps):  # noqa: ANN001, ANN202
     return x.new_empty(x.shape)
 
 
-@torch.library.custom_op("dpmambair::gated_layer_norm_backward", mutates_args=(), device_types="cpu")
+@torch.library.custom_op(operator_name("gated_layer_norm_backward"), mutates_args=(), device_types="cpu")
 def gated_layer_norm_cpu_backward(
     by_out: torch.Tensor, x: torch.Tensor, gate: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: float
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -123,7 +123,7 @@ def _propagate_gated_norm(ctx: Any, by_out: torch.Tensor) -> tuple:
 gated_layer_norm_cpu.register_autograd(_propagate_gated_norm, setup_context=_keep_gated_norm)
 
 
-@torch.library.custom_op("dpmambair::gelu_gate", mutates_args=(), device_types="cpu")
+@torch.library.custom_op(operator_name("gelu_gate"), mutates_args=(), device_types="cpu")
 def gelu_gate_cpu(x: torch.Tensor) -> torch.Tensor:
     """Return GELU of the first half of each row times the second half: (R, 2 C) in, (R, C) out."""
     out = x.new_empty(x.shape[0], x.shape[1] // 2)
@@ -137,7 +137,7 @@ def _(x):  # noqa: ANN001, ANN202
     return x.new_empty(x.shape[0], x.shape[1] // 2)
 
 
-@torch.library.custom_op("dpmambair::gelu_gate_backward", mutates_args=(), device_types="cpu")
+@torch.library.custom_op(operator_name("gelu_gate_backward"), mutates_args=(), device_types="cpu")
 def gelu_gate_cpu_backward(by_out: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     """Return the gradient of both halves of the rows."""
     by_x = x.new_empty(x.shape)

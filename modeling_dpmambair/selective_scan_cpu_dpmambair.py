@@ -16,7 +16,7 @@ from .selective_scan_kernels_dpmambair import (
     scan_backward,
     scan_forward,
 )
-from .threads_dpmambair import flat, run_tasks
+from .threads_dpmambair import flat, operator_name, run_tasks
 
 
 def _share_out(pictures: int, blocks: int, threads: int) -> list[ScanTask]:
@@ -40,7 +40,7 @@ def _weights_of(A: torch.Tensor, is_held: bool, *others: torch.Tensor | None) ->
     return ScanWeights(*map(flat, (by_blocks / LN_2, A_inverse, *others)))
 
 
-@torch.library.custom_op("dpmambair::selective_scan", mutates_args=(), device_types="cpu")
+@torch.library.custom_op(operator_name("selective_scan"), mutates_args=(), device_types="cpu")
 def prompted_scan_cpu(
     u: torch.Tensor,
     dt: torch.Tensor,
@@ -79,7 +79,7 @@ def _(u, dt, A, B, C, D, dt_bias, alpha_delta, alpha_B, alpha_C, is_reversed, is
     return torch.empty_like(u, memory_format=torch.contiguous_format), A.new_empty(kept if keeps_states else (0,))
 
 
-@torch.library.custom_op("dpmambair::selective_scan_backward", mutates_args=(), device_types="cpu")
+@torch.library.custom_op(operator_name("selective_scan_backward"), mutates_args=(), device_types="cpu")
 def prompted_scan_cpu_backward(
     dy: torch.Tensor,
     states: torch.Tensor,

@@ -1,4 +1,4 @@
-"""Serial numba kernels on many threads, and tensors as the flat arrays that they take.
+"""What the processor's operators share: names, threads for serial numba kernels, tensors as flat arrays.
 
 Numba's own threading layers abort when two threads call them at once (workqueue) or after a fork (OpenMP); a plain
 thread pool around kernels that release the interpreter's lock does neither.
@@ -6,11 +6,22 @@ thread pool around kernels that release the interpreter's lock does neither.
 
 import functools
 import os
+import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
+
+
+def operator_name(name: str) -> str:
+    """Return `dpmambair::name` in the package and a name of its own in each of the Hub's copies of this file.
+
+    Torch holds one operator of a name: a second copy of the code would pull it from under the first, which crashes.
+    """
+    package = __name__.rpartition(".")[0]
+    copy = "" if package == "modeling_dpmambair" else f"_{zlib.crc32(package.encode()):08x}"
+    return f"dpmambair{copy}::{name}"
 
 
 @functools.cache

@@ -84,7 +84,7 @@ def test_variants_change_what_their_names_say():
     configs = {variant.name: variant.build_config() for variant in cost.VARIANTS}
     assert configs["base, two directions"].scan_directions == 2
     assert configs["base, two directions"].prompts == ["delta", "B"]
-    assert configs["base, embedding 256"].embedding_dim == 256
+    assert configs["base, embedding 256"].extractor_config.embedding_dim == 256
     assert not configs["base-L (branches kept)"].extractor_config.is_merged
     assert configs["base"].extractor_config.is_merged
 

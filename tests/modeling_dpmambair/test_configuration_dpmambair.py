@@ -150,10 +150,6 @@ def test_rank_of_the_step_size_is_a_sixteenth_rounded_up(channels, rank):
     assert DPMambaIRConfig().dt_rank(channels) == rank
 
 
-def test_embedding_width_is_the_extractors():
-    assert small_config({"embedding_dim": 24}).embedding_dim == 24
-
-
 # The family's files
 
 

@@ -96,12 +96,16 @@ def test_feed_forward_has_no_bias():
 
 def central_difference(x, weight, stride, theta):
     """The textbook's two terms: a plain convolution, less theta times the centre pixel under the kernel's sum."""
-    plain = F.conv2d(x, weight, stride=stride, padding=weight.shape[-1] // 2)
+    plain = F.conv2d(extend(x, weight.shape[-1] // 2), weight, stride=stride)
     return plain - theta * F.conv2d(x, weight.sum((2, 3), keepdim=True), stride=stride)
 
 
+def extend(x, by):
+    return F.pad(x, (by, by, by, by), mode="replicate")
+
+
 def branch_by_branch(branches, x):
-    total = F.conv2d(x, branches.plain.weight, branches.plain.bias, branches.stride, padding=1)
+    total = F.conv2d(extend(x, 1), branches.plain.weight, branches.plain.bias, branches.stride)
     for branch in branches.differences:
         total = total + central_difference(x, branch.weight, branches.stride, branches.theta)
     return total

@@ -205,6 +205,17 @@ def test_stranger_restores_the_same_bits(folder, tmp_path):
     check_copy(folder, tmp_path)
 
 
+def test_each_copy_of_the_code_names_its_operators_apart():
+    names = set()
+    for module in ("modeling_dpmambair", "transformers_modules.org.model.a1", "transformers_modules.org.model.b2"):
+        spec = importlib.util.spec_from_file_location(f"{module}.threads_dpmambair", threads_dpmambair.__file__)
+        copy = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(copy)
+        names.add(copy.operator_name("selective_scan"))
+    assert "dpmambair::selective_scan" in names  # files of exported programs hold the package's name
+    assert len(names) == 3
+
+
 BESIDE = (
     PREAMBLE
     + """
