@@ -1,5 +1,6 @@
 """What a stranger gets: a saved folder, transformers, and none of our packages."""
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -19,6 +20,7 @@ from modeling_dpmambair import (
     ImageRestorationPipeline,
     layers_dpmambair,
     scan_backend,
+    threads_dpmambair,
 )
 from tests.modeling_dpmambair.models import pictures, randomized, small_extractor_config, small_model
 
