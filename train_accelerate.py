@@ -64,7 +64,7 @@ def build_accelerator(training: TrainingRecipe, output: Path) -> Accelerator:
         ),
         dataloader_config=DataLoaderConfiguration(use_seedable_sampler=True, data_seed=training.seed),
         step_scheduler_with_optimizer=False,  # the loop steps it, also where an update is skipped
-        log_with=list(training.trackers),
+        log_with=list(training.trackers) or None,
         project_dir=output,
     )
 

@@ -73,6 +73,9 @@ class DPMambaIRPreTrainedModel(PreTrainedModel):
         model.freeze_parts()
         return loaded
 
+    def get_input_embeddings(self) -> None:
+        """Return nothing: there are no tokens to embed (Accelerate asks before it shards)."""
+
     def freeze_parts(self) -> None:
         """Exclude from training what this model never trains: nothing here."""
 

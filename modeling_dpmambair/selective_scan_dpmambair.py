@@ -205,6 +205,10 @@ def _check_shapes(
 
 def _check_prompts(u: torch.Tensor, A: torch.Tensor, dt_bias: torch.Tensor, prompts: ScanPrompts) -> None:
     pictures, _, channels = u.shape
+    # The operator would take a bias without storage for a trace and return what happens to lie in memory.
+    if dt_bias.device != u.device:
+        where = f"on {u.device} like `u`, got {dt_bias.device}"
+        raise ValueError(f"`dt_bias` must be {where}; place the whole model in memory, nothing of it offloaded")
     _check_shape("dt_bias", dt_bias, (channels,))
     _check_shape("prompts.delta", prompts.delta, (pictures, channels))
     _check_shape("prompts.B", prompts.B, (pictures, A.shape[-1]))

@@ -41,7 +41,8 @@ def finish_checkpoint(folder: Path, state: dict[str, Any], keep: int) -> Path:
     Returns:
         The finished checkpoint.
     """
-    digests = {path.name: _digest(path) for path in sorted(folder.iterdir())}
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    digests = {str(path.relative_to(folder)): _digest(path) for path in files}
     (folder / MANIFEST).write_text(json.dumps({"state": state, "sha256": digests}, indent=2))
     final = folder.with_name(folder.name.removesuffix(UNFINISHED))
     shutil.rmtree(final, ignore_errors=True)  # one that was refused as damaged

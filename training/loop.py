@@ -14,6 +14,7 @@ from accelerate import Accelerator
 from accelerate.logging import get_logger
 from safetensors.torch import load_model, save_model
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from torchvision.utils import make_grid
 from tqdm import tqdm
 
@@ -27,7 +28,7 @@ from training.checkpoints import (
 )
 from training.journal import Journal
 from training.memory import peak_memory
-from training.optimization import average_weights, build_optimizer, build_schedule
+from training.optimization import average_weights, build_optimizer, build_schedule, gather_parameters
 from training.pictures import build_loader, load_sets, training_steps
 from training.progress import Progress
 from training.recipe import Recipe
@@ -65,13 +66,14 @@ class Trainer:
             stage.model.activation_checkpointing_enable()
         if training.compile:
             stage.model.compile()
+        # Copied before the model may be sharded: the average is whole in every process.
+        self.averaged = average_weights(stage.model, training.ema_decay).to(accelerator.device)
         optimizer = build_optimizer(stage.model, training)
         schedule = build_schedule(optimizer, training)
         self.model, self.optimizer, self.loader, self.schedule = accelerator.prepare(
             stage.model, optimizer, loader, schedule
         )
         self.trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        self.averaged = average_weights(accelerator.unwrap_model(self.model), training.ema_decay)
         self.progress = Progress()
         self.journal = Journal(output / "log.jsonl")
         self.lr = training.lr
@@ -126,6 +128,7 @@ class Trainer:
     def _step(self, batches: list[Batch]) -> None:
         loss = torch.stack([self._accumulate(batch) for batch in batches]).mean()
         grad_norm = self.accelerator.clip_grad_norm_(self.trained, self.recipe.training.max_grad_norm)
+        grad_norm = grad_norm.full_tensor() if isinstance(grad_norm, DTensor) else grad_norm
         # One transfer and one reduction per step, which also let all processes stop and skip at the same step.
         told = torch.stack([loss, grad_norm, loss.new_tensor(float(self.was_told_to_stop))]).float()
         mean_loss, grad_norm, stopping = self.accelerator.reduce(told, "mean").tolist()
@@ -136,7 +139,7 @@ class Trainer:
         self.optimizer.zero_grad()
         self.lr = self.schedule.get_last_lr()[0]
         self.schedule.step()
-        self.averaged.update_parameters(self.accelerator.unwrap_model(self.model))
+        self.averaged.update_parameters(gather_parameters(self.accelerator.unwrap_model(self.model)))
         if self.progress.skipped_in_a_row >= MOST_SKIPPED_IN_A_ROW:
             self._give_up(batches)
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -64,3 +65,15 @@ def average_weights(model: nn.Module, decay: float) -> AveragedModel:
         get_ema_multi_avg_fn(min(decay, (1 + int(steps)) / (10 + int(steps))))(averaged, current, steps)
 
     return AveragedModel(model, multi_avg_fn=update)
+
+
+def gather_parameters(model: nn.Module) -> nn.Module:
+    """Return the model, or where its parameters are sharded among processes a list of the whole ones, in their order.
+
+    Args:
+        model: as trained; every process must call this.
+    """
+    parameters = list(model.parameters())
+    if not any(isinstance(parameter, DTensor) for parameter in parameters):
+        return model
+    return nn.ParameterList(p.full_tensor() if isinstance(p, DTensor) else p for p in parameters)

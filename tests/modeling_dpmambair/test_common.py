@@ -275,6 +275,14 @@ def test_placement_splits_no_block_and_not_the_extractor():
     assert [name for name in places if any(name.startswith(f"{each}.") for each in whole)] == []
 
 
+def test_weights_offloaded_to_disk_are_an_error_and_no_wrong_picture(tmp_path):
+    randomized(DPMambaIRModel(small_config())).save_pretrained(tmp_path)
+    places = {"extractor": "cpu", "network": "disk"}
+    offloaded = DPMambaIRModel.from_pretrained(tmp_path, device_map=places, offload_folder=tmp_path / "offload")
+    with torch.no_grad(), pytest.raises(ValueError, match="`dt_bias` must be on cpu like `u`, got meta; place the wh"):
+        offloaded(pictures())
+
+
 # Stored configurations and costs
 
 

@@ -71,3 +71,22 @@ def test_two_processes_equal_one_with_batches_of_twice_the_size(place: SimpleNam
         [r["loss"] for r in Journal(tmp_path / name / "log.jsonl").read() if "loss" in r] for name in ("one", "two")
     ]
     assert losses[1] == pytest.approx(losses[0], abs=1e-5)
+
+
+def test_sharded_weights_train_as_whole_ones_do(place: SimpleNamespace, tmp_path: Path) -> None:
+    recipe = recipe_file(place, tmp_path, steps=8, validate_every=8, workers=0)
+    train(recipe, tmp_path / "whole", "--set", "training.batch_size=8")
+    launch = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "--config_file",
+        "configuration/accelerate/fsdp2.yaml",
+    ]
+    launch += ["--num_processes", "2", "--main_process_port", "0", "tests/training/train_sharded_on_cpu.py"]
+    sharded = [*launch, *command(recipe, tmp_path / "sharded")[2:]]
+    settings = environment() | {"PYTHONPATH": str(ROOT)}
+    subprocess.run(sharded, cwd=ROOT, env=settings, check=True, capture_output=True, timeout=600)
+    whole, parts = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "sharded"))
+    for name in whole:
+        torch.testing.assert_close(parts[name], whole[name], atol=1e-5, rtol=0)

@@ -17,7 +17,8 @@ def restorer(place: SimpleNamespace, **settings: object) -> ModelRecipe:
 def test_overrides_change_fields_of_the_model_and_of_its_extractor(place: SimpleNamespace) -> None:
     overrides = {"prompts": ["B"], "extractor_config": {"embedding_dim": 12}}
     config = build_untrained(restorer(place, overrides=overrides)).config
-    assert (config.prompts, config.embedding_dim, config.extractor_config.channels) == (["B"], 12, [4, 4, 6, 8])
+    extractor = config.extractor_config
+    assert (config.prompts, extractor.embedding_dim, extractor.channels) == (["B"], 12, [4, 4, 6, 8])
 
 
 @pytest.mark.parametrize(
