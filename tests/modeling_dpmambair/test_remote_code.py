@@ -56,7 +56,7 @@ trust = {"trust_remote_code": True}
 @torch.no_grad()
 def check(model):
     assert type(model).__module__.startswith("transformers_modules."), type(model)
-    # Not to the bit: matrix products round differently with the number of threads and the alignment of mapped weights.
+    # Not to the bit: products round differently with the number of threads and the alignment of mapped weights.
     torch.testing.assert_close(model(given["degraded"]).reconstruction, given["restored"], rtol=0, atol=2e-6)
 """
 
@@ -241,8 +241,7 @@ assert len({type(model) for model in models}) == 3
 gradients = []
 for model in [*models, *models]:
     with torch.no_grad():
-        # Not to the bit: matrix products round differently with the number of threads and the alignment of mapped weights.
-    torch.testing.assert_close(model(given["degraded"]).reconstruction, given["restored"], rtol=0, atol=2e-6)
+        torch.testing.assert_close(model(given["degraded"]).reconstruction, given["restored"], rtol=0, atol=2e-6)
     model.zero_grad()
     model(given["degraded"], labels=given["restored"].flip(0)).loss.backward()
     gradients.append(model.network.conv_in.weight.grad.clone())
