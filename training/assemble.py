@@ -1,12 +1,14 @@
-"""Put a trained restorer and the head that describes into one folder, the one that is shipped.
+"""Put a trained restorer, the head that describes and the records of all trainings into one folder, to be shipped.
 
-`python -m training.assemble RESTORER --description DESCRIBER -o OUT`
+`python -m training.assemble RESTORER --description DESCRIBER --earlier EXTRACTOR -o OUT`
 """
 
+import json
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import typer
@@ -14,46 +16,90 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from modeling_dpmambair import DegradationExtractorModel, DPMambaIRModel
+from training.checkpoints import find_checkpoint
+from training.journal import Journal
 from training.stages import save_trained
 
-RECORDS = ("recipe.json", "log.jsonl")
+LOG = "log.jsonl"
+RECIPE = "recipe.json"
+BEST = "best.json"
 
 
-def assemble(restorer: Path, description: Path, output: Path) -> DPMambaIRModel:
-    """Write a restorer that can also describe, with the recipes and logs of both trainings.
+def assemble(restorer: Path, output: Path, description: Path | None = None, earlier: Sequence[Path] = ()) -> Path:
+    """Write a restorer with what its trainings left on record: recipe, log and loss plot, in `training/RUN`.
 
     Args:
-        restorer: folder of a finished run of the stage "restorer".
-        description: folder of a finished run of the stage "describe" on that restorer's extractor.
-        output: new folder; the description's records carry its stage in their names.
+        restorer: folder of a run of the stage "restorer", or of its best weights, `RUN/best`.
+        output: new folder.
+        description: the same of the stage "describe", trained on that restorer's extractor; None ships none.
+        earlier: folders of the runs that came before: the extractor's, and those that `restorer` started from.
 
     Returns:
-        The model.
+        The new folder.
 
     Raises:
         FileExistsError: `output` exists.
         FileNotFoundError: a folder lacks its model or its records.
-        ValueError: the description was trained on another extractor.
+        ValueError: the description was trained on another extractor, or two runs have one name.
     """
     if output.exists():
         raise FileExistsError(f"`output` must be a new folder, got {str(output)!r}; remove it, or name another")
-    for folder in (restorer, description):
-        for name in ("config.json", *RECORDS):
-            if not (folder / name).is_file():
-                raise FileNotFoundError(
-                    f"{str(folder)!r} must be the folder of a finished run, got one without {name}; train to the end"
-                )
+    trained = [restorer] if description is None else [restorer, description]
+    for folder in trained:
+        if not (folder / "config.json").is_file():
+            raise FileNotFoundError(
+                f"{str(folder)!r} must hold a trained model, got a folder without config.json; "
+                "train to the end, or name the run's folder best"
+            )
+    runs = _name_runs([*earlier, *trained])
     model = DPMambaIRModel.from_pretrained(restorer)
-    _check_same_extractor(model, description)
-    model.load_description(description)
+    if description is not None:
+        _check_same_extractor(model, description)
+        model.load_description(description)
     unfinished = output.with_name(f"{output.name}.tmp")
     shutil.rmtree(unfinished, ignore_errors=True)
     save_trained(model, unfinished)
-    for name in RECORDS:
-        shutil.copyfile(restorer / name, unfinished / name)
-        shutil.copyfile(description / name, unfinished / f"describe_{name}")
+    for name, folder in runs.items():
+        _copy_records(folder, unfinished / "training" / name)
     os.replace(unfinished, output)
-    return model
+    return output
+
+
+def _name_runs(folders: Sequence[Path]) -> dict[str, Path]:
+    """Name each folder after its run; two of one name would overwrite each other's records."""
+    runs: dict[str, Path] = {}
+    for folder in folders:
+        name = _find_run(folder).name
+        if name in runs:
+            raise ValueError(f"runs must have different names, got {name!r} twice; rename a folder")
+        runs[name] = folder
+    return runs
+
+
+def _find_run(folder: Path) -> Path:
+    """Return the folder of the run that left a model: the model's own, or the one above `best`."""
+    folder = folder.resolve()
+    for run in (folder, folder.parent):
+        if (run / LOG).is_file():
+            return run
+    raise FileNotFoundError(f"{str(folder)!r} must be a run's folder, got one without {LOG}; name a folder of a run")
+
+
+def _copy_records(folder: Path, target: Path) -> None:
+    run = _find_run(folder)
+    target.mkdir(parents=True)
+    shutil.copyfile(run / LOG, target / LOG)
+    (target / RECIPE).write_text(json.dumps(_read_recipe(run), indent=2) + "\n")
+    Journal(target / LOG).plot(target / "loss.png")
+    if (folder / BEST).is_file():  # the weights are those of a validation: tell of which
+        shutil.copyfile(folder / BEST, target / BEST)
+
+
+def _read_recipe(run: Path) -> dict[str, Any]:
+    """Read the recipe of a run; one that was stopped before its last step has it in its checkpoints."""
+    if (run / RECIPE).is_file():
+        return json.loads((run / RECIPE).read_text())
+    return find_checkpoint(run)[1]["recipe"]
 
 
 def _check_same_extractor(model: DPMambaIRModel, description: Path) -> None:
@@ -77,13 +123,16 @@ def _merged_weights(model: PreTrainedModel) -> dict[str, Tensor]:
 
 
 def main(
-    restorer: Annotated[Path, typer.Argument(help="Folder of a finished restorer.")],
-    description: Annotated[Path, typer.Option(help="Folder of a finished description head.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="New folder for the model with both.")],
+    restorer: Annotated[Path, typer.Argument(help="Folder of a restorer's run, or its folder best.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="New folder for the model and the records.")],
+    description: Annotated[Path | None, typer.Option(help="Folder of the description head's run.")] = None,
+    earlier: Annotated[
+        list[Path] | None, typer.Option(help="Folder of a run that came before, for its records; repeatable.")
+    ] = None,
 ) -> None:
-    """Put a trained restorer and the head that describes into one folder."""
+    """Put a trained restorer, the head that describes and the records of all trainings into one folder."""
     try:
-        assemble(restorer, description, output)
+        assemble(restorer, output, description, earlier or ())
     except (ValueError, OSError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from error

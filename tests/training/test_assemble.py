@@ -1,13 +1,16 @@
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 import typer
+from PIL import Image
 from typer.testing import CliRunner
 
 from modeling_dpmambair import DegradationExtractorModel, DPMambaIRConfig, DPMambaIRModel
-from training.assemble import RECORDS, assemble, main
+from training.assemble import assemble, main
+from training.checkpoints import begin_checkpoint, finish_checkpoint
 from training.recipe import ModelRecipe
 from training.stages import build_stage, save_trained
 
@@ -16,40 +19,69 @@ def leave_run(place: SimpleNamespace, folder: Path, stage: str, extractor: Path 
     """Write what a finished run leaves, untrained."""
     recipe = ModelRecipe(stage=stage, config=str(place.model), extractor=str(extractor or place.extractor))
     save_trained(build_stage(recipe).model, folder)
-    for name in RECORDS:
-        (folder / name).write_text(f"{stage}'s {name}")
+    (folder / "recipe.json").write_text(json.dumps({"model": {"stage": stage}}))
+    (folder / "log.jsonl").write_text(json.dumps({"step": 1, "loss": 0.5, "lr": 1e-3}) + "\n")
     return folder
 
 
-def test_assembled_model_restores_and_describes_and_keeps_all_records(place: SimpleNamespace, tmp_path: Path) -> None:
+def test_assembled_model_restores_and_describes(place: SimpleNamespace, tmp_path: Path) -> None:
     restorer = leave_run(place, tmp_path / "restorer", "restorer")
-    description = leave_run(place, tmp_path / "description", "describe", restorer)
-    assemble(restorer, description, tmp_path / "out")
+    description = leave_run(place, tmp_path / "describe", "describe", restorer)
+    assemble(restorer, tmp_path / "out", description)
     model, picture = DPMambaIRModel.from_pretrained(tmp_path / "out"), torch.rand(1, 3, 24, 24)
     expected = DPMambaIRModel.from_pretrained(restorer)(picture).reconstruction
     assert torch.equal(model(picture).reconstruction, expected)
     assert model.describe(picture).presence.shape == (1, 7)
-    assert (tmp_path / "out" / "describe_log.jsonl").read_text() == "describe's log.jsonl"
-    assert (tmp_path / "out" / "recipe.json").read_text() == "restorer's recipe.json"
-    assert (tmp_path / "out" / "preprocessor_config.json").exists()
+    assert (tmp_path / "out/preprocessor_config.json").exists()
     assert not (tmp_path / "out.tmp").exists()
+
+
+def test_records_of_every_run_stand_in_folders_of_their_names(place: SimpleNamespace, tmp_path: Path) -> None:
+    restorer = leave_run(place, tmp_path / "context", "restorer")
+    earlier = [leave_run(place, tmp_path / name, "restorer") for name in ("first", "second")]
+    out = assemble(restorer, tmp_path / "out", earlier=earlier)
+    assert not DPMambaIRModel.from_pretrained(out).config.has_description
+    assert sorted(path.name for path in (out / "training").iterdir()) == ["context", "first", "second"]
+    for folder in (out / "training").iterdir():
+        assert sorted(path.name for path in folder.iterdir()) == ["log.jsonl", "loss.png", "recipe.json"]
+        assert (folder / "log.jsonl").read_text() == (restorer / "log.jsonl").read_text()
+        assert json.loads((folder / "recipe.json").read_text()) == {"model": {"stage": "restorer"}}
+        with Image.open(folder / "loss.png") as plot:
+            assert plot.size == (960, 540)
+
+
+def test_best_weights_of_a_stopped_run_bring_its_checkpoints_recipe(place: SimpleNamespace, tmp_path: Path) -> None:
+    run = leave_run(place, tmp_path / "run", "restorer")
+    best = leave_run(place, run / "best", "restorer")
+    for path in (run / "recipe.json", run / "model.safetensors", best / "recipe.json", best / "log.jsonl"):
+        path.unlink()
+    (best / "best.json").write_text('{"step": 1}')
+    finish_checkpoint(begin_checkpoint(run, 1), {"recipe": {"training": {"steps": 9}}}, keep=1)
+    out = assemble(best, tmp_path / "out")
+    assert json.loads((out / "training/run/recipe.json").read_text()) == {"training": {"steps": 9}}
+    assert json.loads((out / "training/run/best.json").read_text()) == {"step": 1}
+    assert (out / "model.safetensors").exists()
 
 
 def test_head_of_another_extractor_is_refused(place: SimpleNamespace, tmp_path: Path) -> None:
     torch.manual_seed(1)
     config = DPMambaIRConfig.from_json_file(place.model)
     DegradationExtractorModel(config.extractor_config).save_pretrained(tmp_path / "other")
-    description = leave_run(place, tmp_path / "description", "describe", tmp_path / "other")
+    description = leave_run(place, tmp_path / "describe", "describe", tmp_path / "other")
     with pytest.raises(ValueError, match="`description` must be trained on the restorer's extractor, got .*another"):
-        assemble(leave_run(place, tmp_path / "restorer", "restorer"), description, tmp_path / "out")
+        assemble(leave_run(place, tmp_path / "restorer", "restorer"), tmp_path / "out", description)
 
 
-def test_unfinished_run_and_existing_output_are_refused(place: SimpleNamespace, tmp_path: Path) -> None:
+def test_folders_that_cannot_be_assembled_are_refused(place: SimpleNamespace, tmp_path: Path) -> None:
     restorer = leave_run(place, tmp_path / "restorer", "restorer")
-    with pytest.raises(FileNotFoundError, match="must be the folder of a finished run, got one without config.json"):
-        assemble(restorer, tmp_path, tmp_path / "out")
+    with pytest.raises(FileNotFoundError, match="must hold a trained model, got a folder without config.json; train"):
+        assemble(tmp_path, tmp_path / "out")
+    with pytest.raises(FileNotFoundError, match="must be a run's folder, got one without log.jsonl; name"):
+        assemble(restorer, tmp_path / "out", earlier=[tmp_path])
+    with pytest.raises(ValueError, match="runs must have different names, got 'restorer' twice; rename a folder"):
+        assemble(restorer, tmp_path / "out", earlier=[restorer])
     with pytest.raises(FileExistsError, match="`output` must be a new folder, got .*; remove it"):
-        assemble(restorer, restorer, restorer)
+        assemble(restorer, restorer)
 
 
 def test_command_reports_an_error_in_one_line_and_fails(tmp_path: Path) -> None:
