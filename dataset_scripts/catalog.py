@@ -20,6 +20,7 @@ class Layout:
         tasks: for corpora of several tasks, the task by what `{task}` reads in `degraded`.
         clean_border: pixels on each side by which clean pictures may be larger; they are cut off.
         has_spare_clean: whether clean pictures without a degraded one are normal: they belong to other splits.
+        count: published number of pairs where this layout is that of another edition than the split's `count`.
     """
 
     degraded: str | None
@@ -28,6 +29,7 @@ class Layout:
     tasks: Mapping[str, str] = field(default_factory=dict)
     clean_border: int = 0
     has_spare_clean: bool = False
+    count: int | None = None
 
 
 @dataclass(frozen=True)
@@ -107,8 +109,6 @@ RAIN_LAYOUTS = (
     Layout("rainy/rain-{n}.png", "norain/norain-{n}.png"),
     Layout("rainy/rain-{n}.png", "gt/norain-{n}.png"),
     Layout("rain/rain-{n}.png", "norain/norain-{n}.png"),
-    Layout("rain/X2/norain-{n}x2.png", "norain/norain-{n}.png"),
-    Layout("rain/norain-{n}x2.png", "norain/norain-{n}.png"),
     INPUT_TARGET,
 )
 SOTS_OUTDOOR_LAYOUTS = tuple(
@@ -145,10 +145,26 @@ def _test(folder: str, count: int, *layouts: Layout) -> dict[str, Split]:
 
 
 def _rain100(letter: str, weight: str, training: int) -> dict[str, Split]:
-    """The splits of Rain100H and Rain100L, by their several folder names."""
+    """The splits of Rain100H and Rain100L, by their several folder names, in the edition that the field measures on.
+
+    The authors later replaced both by larger ones (also Rain200H and Rain200L), which are read too.
+    """
+    later_test = f"rain_data_test_{weight}"
     train = ("train", f"RainTrain{letter}", f"rain_data_train_{weight}", ".")
-    test = ("test", f"test/Rain100{letter}", f"Rain100{letter}", f"rain_data_test_{weight}", ".")
-    return {"train": Split(train, RAIN_LAYOUTS, training), "test": Split(test, RAIN_LAYOUTS, 100)}
+    test = (
+        *("test", f"test/Rain100{letter}", f"Rain100{letter}"),
+        *(f"{later_test}/rain_{weight.lower()}_test", later_test, "."),
+    )
+    return {
+        "train": Split(train, (*RAIN_LAYOUTS, *_later_rain(1800)), training),
+        "test": Split(test, (*RAIN_LAYOUTS, *_later_rain(200)), 100),
+    }
+
+
+def _later_rain(count: int) -> tuple[Layout, ...]:
+    """The layouts of the later edition of Rain100H and Rain100L: rainy pictures have the names of the clean ones."""
+    rainy = ("rain/X2/norain-{n}x2.png", "rain/norain-{n}x2.png", "rain/norain-{n}.png")
+    return tuple(Layout(degraded, "norain/norain-{n}.png", count=count) for degraded in rainy)
 
 
 def _snow_test(size: str, count: int) -> dict[str, Split]:

@@ -370,7 +370,7 @@ def verify_pairs(folder: SplitFolder, *, decode: bool = True) -> PairingReport:
         unpaired=tuple(unpaired),
         unequal=tuple(result for result in settled if isinstance(result, Fault)),
         unreadable=tuple(unreadable),
-        count_expected=folder.corpus.splits[folder.split].count,
+        count_expected=folder.layout.count or folder.corpus.splits[folder.split].count,
         count_found=len(pairs),
     )
 

@@ -78,7 +78,8 @@ def test_corpus_loads_in_its_true_layout(tmp_path, caplog, miniature, streaming)
     assert [row["index"] for row in rows] == list(range(len(files)))
     assert all((row["severity"], row["record"]) == (None, "") for row in rows)
     # Nothing else is wrong with a miniature than that it is one.
-    count = CORPORA[name].splits[split].count
+    is_later = name.startswith("rain100") and "authors'" in miniature
+    count = {"train": 1800, "test": 200}[split] if is_later else CORPORA[name].splits[split].count
     lines = [f"{count} pairs are published, {len(files)} were found; check the download"] if count else []
     assert [line for report in reports(caplog) for line in report.splitlines()[1:]] == lines
     assert {row["task"] for row in rows} == {CORPORA[name].task} or name == "cdd11"

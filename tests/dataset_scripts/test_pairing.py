@@ -161,6 +161,17 @@ def test_wrong_count_is_reported(tmp_path, count, text):
     assert str(report).splitlines()[1:] == ([text] if text else [])
 
 
+def test_another_edition_counts_by_its_layout(tmp_path):
+    for name in ("degraded/1.png", "clean/1.png"):
+        save(tmp_path / name)
+    edition = Layout("degraded/{name}.png", "clean/{name}.png", count=2)
+    assert "2 pairs are published, 1 were found" in str(find_pairs(make_corpus(edition, 1), "test", tmp_path))
+    assert [CORPORA["rain100h"].splits["test"].layouts[-1].count, CORPORA["rain100h"].splits["test"].count] == [
+        200,
+        100,
+    ]
+
+
 def test_links_to_one_clean_picture_make_several_pairs(tmp_path):
     target = save(tmp_path / "elsewhere/clean.png")
     save(tmp_path / "data/degraded/a.png")
