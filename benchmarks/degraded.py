@@ -1,7 +1,7 @@
 """How far degraded pictures are from clean ones: `python -m benchmarks.degraded DIR...`.
 
-Each folder holds pairs in `degraded` and `clean`, and is read by the builder like any pairs of one's own. Its PSNR, the
-mean of its pictures' on 8-bit RGB, is what a restorer has to beat, and tells whether a sample is the one it claims.
+Each folder holds pairs in `degraded` and `clean`, and is read by the builder like any pairs of one's own. Its PSNR,
+the mean of its pictures' on 8-bit RGB, is what a restorer has to beat, and tells whether a sample is what it claims.
 """
 
 import json
@@ -29,8 +29,8 @@ def measure(folder: Path) -> dict[str, Any]:
         folder: holds `degraded` and `clean`.
 
     Returns:
-        `folder` and `pairs`; `psnr`, `lowest` and `highest`, dB; `of_mean_error`, the PSNR of the mean squared error over all
-        pictures, which some report instead.
+        `folder` and `pairs`; `psnr`, `lowest` and `highest`, dB; `of_mean_error`, the PSNR of the mean squared error
+        over all pictures, which some report instead.
     """
     stream = load_restoration_dataset("paired_folders", folder, split="test", streaming=True, strict=True)
     pairs = tqdm(stream, desc=folder.name, unit="pair", disable=None)
