@@ -20,6 +20,7 @@ from .selective_scan_dpmambair import (
     scan_backend,
     selective_scan,
 )
+from .tiling_dpmambair import plan_tiles, restore_tiled
 
 AutoConfig.register("dpmambair", DPMambaIRConfig)
 AutoConfig.register("dpmambair_extractor", DegradationExtractorConfig)
@@ -44,7 +45,9 @@ __all__ = [
     "ImageRestorationPipeline",
     "ModelCost",
     "ScanPrompts",
+    "plan_tiles",
     "prompted_selective_scan",
+    "restore_tiled",
     "scan_backend",
     "selective_scan",
 ]

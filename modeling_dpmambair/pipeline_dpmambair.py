@@ -13,6 +13,8 @@ from PIL import Image, ImageOps
 from transformers import BatchFeature, Pipeline
 from transformers.dynamic_module_utils import custom_object_save
 
+from .tiling_dpmambair import Progress, restore_tiled
+
 TASK = "image-restoration"
 # A closed list, because Pillow also opens formats that run other programs (EPS) or hold no photographs (PDF, WMF).
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
@@ -36,8 +38,10 @@ class ImageRestorationPipeline(Pipeline):
             images: a picture, or a list or tuple of them: path of a local file; PIL picture of any mode; NumPy array
                 (H, W, 3), RGB, uint8 or float in [0, 1]. EXIF orientation is applied, an alpha channel left out.
             **options: `strength`, a number from 0 up: 0 returns the input, 1 (the default) restores, more exaggerates.
-                `return_description`, whether to tell what had spoiled the picture (default: False). And what every
-                pipeline takes: `batch_size` for pictures of one size, `num_workers`.
+                `return_description`, whether to tell what had spoiled the picture (default: False). `memory_budget`,
+                what restoring may take beside model and picture, in bytes (default: 2 GiB): larger pictures are
+                restored in tiles. `progress`, called after each tile with the number of tiles that are done, and of
+                all. And what every pipeline takes: `batch_size` for pictures of one size, `num_workers`.
 
         Returns:
             A PIL picture, RGB, of the input's size; a list of them for several. With `return_description` each is a
@@ -68,9 +72,14 @@ class ImageRestorationPipeline(Pipeline):
         custom_object_save(self, save_directory)
 
     def _sanitize_parameters(
-        self, strength: float | None = None, return_description: bool | None = None
+        self,
+        strength: float | None = None,
+        return_description: bool | None = None,
+        memory_budget: int | None = None,
+        progress: Progress | None = None,
     ) -> tuple[dict, dict, dict]:
         options = {"strength": strength, "return_description": return_description}
+        options |= {"memory_budget": memory_budget, "progress": progress}
         if strength is not None and not (isinstance(strength, Real) and 0 <= strength < math.inf):
             raise ValueError(f"`strength` must be a number from 0 up, got {strength!r}; 1 restores, 0 does nothing")
         if return_description and not self.model.config.has_description:
@@ -88,9 +97,9 @@ class ImageRestorationPipeline(Pipeline):
         return self.image_processor(images=load_picture(image), return_tensors="pt")
 
     def _forward(
-        self, model_inputs: BatchFeature, strength: float | None = None, return_description: bool = False
+        self, model_inputs: BatchFeature, return_description: bool = False, **options: Any
     ) -> dict[str, torch.Tensor]:
-        output = self.model(**model_inputs, strength=strength)
+        output = restore_tiled(self.model, **model_inputs, **options)
         if not output.reconstruction.isfinite().all():
             raise FloatingPointError("the model returned values that are not finite; load it with dtype=float32")
         results = {"reconstruction": output.reconstruction}

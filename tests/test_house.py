@@ -35,7 +35,8 @@ LAYERS = {
         {"prompt_scan_dpmambair"},
         {"modeling_degradation_extractor"},
         {"modeling_dpmambair"},
-        {"image_processing_dpmambair", "pipeline_dpmambair"},
+        {"image_processing_dpmambair", "tiling_dpmambair"},
+        {"pipeline_dpmambair"},
         {"__init__"},
     ),
     "dataset_scripts": (
@@ -59,6 +60,7 @@ DISTRIBUTIONS = {
     "cv2": "opencv-python-headless",
     "llvmlite": "numba",
     "skimage": "scikit-image",
+    "sklearn": "scikit-learn",
     "yaml": "pyyaml",
 }
 RESTORING = {"modeling_dpmambair", "restore_images"}
