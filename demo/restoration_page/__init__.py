@@ -1,0 +1,1 @@
+"""The demonstration page: what `app.py` serves."""

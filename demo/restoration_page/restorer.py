@@ -1,0 +1,129 @@
+"""The model behind the page: it restores each picture once and then gives it at any strength."""
+
+import contextlib
+import hashlib
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self, TypeAlias
+
+import torch
+from cachetools import LRUCache, cachedmethod
+from PIL import Image
+from transformers import AutoModelForImageToImage, Pipeline, pipeline
+
+from .pictures import colour_profile, read_file, read_picture
+
+# Where our package is installed it registers the pipeline; elsewhere the model's repository brings the code.
+with contextlib.suppress(ImportError):
+    import modeling_dpmambair  # noqa: F401
+
+TASK = "image-restoration"
+MEMORY = 2**30
+
+# For each degradation the probability that it is there (`presence`), and its `severity` if it is; both in [0, 1].
+Degradations: TypeAlias = dict[str, dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Restoration:
+    """One picture's restoration at every strength, since the network's correction is scaled and never recomputed.
+
+    Attributes:
+        degraded: the picture, RGB, upright.
+        reconstruction: the restored picture at strength 1, (1, 3, H, W) float32, RGB, not clamped.
+        degradations: what had spoiled it; None from a model that does not describe.
+        profile: the picture's ICC profile, if it has one.
+    """
+
+    degraded: Image.Image
+    reconstruction: torch.Tensor
+    degradations: Degradations | None
+    profile: bytes | None
+
+    @property
+    def byte_count(self) -> int:
+        """The memory that this takes."""
+        return 3 * self.degraded.width * self.degraded.height + self.reconstruction.nbytes
+
+
+class Restorer:
+    """A trained model that restores one picture at a time and remembers the last ones."""
+
+    def __init__(self, restore: Pipeline, name: str) -> None:
+        self._pipeline, self.name = restore, name
+        self._cache = LRUCache(MEMORY, getsizeof=lambda restoration: restoration.byte_count)
+        self._changes = threading.Condition()
+        self._network = threading.Lock()
+
+    @classmethod
+    def from_source(cls, source: str) -> Self:
+        """Load a trained model.
+
+        Args:
+            source: a local folder, or a repository of the Hub as `OWNER/NAME` or `OWNER/NAME@REVISION`. Its code
+                runs: name only one that you trust.
+
+        Raises:
+            ValueError: nothing that loads, or a model without all of its trained weights.
+        """
+        is_local = Path(source).is_dir()
+        name, _, revision = (source, "", "") if is_local else source.partition("@")
+        options = {"revision": revision or None, "trust_remote_code": True}
+        try:
+            _, found = AutoModelForImageToImage.from_pretrained(name, output_loading_info=True, **options)
+            restore = pipeline(TASK, model=name, **options)
+        except Exception as error:  # a broken folder surfaces as one of half a dozen unrelated types
+            raise ValueError(
+                f"`DPMAMBAIR_MODEL` must be a trained restorer, got {source}; give its folder or repository"
+            ) from error
+        if missing := len(found["missing_keys"]):
+            raise ValueError(f"weights must be complete, got {missing} missing in {source}; give a trained model")
+        return cls(restore, Path(name).resolve().name if is_local else name)
+
+    @property
+    def describes(self) -> bool:
+        """Whether the model tells what had spoiled a picture."""
+        return self._pipeline.model.config.has_description
+
+    @property
+    def million_parameters(self) -> float:
+        """The size of the model."""
+        return self._pipeline.model.num_parameters() / 1e6
+
+    def restore(self, path: str | Path) -> Restoration:
+        """Restore a picture, or recall its restoration.
+
+        Args:
+            path: a local file.
+
+        Raises:
+            UnusablePictureError: a file that is no picture or none for this page.
+        """
+        return self._restore(read_file(path))
+
+    def at_strength(self, restoration: Restoration, strength: float) -> Image.Image:
+        """Return the picture restored to a degree, RGB: 0 leaves it as it was, 1 restores, more exaggerates."""
+        degraded = self._pipeline.preprocess(restoration.degraded)["pixel_values"]
+        mixed = torch.lerp(degraded, restoration.reconstruction, strength)
+        restored = self._pipeline.image_processor.post_process(mixed)[0]
+        restored.info["icc_profile"] = restoration.profile
+        return restored
+
+    @cachedmethod(
+        lambda self: self._cache,
+        key=lambda self, data: hashlib.sha256(data).digest(),
+        condition=lambda self: self._changes,
+    )
+    def _restore(self, data: bytes) -> Restoration:
+        return self._run(read_picture(data))
+
+    def _run(self, picture: Image.Image) -> Restoration:
+        inputs = self._pipeline.preprocess(picture)
+        # A second picture beside the first would only slow both down.
+        with self._network:
+            outputs = self._pipeline.forward(inputs, return_description=self.describes)
+        result = self._pipeline.postprocess(outputs)
+        upright = self._pipeline.image_processor.post_process(inputs["pixel_values"])[0]
+        degradations = result["degradations"] if self.describes else None
+        return Restoration(upright, outputs["reconstruction"], degradations, colour_profile(picture))
