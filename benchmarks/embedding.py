@@ -1,0 +1,224 @@
+"""Measure what an embedding knows: `python -m benchmarks.embedding --extractor DIR --photographs DIR --clean DIR`.
+
+Three looks at the weights that pre-training left: how much better degraded pictures are rebuilt than by leaving the
+clean ones unchanged; how well a linear classifier on the frozen embedding, trained on the photographs of the training
+and tested on other pictures, names the kind; and a map of the embeddings in the plane, by kind and by severity.
+"""
+
+import json
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import numpy as np
+import torch
+import typer
+from matplotlib.figure import Figure
+from PIL import Image
+from sklearn.linear_model import LogisticRegression
+from sklearn.manifold import TSNE
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor
+from tqdm import tqdm
+
+from benchmarks.files import RESULTS, write_text
+from benchmarks.rendering import format_columns
+from dataset_scripts.__main__ import save_figure
+from dataset_scripts.degradations import KINDS, apply_degradations, sample_degradation
+from dataset_scripts.synthetic_restoration import list_photographs
+from dataset_scripts.transforms import center_window, crop, to_float, to_tensor
+from modeling_dpmambair import DegradationExtractorForPreTraining
+from restoration_metrics import psnr
+
+SEED = 2504
+LOWEST, HIGHEST = 0.1, 0.9
+SIDE = 256  # pixels of the middle of each picture that are looked at, degraded as they would be inside the whole
+GAIN_WANTED, ACCURACY_WANTED = 5.0, 0.85
+
+
+class Spoiled(NamedTuple):
+    """A picture and what became of it.
+
+    Attributes:
+        kind: index in `KINDS`.
+        severity: in [0, 1].
+        clean: (1, 3, H, W), RGB in [0, 1].
+        degraded: of the same shape, rounded as an 8-bit file holds it.
+    """
+
+    kind: int
+    severity: float
+    clean: Tensor
+    degraded: Tensor
+
+
+class Embedded(NamedTuple):
+    """Pictures as the extractor sees them.
+
+    Attributes:
+        kinds: indices in `KINDS`, (N,).
+        severities: in [0, 1], (N,).
+        embeddings: (N, E) float32.
+    """
+
+    kinds: np.ndarray
+    severities: np.ndarray
+    embeddings: np.ndarray
+
+
+def spoil(paths: Sequence[str], seed: int) -> Iterator[Spoiled]:
+    """Degrade the middle of each picture by each kind once, at a severity of its own.
+
+    Args:
+        paths: of clean pictures.
+        seed: of all draws.
+    """
+    for place, path in enumerate(tqdm(paths, unit="picture", disable=None)):
+        with Image.open(path) as picture:
+            whole = np.asarray(picture.convert("RGB"))
+        window = center_window(*whole.shape[:2], SIDE, SIDE)
+        clean = to_float(crop(whole, window))
+        for kind, name in enumerate(KINDS):
+            rng = np.random.default_rng((seed, kind, place))
+            drawn = sample_degradation(name, float(rng.uniform(LOWEST, HIGHEST)), rng)
+            degraded = apply_degradations(clean, [drawn], origin=(window.top, window.left), size=whole.shape[:2])
+            rounded = torch.round(to_tensor(degraded)[None] * 255) / 255
+            yield Spoiled(kind, drawn.severity, to_tensor(clean)[None], rounded)
+
+
+@torch.no_grad()
+def embed(model: DegradationExtractorForPreTraining, pictures: Iterable[Spoiled]) -> Embedded:
+    """Embed degraded pictures.
+
+    Args:
+        model: as pre-training left it.
+        pictures: from `spoil`.
+    """
+    rows = [(one.kind, one.severity, model(one.degraded).degradation_embedding[0].numpy()) for one in pictures]
+    return Embedded(*(np.stack(column) for column in zip(*rows, strict=True)))
+
+
+@torch.no_grad()
+def measure_rebuilding(
+    model: DegradationExtractorForPreTraining, pictures: Iterable[Spoiled]
+) -> dict[str, dict[str, float]]:
+    """Compare degraded pictures rebuilt from clean ones and the embedding with the clean ones left unchanged.
+
+    Args:
+        model: as pre-training left it.
+        pictures: from `spoil`.
+
+    Returns:
+        Of each kind, and of `mean` over the kinds: `unchanged`, `rebuilt` and `gain`, mean PSNR against the degraded
+        picture, dB.
+    """
+    scores: list[list[tuple[float, float]]] = [[] for _ in KINDS]
+    for kind, _, clean, degraded in pictures:
+        torch.manual_seed(SEED)  # of the noise that the reconstruction unit adds
+        embedding = model.extractor(degraded).degradation_embedding
+        rebuilt = model.reconstruction_unit(clean, embedding).clamp(0, 1)
+        scores[kind].append((float(psnr(clean, degraded)), float(psnr(rebuilt, degraded))))
+    means = [np.mean(own, axis=0) for own in scores]
+    named = zip((*KINDS, "mean"), (*means, np.mean(means, axis=0)), strict=True)
+    return {
+        name: {"unchanged": float(unchanged), "rebuilt": float(rebuilt), "gain": float(rebuilt - unchanged)}
+        for name, (unchanged, rebuilt) in named
+    }
+
+
+def probe(training: Embedded, test: Embedded) -> dict[str, Any]:
+    """Train a linear classifier of the kind on frozen embeddings, and test it.
+
+    Args:
+        training: its pictures.
+        test: other pictures.
+
+    Returns:
+        `confusion`: true kind to counts of named kinds; `accuracy`: by kind, and `mean`.
+    """
+    classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # a fit that did not converge measures nothing
+        classifier.fit(training.embeddings, training.kinds)
+    confusion = {kind: dict.fromkeys(KINDS, 0) for kind in KINDS}
+    for true, named in zip(test.kinds, classifier.predict(test.embeddings), strict=True):
+        confusion[KINDS[true]][KINDS[named]] += 1
+    accuracy = {kind: counts[kind] / sum(counts.values()) for kind, counts in confusion.items()}
+    return {"confusion": confusion, "accuracy": accuracy | {"mean": float(np.mean(list(accuracy.values())))}}
+
+
+def draw_map(pictures: Embedded) -> Figure:
+    """Draw embeddings in the plane (t-SNE), once coloured by kind and once by severity.
+
+    Args:
+        pictures: what to draw.
+    """
+    scaled = StandardScaler().fit_transform(pictures.embeddings)
+    perplexity = min(30, (len(scaled) - 1) / 3)
+    places = TSNE(perplexity=perplexity, init="pca", random_state=SEED).fit_transform(scaled)
+    figure = Figure((13, 6), dpi=100, layout="constrained")
+    by_kind, by_severity = figure.subplots(1, 2)
+    for kind, name in enumerate(KINDS):
+        by_kind.scatter(*places[pictures.kinds == kind].T, s=14, color=f"C{kind}", label=name.replace("_", " "))
+    by_kind.legend()
+    by_kind.set_title("kind of degradation")
+    shades = by_severity.scatter(*places.T, s=14, c=pictures.severities, cmap="viridis")
+    figure.colorbar(shades, ax=by_severity)
+    by_severity.set_title("severity")
+    for axes in (by_kind, by_severity):
+        axes.set(xticks=[], yticks=[])
+    return figure
+
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def main(
+    extractor: Annotated[Path, typer.Option(exists=True, file_okay=False, help="Folder that pre-training left.")],
+    photographs: Annotated[
+        list[Path], typer.Option(exists=True, file_okay=False, help="Clean pictures to train on; repeatable.")
+    ],
+    clean: Annotated[Path, typer.Option(exists=True, file_okay=False, help="Other clean pictures, to test on.")],
+    limit: Annotated[int, typer.Option(min=1, help="Photographs to train the classifier on, evenly chosen.")] = 300,
+    output: Annotated[Path, typer.Option(help="JSON file to write; the map goes beside it.")] = (
+        RESULTS / "embedding.json"
+    ),
+) -> None:
+    """Measure rebuilding and linear classification, draw the map, and tell whether both reach what is wanted."""
+    model = DegradationExtractorForPreTraining.from_pretrained(extractor).eval()
+    listed = [photograph.path for photograph in list_photographs(photographs)]
+    chosen = [listed[place] for place in np.unique(np.linspace(0, len(listed) - 1, limit).astype(int))]
+    tested = [photograph.path for photograph in list_photographs(clean)]
+    test = embed(model, spoil(tested, SEED))
+    results = {
+        "clean": clean.resolve().name,
+        "pictures": {"training": len(chosen), "test": len(tested), "side": SIDE},
+        "seed": SEED,
+        "severity": [LOWEST, HIGHEST],
+        "rebuilding": measure_rebuilding(model, spoil(tested, SEED)),
+        "probe": probe(embed(model, spoil(chosen, SEED + 1)), test),
+        "wanted": {"gain": GAIN_WANTED, "accuracy": ACCURACY_WANTED},
+    }
+    output.parent.mkdir(parents=True, exist_ok=True)
+    save_figure(draw_map(test), output.with_suffix(".png"))
+    write_text(output, json.dumps(results, indent=2) + "\n")
+    typer.echo(format_columns(_grid(results)))
+
+
+def _grid(results: dict[str, Any]) -> list[list[str]]:
+    rows = [["degradation", "unchanged (dB)", "rebuilt", "gain", "accuracy of a linear probe"]]
+    for kind, scores in results["rebuilding"].items():
+        cells = [f"{scores['unchanged']:.2f}", f"{scores['rebuilt']:.2f}", f"{scores['gain']:+.2f}"]
+        rows.append([kind, *cells, f"{results['probe']['accuracy'][kind]:.3f}"])
+    found = {"gain": results["rebuilding"]["mean"]["gain"], "accuracy": results["probe"]["accuracy"]["mean"]}
+    wanted = results["wanted"]
+    verdicts = ["reached" if found[name] >= wanted[name] else "missed" for name in wanted]
+    rows.append(["wanted", "-", "-", f"{wanted['gain']:+.2f}", f"{wanted['accuracy']:.3f}"])
+    return [*rows, ["verdict", "-", "-", *verdicts]]
+
+
+if __name__ == "__main__":
+    app()
