@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from .selective_scan_dpmambair import is_portable
+
 try:
     from .rows_cpu_dpmambair import gated_layer_norm_cpu, gelu_gate_cpu, layer_norm_cpu
 except ImportError:  # numba is missing: plain torch computes the same
@@ -19,7 +21,8 @@ ROW_MULTIPLE = 16
 
 def _has_row_kernel(x: torch.Tensor, width: int) -> bool:
     is_dense = x.dtype in (torch.float32, torch.bfloat16) and x.stride(-1) == 1
-    return layer_norm_cpu is not None and x.device.type == "cpu" and is_dense and width % ROW_MULTIPLE == 0
+    has_kernel = layer_norm_cpu is not None and x.device.type == "cpu" and not is_portable()
+    return has_kernel and is_dense and width % ROW_MULTIPLE == 0
 
 
 class RowNorm(nn.LayerNorm):

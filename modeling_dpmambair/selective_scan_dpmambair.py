@@ -5,10 +5,11 @@
 | CPU | numba kernels with the prompts fused in |
 | CUDA | mamba-ssm's kernel |
 | any other, or where those are absent, float64, zero-order hold | chunks in plain torch, said once in a warning |
+| none: exported programs | `selective_scan_export`, in torch's scan operator, which other runtimes have too |
 | none: the tests' oracle | `selective_scan_loop`, step by step, in any dtype |
 
-The environment variable `DPMAMBAIR_SCAN` (numba, mamba_ssm, chunked, loop) and the context manager `scan_backend`
-force one. Shape letters: B pictures, L steps, D channels, N states.
+The environment variable `DPMAMBAIR_SCAN` (numba, mamba_ssm, chunked, export, loop) and the context manager
+`scan_backend` force one. Shape letters: B pictures, L steps, D channels, N states.
 """
 
 import contextlib
@@ -20,6 +21,7 @@ from typing import Literal, NamedTuple, get_args
 
 import torch
 import torch.nn.functional as F
+from torch._higher_order_ops.scan import scan_op
 from torch.utils.checkpoint import checkpoint
 
 try:
@@ -31,10 +33,12 @@ try:
 except ImportError:
     selective_scan_fn = None
 
-Backend = Literal["numba", "mamba_ssm", "chunked", "loop"]
+Backend = Literal["numba", "mamba_ssm", "chunked", "export", "loop"]
 Discretization = Literal["euler", "zoh"]
 # Steps that the plain torch scan combines at once: its memory is B x 64 x D x N, its depth six products.
 CHUNK_STEPS = 64
+# Steps of a part of an exported scan, which takes them one by one and all parts at once.
+EXPORT_STEPS = 128
 
 _forced: contextvars.ContextVar[Backend | None] = contextvars.ContextVar("forced", default=None)
 
@@ -58,7 +62,8 @@ def scan_backend(backend: Backend) -> Iterator[None]:
     """Force one implementation inside the block, in this thread; the scan says if its package is missing.
 
     Args:
-        backend: "numba", "mamba_ssm", "chunked" or "loop".
+        backend: "numba", "mamba_ssm", "chunked", "export" or "loop". With "export" the layers use no kernels of ours
+            either, so that a program traced inside the block needs nothing but torch's own operators.
 
     Raises:
         ValueError: no such implementation.
@@ -81,6 +86,11 @@ def _checked_backend(name: str, backend: str) -> Backend:
 def _forced_backend() -> Backend | None:
     asked = _forced.get() or os.environ.get("DPMAMBAIR_SCAN")
     return _checked_backend("DPMAMBAIR_SCAN", asked) if asked else None
+
+
+def is_portable() -> bool:
+    """Whether `scan_backend("export")` is in force: then only operators that other runtimes have too may run."""
+    return _forced_backend() == "export"
 
 
 def _choose_backend(u: torch.Tensor, discretization: Discretization) -> Backend:
@@ -291,6 +301,65 @@ def selective_scan_chunked(
     return (torch.cat(outputs, 1) + D.to(work) * u).to(u.dtype)
 
 
+def _cut(x: torch.Tensor) -> torch.Tensor:
+    """Cut a sequence into parts, the steps of a part foremost, (B, L, C) -> (steps, parts, B, C); zeros fill it up.
+
+    There are always two parts or more: tracing binds a dimension of one to one.
+    """
+    parts = x.shape[1] // EXPORT_STEPS + 2
+    padded = F.pad(x, (0, 0, 0, parts * EXPORT_STEPS - x.shape[1]))
+    return padded.unflatten(1, (parts, EXPORT_STEPS)).permute(2, 1, 0, 3).contiguous()
+
+
+def selective_scan_export(
+    u: torch.Tensor,
+    delta: torch.Tensor,
+    A: torch.Tensor,
+    B: torch.Tensor,
+    C: torch.Tensor,
+    D: torch.Tensor,
+    *,
+    is_held: bool = False,
+) -> torch.Tensor:
+    """Run the recurrence by torch's scan operator, which torch.export, AOTInductor and ONNX know; without gradients.
+
+    One operator of L steps would spend its time between the steps. So the sequence is cut into parts that advance
+    side by side: once from zero, for what each part adds to the state; then the states are carried from part to part,
+    each by one product; then again from the right states, for the outputs. That is exact, and stable, since no decay
+    is ever divided by.
+
+    Arguments and result as in `selective_scan_chunked`.
+    """
+    work = torch.promote_types(u.dtype, torch.float32)
+    A, D, sequence = A.to(work), D.to(work), u.to(work)
+    # The steps that fill up the last part are of size zero: they keep the state. The operator is called as it is,
+    # because the function around it compiles, which neither symbolic strides nor the tests' time would bear.
+    steps = [_cut(each) for each in (delta.to(work), B.to(work), sequence)]
+
+    def advance(h: torch.Tensor, *step: torch.Tensor) -> torch.Tensor:
+        delta, B, u = step[0][..., None], step[1][..., None, :], step[2][..., None]
+        hold = torch.expm1(delta * step[-1]) / step[-1] if is_held else delta
+        return torch.exp(delta * step[-1]) * h + hold * B * u
+
+    def collect(h: torch.Tensor, *step: torch.Tensor) -> list[torch.Tensor]:
+        return [advance(h, *step)]
+
+    def carry(h: torch.Tensor, kept: torch.Tensor, added: torch.Tensor) -> list[torch.Tensor]:
+        return [kept * h + added, h.clone()]
+
+    def read(h: torch.Tensor, *step: torch.Tensor) -> list[torch.Tensor]:
+        h = advance(h, *step)
+        return [h, (h @ step[3][..., None]).squeeze(-1)]
+
+    zero = A.new_zeros(*steps[0].shape[1:], A.shape[1])  # (parts, B, D, N)
+    (added,) = scan_op(collect, [zero], steps, (A,))
+    kept = torch.exp(steps[0].sum(0)[..., None] * A)
+    _, starts = scan_op(carry, [A.new_zeros(len(u), *A.shape)], [kept, added], ())
+    _, y = scan_op(read, [starts], [*steps, _cut(C.to(work))], (A,))
+    y = y.permute(2, 1, 0, 3).flatten(1, 2)[:, : u.shape[1]]  # (steps, parts, B, D) -> (B, L, D)
+    return (y + D * sequence).to(u.dtype)
+
+
 def selective_scan_mamba(
     u: torch.Tensor, delta: torch.Tensor, A: torch.Tensor, B: torch.Tensor, C: torch.Tensor, D: torch.Tensor
 ) -> torch.Tensor:
@@ -332,4 +401,9 @@ def _scan_numba(
     return y[..., :channels].to(dtype)
 
 
-_SCANS = {"mamba_ssm": selective_scan_mamba, "chunked": selective_scan_chunked, "loop": selective_scan_loop}
+_SCANS = {
+    "mamba_ssm": selective_scan_mamba,
+    "chunked": selective_scan_chunked,
+    "export": selective_scan_export,
+    "loop": selective_scan_loop,
+}

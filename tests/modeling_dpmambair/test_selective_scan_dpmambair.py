@@ -219,7 +219,7 @@ def recorded(monkeypatch):
         return lambda u, *args, **options: calls.append(name) or torch.zeros_like(u)
 
     with monkeypatch.context() as patch:
-        for name in ("mamba_ssm", "chunked", "loop"):
+        for name in ("mamba_ssm", "chunked", "export", "loop"):
             patch.setitem(scanning._SCANS, name, record(name))
         patch.setattr(scanning, "_scan_numba", record("numba"))
         yield calls
@@ -242,7 +242,7 @@ def test_processor_takes_numba_and_float64_takes_chunks(monkeypatch):
     assert calls == ["numba", "numba", "chunked", "numba"]
 
 
-@pytest.mark.parametrize("backend", ["numba", "mamba_ssm", "chunked", "loop"])
+@pytest.mark.parametrize("backend", ["numba", "mamba_ssm", "chunked", "export", "loop"])
 def test_context_manager_and_environment_variable_force_an_implementation(monkeypatch, backend):
     monkeypatch.setattr(scanning, "selective_scan_fn", lambda *args, **options: None)
     with recorded(monkeypatch) as calls:
@@ -274,7 +274,7 @@ def test_context_manager_leaves_other_threads_alone(monkeypatch):
 
 
 def test_unknown_implementation_is_an_error(monkeypatch):
-    rule = "must be one of numba, mamba_ssm, chunked, loop, got 'fast'; choose one of these"
+    rule = "must be one of numba, mamba_ssm, chunked, export, loop, got 'fast'; choose one of these"
     with pytest.raises(ValueError, match=f"`backend` {rule}"), scan_backend("fast"):
         pass
     monkeypatch.setenv("DPMAMBAIR_SCAN", "fast")
