@@ -1,5 +1,6 @@
 """Results files as tables: plain text for the terminal, Markdown for documents."""
 
+from statistics import median
 from typing import Any
 
 # Of a mean that no number holds, such as the PSNR of identical pictures; strict JSON carries null in its place.
@@ -132,4 +133,62 @@ def render_quality(results: dict[str, Any]) -> str:
         f"each spoiled by each degradation at severity {benchmark['severity']:g}, seed {benchmark['seed']}; "
         "scores on RGB, 8 bit.\n"
         f"Measured {results['date'][:10]} on {describe_machine(results['machine'])}."
+    )
+
+
+def losses_grid(results: dict[str, Any]) -> Grid:
+    """Count in rows, a task each, how often a restoration is worse than what it was made of, and by how much.
+
+    Args:
+        results: what `evaluate_accelerate.py` wrote.
+    """
+    grid = [["degradation", "pictures", "made worse", "lowest gain (dB)", "median gain (dB)", "highest gain (dB)"]]
+    for task in results["tasks"]:
+        gains = sorted(one["psnr_gain"] for one in results["images"] if one["task"] == task)
+        shown = (gains[0], median(gains), gains[-1])
+        cells = [str(len(gains)), str(sum(gain < 0 for gain in gains)), *(f"{gain:+.2f}" for gain in shown)]
+        grid.append([task.replace("_", " "), *cells])
+    return grid
+
+
+def render_losses(results: dict[str, Any]) -> str:
+    """Render how often a model makes a picture worse.
+
+    Args:
+        results: what `evaluate_accelerate.py` wrote.
+
+    Returns:
+        A Markdown table.
+    """
+    return format_markdown(losses_grid(results))
+
+
+def failures_grid(results: dict[str, Any]) -> Grid:
+    """Bring the worst restorations of `benchmarks.failures` into rows, the lowest gain first.
+
+    Args:
+        results: what it wrote.
+    """
+    grid = [["degradation", "photograph", "PSNR before (dB)", "after", "gain"]]
+    for one in results["worst"]:
+        numbers = [f"{one['psnr_degraded']:.2f}", f"{one['psnr_restored']:.2f}", f"{one['psnr_gain']:+.2f}"]
+        grid.append([one["task"].replace("_", " "), one["photograph"], *numbers])
+    return grid
+
+
+def render_failures(results: dict[str, Any]) -> str:
+    """Render the worst restorations, and what restoring does to pictures that lack nothing.
+
+    Args:
+        results: what `benchmarks.failures` wrote.
+
+    Returns:
+        A Markdown table, and its conditions.
+    """
+    undamaged = [f"{one['photograph']} {_format_mean(one['psnr_restored'], '.2f')}" for one in results["undamaged"]]
+    return (
+        f"{format_markdown(failures_grid(results))}\n\n"
+        f"The lowest gains of `{results['model']['name']}` among {results['pictures']} restorations of free "
+        f"photographs, one for each degradation,\nseverity {results['severity']:g}, seed {results['seed']}. "
+        f"Undamaged photographs come back at these PSNR (dB):\n{', '.join(undamaged)}."
     )

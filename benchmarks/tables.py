@@ -4,6 +4,8 @@ A document marks where a table stands. What lies between the marks is replaced, 
 
     <!-- table:cost -->
     <!-- /table -->
+
+In the metadata of a model card the model index is replaced too.
 """
 
 import json
@@ -14,9 +16,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from huggingface_hub import EvalResult, ModelCard
 
 from benchmarks.files import RESULTS, write_text
-from benchmarks.rendering import render_cost, render_quality
+from benchmarks.rendering import render_cost, render_failures, render_losses, render_quality
+from restoration_metrics.model_index import is_evaluation, list_eval_results, measured_weights
 
 MARK = re.compile(r"<!-- /?table\b.*?-->")
 BLOCK = re.compile(
@@ -40,6 +44,8 @@ class Table:
 
 TABLES = {
     "cost": Table("cost.json", render_cost),
+    "failures": Table("failures.json", render_failures),
+    "losses": Table("synthetic7_cbsd68.json", render_losses),
     "quality": Table("synthetic7_cbsd68.json", render_quality),
 }
 
@@ -68,8 +74,45 @@ def render_table(name: str, results: Path) -> str:
         ) from error
 
 
+def find_evaluations(results: Path) -> list[dict[str, Any]]:
+    """Find all evaluations of the weights that table `quality` shows.
+
+    Args:
+        results: folder of the results files.
+
+    Returns:
+        Their content, in the order of the files' names; empty while there is no such table.
+    """
+    if not (results / TABLES["quality"].source).is_file():
+        return []
+    contents = {path.name: json.loads(path.read_text(encoding="utf-8")) for path in sorted(results.glob("*.json"))}
+    weights = measured_weights(contents[TABLES["quality"].source])
+    return [
+        content for content in contents.values() if is_evaluation(content) and measured_weights(content) == weights
+    ]
+
+
+def render_metadata(text: str, results: Path) -> str:
+    """Renew the model index of a model card; any other document stays as it is.
+
+    Args:
+        text: Markdown.
+        results: folder of the results files.
+    """
+    if not text.startswith("---\n"):
+        return text
+    card = ModelCard(text)
+    if "library_name" not in card.data.to_dict():
+        return text
+    evaluations = find_evaluations(results)
+    entries: list[EvalResult] = [entry for one in evaluations for entry in list_eval_results(one)]
+    card.data.eval_results = entries or None
+    card.data.model_name = evaluations[0]["model"]["name"] if entries else None
+    return str(card)
+
+
 def render_document(text: str, results: Path) -> str:
-    """Render every table that a document marks.
+    """Render every table that a document marks, and the model index of a card.
 
     Args:
         text: Markdown.
@@ -93,7 +136,7 @@ def render_document(text: str, results: Path) -> str:
     def renew(block: re.Match[str]) -> str:
         return f"{block['opening']}{render_table(block['name'], results)}\n{block['closing']}"
 
-    return BLOCK.sub(renew, text)
+    return render_metadata(BLOCK.sub(renew, text), results)
 
 
 def renew_document(path: Path, results: Path, *, check: bool = False) -> bool:

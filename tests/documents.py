@@ -117,8 +117,8 @@ def check_command(line):
         check_ours(PROJECT["scripts"][program].partition(":")[0], words)
 
 
-def run_python_block(name, folder):
-    """Run a document's only Python block as it stands, in a folder that sees weights and examples, and return both.
+def run_python_block(name, folder, number=0):
+    """Run one of a document's Python blocks as it stands, in a folder that sees weights and examples, and return both.
 
     The pictures are its input, `examples/rain.png`, and its output, `restored.png`.
     """
@@ -126,7 +126,7 @@ def run_python_block(name, folder):
     assert weights.is_file(), f"{name} needs the shipped weights, checkpoints/dpmambair-tiny/model.safetensors"
     for shipped in ("checkpoints", "examples", "modeling_dpmambair"):
         (folder / shipped).symlink_to(ROOT / shipped)
-    (block,) = code_blocks(name, "python")
+    block = code_blocks(name, "python")[number]
     done = subprocess.run([sys.executable, "-c", block], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return Image.open(folder / "examples" / "rain.png").convert("RGB"), Image.open(folder / "restored.png")

@@ -1,9 +1,14 @@
 """The card's metadata are what the Hub reads, and its text keeps its word."""
 
+import json
+
 import numpy as np
 import pytest
 from huggingface_hub import ModelCard
+from PIL import Image
 
+from benchmarks.files import RESULTS
+from benchmarks.tables import TABLES
 from tests.documents import (
     ROOT,
     check_command,
@@ -27,6 +32,18 @@ def test_metadata_parse_and_say_what_the_hub_asks(card):
     assert {"image-restoration", "mamba"} <= set(metadata["tags"])
     assert metadata["metrics"] == ["psnr", "ssim"]
     assert len(metadata["datasets"]) == 2
+
+
+def test_model_index_holds_every_measured_mean_with_its_conditions(card):
+    results = json.loads((RESULTS / TABLES["quality"].source).read_text(encoding="utf-8"))
+    entries = {(entry.dataset_config.partition("/")[2], entry.metric_type): entry for entry in card.data.eval_results}
+    means = results["tasks"] | {"overall": results["overall"]}
+    assert set(entries) == {(task, metric) for task in means for metric in ("psnr", "ssim")}
+    for (task, metric), entry in entries.items():
+        assert entry.metric_value == pytest.approx(means[task][f"{metric}_restored"], abs=0.006)
+        assert entry.metric_args["degraded"] == pytest.approx(means[task][f"{metric}_degraded"], abs=0.006)
+        assert entry.dataset_args["severity"] == results["benchmark"]["severity"]
+    assert card.data.model_name == results["model"]["name"]
 
 
 def test_metadata_survive_the_hub_library(card, tmp_path):
@@ -57,7 +74,8 @@ def test_command_exists_and_takes_its_options(line, monkeypatch):
 
 @pytest.mark.slow
 def test_python_lines_restore_a_picture(tmp_path):
-    degraded, restored = run_python_block("model_card.md", tmp_path)
+    # The block before it names a repository of the Hub; tests/test_hub.py runs it.
+    degraded, restored = run_python_block("model_card.md", tmp_path, number=1)
     assert (restored.mode, restored.size) == ("RGB", degraded.size)
     assert (np.asarray(restored) != np.asarray(degraded)).any()
 
@@ -68,3 +86,13 @@ def test_linked_files_and_pictures_exist():
 
 def test_measured_numbers_stand_in_rendered_tables_only():
     assert typed_measurements("model_card.md") == []
+
+
+def test_failure_cases_are_shown_in_a_picture_of_the_measured_strips(card):
+    section = card.text.partition("\n### Failure cases\n")[2].partition("\n## ")[0]
+    assert "](docs/images/failures.png)" in section
+    failures = json.loads((RESULTS / TABLES["failures"].source).read_text(encoding="utf-8"))
+    quality = json.loads((RESULTS / TABLES["quality"].source).read_text(encoding="utf-8"))
+    assert failures["model"]["weights_sha256"] == quality["model"]["weights_sha256"]
+    with Image.open(ROOT / "docs/images/failures.png") as picture:
+        assert picture.height > picture.width * len(failures["worst"]) / 6

@@ -11,6 +11,8 @@ from benchmarks.rendering import (
     format_columns,
     format_markdown,
     render_cost,
+    render_failures,
+    render_losses,
     render_quality,
 )
 from dataset_scripts import KINDS
@@ -102,3 +104,25 @@ def test_mean_that_is_null_in_strict_json_is_called_not_finite():
 )
 def test_machine_is_described_in_one_line(changes, text):
     assert describe_machine(MACHINE | changes) == text
+
+
+def test_losses_count_the_pictures_that_became_worse():
+    results = quality_results()
+    for one in results["images"]:
+        one["psnr_gain"] -= 1.0
+    rows = markdown_rows(render_losses(results))
+    assert rows[2] == ["haze", "2", "1", "-1.00", "-0.50", "+0.00"]
+    assert rows[3] == ["rain", "2", "0", "+0.00", "+0.50", "+1.00"]
+
+
+def test_failures_are_listed_with_what_undamaged_pictures_lose():
+    scores = {"psnr_degraded": 30.0, "psnr_restored": 29.5, "psnr_gain": -0.5}
+    undamaged = [{"photograph": "a", "psnr_restored": 18.125}, {"photograph": "b", "psnr_restored": None}]
+    results = {
+        "model": {"name": "small-one"}, "severity": 0.5, "seed": 3, "pictures": 28, "undamaged": undamaged,
+        "worst": [{"task": "low_light", "photograph": "coffee", **scores}],
+    }  # fmt: skip
+    text = render_failures(results)
+    assert markdown_rows(text)[2] == ["low light", "coffee", "30.00", "29.50", "-0.50"]
+    assert "`small-one` among 28 restorations" in text
+    assert text.endswith("a 18.12, b not finite.")

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from huggingface_hub import ModelCard
 from typer.testing import CliRunner
 
 from benchmarks.files import RESULTS, write_text
@@ -94,7 +95,9 @@ def test_line_of_a_lone_mark_counts_the_blocks_before_it(results):
 
 
 def test_unknown_table_is_refused(results):
-    with pytest.raises(ValueError, match="^`table` must be one of cost, quality, got 'speed'; correct the mark$"):
+    with pytest.raises(
+        ValueError, match="^`table` must be one of cost, failures, losses, quality, got 'speed'; correct the mark$"
+    ):
         render_document("<!-- table:speed -->\n<!-- /table -->", results)
 
 
@@ -159,3 +162,38 @@ def test_failed_writing_leaves_the_old_file_and_nothing_else(monkeypatch, tmp_pa
         write_text(path, "new")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+CARD = "---\nlicense: mit\nlibrary_name: transformers\n---\ntext\n"
+
+
+def evaluation(weights, value):
+    means = {f"{metric}_{moment}": value for metric in ("psnr", "ssim") for moment in ("degraded", "restored", "gain")}
+    benchmark = {"name": "synthetic7", "severity": 0.5, "seed": 1, "clean": "photographs"}
+    tasks = {"rain": means | {"pictures": 2}}
+    model = {"name": "small", "weights_sha256": weights}
+    return {"benchmark": benchmark, "model": model, "tasks": tasks, "overall": means | {"pictures": 2}}
+
+
+def test_card_gets_the_figures_of_all_evaluations_of_its_weights(results):
+    (results / "synthetic7_cbsd68.json").write_text(json.dumps(evaluation("a", 1.0)))
+    (results / "others.json").write_text(json.dumps(evaluation("b", 2.0)))
+    (results / "more.json").write_text(json.dumps(evaluation("a", 3.0)))
+    (results / "list.json").write_text("[1]")
+    data = ModelCard(render_document(CARD, results)).data
+    assert (data.license, data.model_name) == ("mit", "small")
+    assert {entry.metric_value for entry in data.eval_results} == {1.0, 3.0}
+
+
+def test_card_without_results_has_no_figures(results):
+    (results / "synthetic7_cbsd68.json").write_text(json.dumps(evaluation("a", 1.0)))
+    measured = render_document(CARD, results)
+    (results / "synthetic7_cbsd68.json").unlink()
+    assert "model-index" in measured
+    assert render_document(measured, results) == CARD
+
+
+def test_metadata_of_other_documents_stay(results):
+    (results / "synthetic7_cbsd68.json").write_text(json.dumps(evaluation("a", 1.0)))
+    text = "---\nsdk:   gradio\n---\ntext\n"
+    assert render_document(text, results) == text

@@ -1,0 +1,201 @@
+"""Draw a model's worst restorations for its card: `python -m benchmarks.failures --model DIR`.
+
+The pictures of the benchmarks may not be shown everywhere, so their place is taken by photographs that scikit-image
+ships and whose licences are free (examples/README.md names them), degraded as the benchmark degrades.
+"""
+
+import hashlib
+import json
+import math
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from PIL import Image, ImageDraw, ImageOps
+from skimage import data
+from tqdm import tqdm
+
+from benchmarks.files import RESULTS, write_text
+from benchmarks.rendering import failures_grid, format_columns
+from dataset_scripts.degradations import apply_degradations, sample_degradation
+from dataset_scripts.transforms import to_float
+from modeling_dpmambair import DPMambaIRImageProcessor, DPMambaIRModel, ImageRestorationPipeline
+from restoration_metrics.figures import join_pictures
+from restoration_metrics.functional import psnr
+from restoration_metrics.pictures import measure_pictures
+from restoration_metrics.scores import score
+
+ROOT = Path(__file__).resolve().parents[1]
+PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket")
+SIZE = (348, 232)
+PANEL = (264, 176)  # what is shown of them, at one pixel for one
+CAPTION = 24
+STRIPS = 4
+
+Strip = tuple[dict[str, Any], list[Image.Image]]
+
+
+def load_photograph(name: str) -> Image.Image:
+    """Return a photograph that scikit-image ships, RGB of `SIZE`.
+
+    Args:
+        name: a function of `skimage.data`.
+    """
+    return ImageOps.fit(Image.fromarray(getattr(data, name)()), SIZE, Image.Resampling.LANCZOS)
+
+
+def load_restorer(folder: Path) -> ImageRestorationPipeline:
+    """Load a trained model.
+
+    Args:
+        folder: what `save_pretrained` wrote, of the model and of the processor.
+    """
+    processor = DPMambaIRImageProcessor.from_pretrained(folder)
+    return ImageRestorationPipeline(DPMambaIRModel.from_pretrained(folder), image_processor=processor)
+
+
+def restore_all(restore: ImageRestorationPipeline, benchmark: dict[str, Any]) -> list[Strip]:
+    """Degrade each photograph in each way, and restore it.
+
+    Args:
+        restore: the model.
+        benchmark: gives `kinds`, `severity` and `seed`.
+
+    Returns:
+        For each: `task`, `photograph` and its scores; and the pictures degraded, restored and clean.
+    """
+    strips = []
+    cases = [(kind, place) for kind in range(len(benchmark["kinds"])) for place in range(len(PHOTOGRAPHS))]
+    for kind, place in tqdm(cases, unit="picture", disable=None):
+        task, clean = benchmark["kinds"][kind], load_photograph(PHOTOGRAPHS[place])
+        rng = np.random.default_rng((benchmark["seed"], kind, place))
+        drawn = sample_degradation(task, benchmark["severity"], rng)
+        spoiled = apply_degradations(to_float(np.asarray(clean)), [drawn])
+        degraded = Image.fromarray(np.round(spoiled * 255).astype(np.uint8))
+        restored = restore(degraded)
+        facts = {"task": task, "photograph": PHOTOGRAPHS[place], **score(degraded, restored, clean)}
+        strips.append((facts, [degraded, restored, clean]))
+    return strips
+
+
+def find_worst(strips: list[Strip]) -> list[Strip]:
+    """Choose the lowest gains in PSNR, at most one of each degradation.
+
+    Args:
+        strips: all restorations.
+
+    Returns:
+        `STRIPS` of them, the lowest gain first.
+    """
+    worst: dict[str, Strip] = {}
+    for strip in sorted(strips, key=lambda each: each[0]["psnr_gain"]):
+        worst.setdefault(strip[0]["task"], strip)
+    return list(worst.values())[:STRIPS]
+
+
+def format_score(value: float | None) -> str:
+    """Set a PSNR in words; nothing for None.
+
+    Args:
+        value: in dB.
+    """
+    return "" if value is None else f", {value:.2f} dB"
+
+
+def draw_strip(strip: Strip) -> Image.Image:
+    """Draw the middle of the three pictures side by side under captions.
+
+    Args:
+        strip: a restoration.
+    """
+    facts, pictures = strip
+    left, top = ((whole - part) // 2 for whole, part in zip(SIZE, PANEL, strict=True))
+    panels = join_pictures([one.crop((left, top, left + PANEL[0], top + PANEL[1])) for one in pictures])
+    given = f"{facts['task'].replace('_', ' ')}: degraded" if "task" in facts else "undamaged: as given"
+    words = [
+        given + format_score(facts.get("psnr_degraded")),
+        "restored" + format_score(facts["psnr_restored"]),
+        "clean",
+    ]
+    captions = Image.new("RGB", (panels.width, CAPTION), "white")
+    pen = ImageDraw.Draw(captions)
+    for place, word in enumerate(words):
+        pen.text((place * (panels.width // 3) + 4, CAPTION - 6), word, "black", anchor="ls", font_size=14)
+    return join_pictures([captions, panels], vertical=True)
+
+
+def write_picture(strips: list[Strip], path: Path) -> None:
+    """Write all strips as one PNG file, whole or not at all.
+
+    Args:
+        strips: one below the other.
+        path: file to write.
+    """
+    unfinished = path.with_name(f".{path.stem}.{os.getpid()}.part")
+    try:
+        join_pictures([draw_strip(strip) for strip in strips], vertical=True).save(unfinished, "PNG", optimize=True)
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def restore_undamaged(restore: ImageRestorationPipeline) -> list[Strip]:
+    """Restore each photograph as it is, and measure what that costs.
+
+    Args:
+        restore: the model.
+
+    Returns:
+        For each: `photograph` and `psnr_restored` (null where it came back unchanged); and the pictures given,
+        restored and clean. The lowest PSNR comes first.
+    """
+    found = []
+    for name in PHOTOGRAPHS:
+        clean = load_photograph(name)
+        restored = restore(clean)
+        (value,) = measure_pictures(psnr, [restored], [clean])
+        found.append(({"photograph": name, "psnr_restored": value}, [clean, restored, clean]))
+    found.sort(key=lambda each: each[0]["psnr_restored"])
+    for facts, _ in found:
+        facts["psnr_restored"] = facts["psnr_restored"] if math.isfinite(facts["psnr_restored"]) else None
+    return found
+
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def main(
+    model: Annotated[Path, typer.Option(exists=True, file_okay=False, help="Folder of the trained model.")],
+    benchmark: Annotated[str, typer.Option(help="Name in configuration/benchmarks.json.")] = "synthetic7",
+    output: Annotated[Path, typer.Option(help="JSON file to write.", show_default="the tables' own")] = (
+        RESULTS / "failures.json"
+    ),
+    picture: Annotated[Path, typer.Option(help="PNG file to write.", show_default="the card's own")] = (
+        ROOT / "docs" / "images" / "failures.png"
+    ),
+) -> None:
+    """Draw the worst restorations of free photographs, and write their scores for the card."""
+    definition = json.loads((ROOT / "configuration" / "benchmarks.json").read_text(encoding="utf-8"))[benchmark]
+    restore = load_restorer(model)
+    strips = restore_all(restore, definition)
+    worst, undamaged = find_worst(strips), restore_undamaged(restore)
+    checksum = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(model.glob("*.safetensors")))).hexdigest()
+    results = {
+        "model": {"name": model.resolve().name, "weights_sha256": checksum},
+        "benchmark": benchmark,
+        "severity": definition["severity"],
+        "seed": definition["seed"],
+        "pictures": len(strips),
+        "worst": [facts for facts, _ in worst],
+        "undamaged": [facts for facts, _ in undamaged],
+    }
+    write_picture([*worst, undamaged[0]], picture)
+    write_text(output, json.dumps(results, indent=2, allow_nan=False) + "\n")
+    typer.echo(format_columns(failures_grid(results)))
+
+
+if __name__ == "__main__":
+    app()
