@@ -95,7 +95,7 @@ class Picture:
 
     def keep(self) -> None:
         """Decode everything, and keep that in place of the file."""
-        self._pixels = _decode(self._content)
+        self._pixels = np.asarray(_decode(self._content))
         self._content = b""
 
     def read(self, window: Window) -> np.ndarray:
@@ -109,12 +109,15 @@ class Picture:
         """
         if self._pixels is not None:
             return crop(self._pixels, window)
-        return crop(_decode(keep_upper_rows(self._content, window.top + window.height)), window)
+        bottom, right = window.top + window.height, window.left + window.width
+        # Pillow cuts first, because handing pixels over to NumPy costs a copy of all of them.
+        return np.asarray(
+            _decode(keep_upper_rows(self._content, bottom)).crop((window.left, window.top, right, bottom))
+        )
 
 
-def _decode(content: bytes) -> np.ndarray:
-    stored = {"bytes": content, "path": None}
-    return np.asarray(datasets.Image(mode="RGB").decode_example(stored))
+def _decode(content: bytes) -> PIL.Image.Image:
+    return datasets.Image(mode="RGB").decode_example({"bytes": content, "path": None})
 
 
 class Memory:

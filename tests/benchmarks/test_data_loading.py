@@ -23,17 +23,29 @@ def pictures(tmp_path):
 
 def test_results_name_every_kind_the_machine_and_the_memory(pictures, tmp_path):
     output = tmp_path / "results.json"
-    arguments = ["--pictures", pictures, "--limit", 8, "--memory-samples", 10, "--workers", 0, "--output", output]
+    arguments = ["--pictures", pictures, "--limit", 8, "--samples", 10, "--workers", 0, "--output", output]
     result = CliRunner().invoke(data_loading.app, [*map(str, arguments)])
     assert result.exit_code == 0, result.output
     results = json.loads(output.read_text())
     assert [row["kind"] for row in results["kinds"]] == list(KINDS)
     assert all(row["ratio"] == pytest.approx(row["by_patch"] / row["by_picture"]) for row in results["kinds"])
-    assert results["mixture_pairs_per_second"] > 0
-    assert results["memory"]["end"] >= results["memory"]["warm"] > 0
+    mixture = results["mixture"]
+    assert (mixture["samples"], mixture["pairs_per_second"] > 0) == (10, True)
+    assert mixture["end"] >= mixture["warm"] > 0
     assert results["pictures"] == {"count": 3, "first_size": [210, 200]}
     assert results["machine"]["cpu"]
-    assert "mixture" in result.stdout
+    verdicts = dict(line.rsplit(maxsplit=1) for line in result.stdout.splitlines()[1:])
+    assert len(verdicts) == 9
+    assert set(verdicts.values()) <= {"reached", "missed"}
+
+
+def test_verdicts_follow_from_the_numbers():
+    results = {
+        "mixture": {"samples": 9, "pairs_per_second": 40.0, "warm": 100, "end": 106},
+        "kinds": [{"kind": "haze", "by_patch": 29.0, "by_picture": 10.0, "ratio": 2.9}],
+        "wanted": {"pairs_per_second": 40, "ratio": 3, "growth": 0.05},
+    }
+    assert [row[-1] for row in data_loading._grid(results)[1:]] == ["reached", "missed", "missed"]
 
 
 def test_generated_pictures_have_two_megapixels(tmp_path, monkeypatch):
