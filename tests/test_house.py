@@ -20,7 +20,10 @@ ROOT = Path(__file__).resolve().parents[1]
 
 PACKAGES = ("modeling_dpmambair", "dataset_scripts", "restoration_metrics")
 UPPER_PACKAGES = ("training",)
-SCRIPTS = ("restore_images", "train_accelerate", "evaluate_accelerate", "publish_hub", "export_model", "reproduce")
+SCRIPTS = (
+    *("restore_images", "train_accelerate", "evaluate_accelerate", "publish_hub", "reproduce"),
+    *("export_model", "spandrel_dpmambair"),
+)
 FOLDERS = ("benchmarks", "demo", "examples")
 # What `demo/app.py` finds beside itself, in the repository as in a Space.
 PAGE = "restoration_page"
@@ -72,11 +75,12 @@ EXTRAS = {
     "dataset_scripts": {"train"},
     "restoration_metrics": {"eval"},
     "export_model": {"export"},
+    "spandrel_dpmambair": {"spandrel"},
     "demo": {"demo"},
     "examples": {"train"},
     "training": {"train"},
 }
-EVERY_EXTRA = {"cuda", "train", "eval", "demo", "export", "dev"}
+EVERY_EXTRA = {"cuda", "train", "eval", "demo", "export", "spandrel", "dev"}
 
 MAX_FILE_LINES = 450
 MAX_FUNCTION_LINES = 60

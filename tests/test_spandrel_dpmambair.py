@@ -1,0 +1,115 @@
+import pytest
+import spandrel
+import torch
+from spandrel import ArchRegistry, ArchSupport, ImageModelDescriptor, ModelLoader, ModelTiling
+from spandrel.__helpers.registry import UnsupportedModelError
+
+import spandrel_dpmambair
+from modeling_dpmambair import DPMambaIRModel
+from spandrel_dpmambair import DPMambaIRArch, read_config
+from tests.modeling_dpmambair.models import pictures, small_config, small_model
+from tests.test_house import ROOT
+
+WEIGHTS = ROOT / "checkpoints/dpmambair-tiny/model.safetensors"
+# What weights show; the rest of a configuration, they do not.
+SEEN = (
+    "dim", "encoder_depths", "latent_depth", "decoder_depths", "refinement_depth", "d_state", "d_conv", "expand",
+    "prompts", "insertion", "embedding_source", "scan_directions", "has_heb", "has_description",
+)  # fmt: skip
+SEEN_OF_EXTRACTOR = ("channels", "embedding_dim", "is_merged")
+VARIANTS = {
+    "default": {},
+    "two directions, two prompts": {"scan_directions": 2, "prompts": ["delta", "B"]},
+    "concatenation": {"prompts": [], "insertion": "concatenation", "prompt_dim": 3},
+    "attention, no HEB": {"prompts": [], "insertion": "attention", "has_heb": False},
+    "depths and widths": {
+        "dim": 6, "encoder_depths": [1, 2, 1], "decoder_depths": [3, 1, 2], "refinement_depth": 0, "d_conv": 5,
+        "expand": 2, "ffn_ratio": 2.66, "prompt_dim": 5, "prompts": ["C"],
+    },
+    "merged, describing": {"extractor": {"is_merged": True}, "has_description": True},
+}  # fmt: skip
+
+
+@pytest.fixture
+def loader(monkeypatch):
+    """A loader of spandrel's own architectures and ours; the process's registry stays as it is."""
+    registry = spandrel.MAIN_REGISTRY.copy()
+    monkeypatch.setattr(spandrel_dpmambair, "MAIN_REGISTRY", registry)
+    spandrel_dpmambair.register()
+    return ModelLoader(registry=registry)
+
+
+def check_restores_like(descriptor, model, size=(11, 18)):
+    degraded = pictures(1, *size)
+    with torch.no_grad():
+        expected = model(degraded).reconstruction
+    assert (expected.clamp(0, 1) - degraded).abs().max() > 0.02
+    torch.testing.assert_close(descriptor(degraded), expected.clamp(0, 1), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS)
+def test_file_of_weights_loads_and_restores_like_the_model(loader, tmp_path, changes):
+    model = small_model(**changes)
+    model.save_pretrained(tmp_path)
+    descriptor = loader.load_from_file(tmp_path / "model.safetensors")
+    assert isinstance(descriptor, ImageModelDescriptor)
+    assert descriptor.architecture.id == "DPMambaIR"
+    assert (descriptor.purpose, descriptor.scale) == ("Restoration", 1)
+    assert (descriptor.input_channels, descriptor.output_channels) == (3, 3)
+    assert descriptor.tiling is ModelTiling.DISCOURAGED
+    found = descriptor.model.config
+    assert {name: getattr(found, name) for name in SEEN} == {name: getattr(model.config, name) for name in SEEN}
+    ours, theirs = model.config.extractor_config, found.extractor_config
+    assert [getattr(theirs, name) for name in SEEN_OF_EXTRACTOR] == [getattr(ours, name) for name in SEEN_OF_EXTRACTOR]
+    check_restores_like(descriptor, model)
+
+
+def test_given_configuration_says_what_weights_do_not_show():
+    model = small_model(discretization="zoh", layer_norm_eps=1e-2)
+    registry = ArchRegistry()
+    registry.add(ArchSupport.from_architecture(DPMambaIRArch(model.config)))
+    check_restores_like(ModelLoader(registry=registry).load_from_state_dict(model.state_dict()), model)
+    assert read_config(model.state_dict()).discretization == "euler"
+
+
+def test_half_precision_is_refused(loader):
+    descriptor = loader.load_from_state_dict(small_model().state_dict())
+    with pytest.raises(spandrel.UnsupportedDtypeError):
+        descriptor.half()
+
+
+def test_model_that_needs_more_than_a_picture_is_not_detected(loader):
+    with pytest.raises(UnsupportedModelError):
+        loader.load_from_state_dict(small_model(embedding_source="given").state_dict())
+
+
+def test_registering_twice_changes_nothing(loader):
+    before = loader.registry.architectures()
+    spandrel_dpmambair.register()
+    assert loader.registry.architectures() == before
+
+
+def test_weights_that_do_not_fit_are_an_error(loader):
+    weights = DPMambaIRModel(small_config()).state_dict()
+    del weights["network.latent.blocks.0.norm1.weight"]
+    with pytest.raises(RuntimeError, match=r"network\.latent\.blocks\.0\.norm1\.weight"):
+        loader.load_from_state_dict(weights)
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    return DPMambaIRModel.from_pretrained(WEIGHTS.parent).eval()
+
+
+@pytest.mark.slow
+def test_shipped_weights_restore_like_the_model(loader, shipped):
+    if getattr(shipped.config.extractor_config, "padding_mode", "replicate") != "replicate":
+        pytest.skip("these weights were trained with padding that they do not show")
+    check_restores_like(loader.load_from_file(WEIGHTS), shipped, (61, 83))
+
+
+@pytest.mark.slow
+def test_shipped_weights_restore_like_the_model_under_its_configuration(shipped):
+    registry = ArchRegistry()
+    registry.add(ArchSupport.from_architecture(DPMambaIRArch(shipped.config)))
+    check_restores_like(ModelLoader(registry=registry).load_from_file(WEIGHTS), shipped, (61, 83))
