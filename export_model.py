@@ -1,0 +1,330 @@
+"""Export a trained restorer for other runtimes: `export_model.py DIR --format onnx -o restorer.onnx`.
+
+| format | file | runs with |
+|---|---|---|
+| onnx | ONNX model | onnxruntime and numpy |
+| torch-export | torch.export package, `.pt2` | torch |
+| aoti | AOTInductor package of compiled code, `.pt2` | torch, on a machine like this one |
+
+All take `pixel_values`, (1, 3, H, W) float32 RGB in [0, 1], and return `reconstruction`, (1, 3, H, W) float32, not
+clamped, and `degradation_embedding`, (1, E). Height and width are free. With `--strength` there is a second input
+`strength`, a float32 tensor without dimensions.
+
+The file is checked against the model at three sizes before it is moved into its place: in float32 no value may differ
+by more than 0.001; in half precision or 8 bits the results may not differ by more than noise of 40 dB PSNR.
+
+Exit status: 0 when the file stands in its place, 1 when it failed its check, 2 when it could not be made.
+"""
+
+import contextlib
+import logging
+import math
+import os
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Literal, NamedTuple
+
+import onnxruntime
+import torch
+import torch.nn.functional as F
+import typer
+from onnx_ir.passes.common import ClearMetadataAndDocStringPass
+from onnxruntime.quantization import QuantType, quantize_dynamic
+from onnxruntime.quantization.shape_inference import quant_pre_process
+from torch._inductor.cpp_builder import get_cpp_compiler
+from torch._inductor.exc import InvalidCxxCompiler
+from torch.export import Dim, ExportedProgram
+
+from modeling_dpmambair import DPMambaIRConfig, DPMambaIRModel, scan_backend
+
+Format = Literal["onnx", "torch-export", "aoti"]
+Dtype = Literal["float32", "float16", "bfloat16"]
+Restore = Callable[..., dict[str, torch.Tensor]]
+
+# Traced sizes do not matter, as long as no side is 1 at an eighth of the resolution.
+TRACED_SIZE = (40, 24)
+# The last is divisible by nothing: it is padded, and cropped again.
+CHECKED_SIZES = ((64, 64), (40, 104), (61, 83))
+OUTPUTS = ("reconstruction", "degradation_embedding")
+MAX_DEVIATION, MIN_PSNR = 1e-3, 40.0
+
+main = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+class PortableRestorer(torch.nn.Module):
+    """A restorer that takes and returns nothing but tensors, all of them float32 at the border.
+
+    Args:
+        model: the restorer, whose weights may be of half precision.
+    """
+
+    def __init__(self, model: DPMambaIRModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, pixel_values: torch.Tensor, strength: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
+        """Restore pictures (B, 3, H, W), RGB in [0, 1], with the correction times `strength`."""
+        output = self.model(pixel_values, strength=strength)
+        return {name: getattr(output, name).float() for name in OUTPUTS}
+
+
+class Agreement(NamedTuple):
+    """How far an exported program's pictures are from the model's.
+
+    Attributes:
+        deviation: the largest difference of a value.
+        psnr: of the exported program's pictures against the model's, dB; infinite where they are equal.
+    """
+
+    deviation: float
+    psnr: float
+
+
+def load_restorer(folder: Path, dtype: Dtype) -> PortableRestorer:
+    """Load a model for exporting.
+
+    Args:
+        folder: what `save_pretrained` wrote.
+        dtype: of the weights; a scan's A and D stay float32, and so does what it computes.
+
+    Raises:
+        ValueError: no such folder, no restorer, or one that needs more than a picture.
+    """
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"`DIR` must be a folder with a model's config.json, got {folder}; give a trained model")
+    try:
+        config = DPMambaIRConfig.from_pretrained(folder)
+        if config.model_type != DPMambaIRConfig.model_type or config.embedding_source != "extractor":
+            raise ValueError("it is no restorer with an extractor of its own")
+        model = DPMambaIRModel.from_pretrained(folder, dtype=getattr(torch, dtype))
+    except (OSError, ValueError, TypeError) as error:
+        raise ValueError(f"cannot load {folder}: {error}".splitlines()[0]) from error
+    return PortableRestorer(model.eval().requires_grad_(False))
+
+
+def trace(restorer: PortableRestorer, has_strength: bool) -> ExportedProgram:
+    """Trace a restorer for one picture of any size, in torch's own operators.
+
+    Args:
+        restorer: what to trace.
+        has_strength: whether the program takes the input `strength`.
+    """
+    inputs = {"pixel_values": torch.zeros(1, 3, *TRACED_SIZE)}
+    shapes: dict[str, dict[int, Dim] | None] = {"pixel_values": {2: Dim.DYNAMIC, 3: Dim.DYNAMIC}}
+    if has_strength:
+        inputs["strength"], shapes["strength"] = torch.tensor(1.0), None
+    with torch.no_grad(), scan_backend("export"):
+        return torch.export.export(restorer, (), inputs, dynamic_shapes=shapes)
+
+
+def write_onnx(program: ExportedProgram, path: Path) -> None:
+    """Write an ONNX model, weights included.
+
+    Args:
+        program: of `trace`.
+        path: file to write.
+    """
+    with quiet_exporter():
+        exported = torch.onnx.export(program, dynamo=True, output_names=OUTPUTS, verbose=False)
+    # Every node carries the stack that made it: megabytes, and paths of this machine.
+    ClearMetadataAndDocStringPass()(exported.model)
+    exported.save(path, external_data=False)
+
+
+def quantize(path: Path) -> None:
+    """Turn the matrix products of an ONNX model into 8 bits, in place; the convolutions stay as they are.
+
+    Args:
+        path: of the model.
+    """
+    prepared = path.with_suffix(".prepared.onnx")
+    # Folds constants, so that every weight is seen to be one. Its shapes need no symbolic inference of their own.
+    quant_pre_process(path, prepared, skip_symbolic_shape=True)
+    quantize_dynamic(prepared, path, op_types_to_quantize=["MatMul"], per_channel=True, weight_type=QuantType.QInt8)
+
+
+@contextlib.contextmanager
+def quiet_exporter() -> Iterator[None]:
+    """Silence what the exporters say about themselves; errors come through."""
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def write_aoti(program: ExportedProgram, path: Path) -> None:
+    """Compile a package of machine code.
+
+    Args:
+        program: of `trace`.
+        path: file to write, `.pt2`.
+
+    Raises:
+        ValueError: there is no C++ compiler.
+    """
+    try:
+        get_cpp_compiler()
+    except InvalidCxxCompiler as error:
+        raise ValueError(
+            "`--format` must not be aoti without a C++ compiler, got aoti; install g++ or clang"
+        ) from error
+    with quiet_exporter():
+        torch._inductor.aoti_compile_and_package(program, package_path=str(path))
+
+
+def open_onnx(path: Path, threads: int = 0) -> Restore:
+    """Open an ONNX model.
+
+    Args:
+        path: of the model.
+        threads: for one operator; 0 lets onnxruntime choose.
+
+    Returns:
+        A function from the inputs to the outputs, by name.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+    def restore(**inputs: torch.Tensor) -> dict[str, torch.Tensor]:
+        outputs = session.run(OUTPUTS, {name: value.numpy() for name, value in inputs.items()})
+        return {name: torch.from_numpy(value) for name, value in zip(OUTPUTS, outputs, strict=True)}
+
+    return restore
+
+
+def open_exported(path: Path, form: Format) -> Restore:
+    """Open what `export` wrote, as a function from the inputs to the outputs, by name.
+
+    Args:
+        path: of the file.
+        form: of the file.
+    """
+    if form == "onnx":
+        return open_onnx(path)
+    if form == "aoti":
+        return torch._inductor.aoti_load_package(str(path))
+    return torch.export.load(path).module()
+
+
+def draw_picture(height: int, width: int) -> torch.Tensor:
+    """Draw a picture to check with: smooth colours under grain, (1, 3, H, W), always the same."""
+    generator = torch.Generator().manual_seed(height * width)
+    colours = torch.rand(1, 3, 4, 5, generator=generator)
+    grain = torch.randn(1, 3, height, width, generator=generator)
+    return (F.interpolate(colours, (height, width), mode="bilinear") + 0.05 * grain).clamp(0, 1)
+
+
+@torch.no_grad()
+def compare(restore: Restore, reference: DPMambaIRModel, has_strength: bool) -> Agreement:
+    """Compare an exported program with the model that it was made from, at three sizes.
+
+    Args:
+        restore: the opened program.
+        reference: the model in float32.
+        has_strength: whether the program takes the input `strength`.
+    """
+    differences = []
+    for size in CHECKED_SIZES:
+        degraded, strength = draw_picture(*size), torch.tensor(0.7 if has_strength else 1.0)
+        expected = reference(degraded, strength=strength)
+        given = {"strength": strength} if has_strength else {}
+        found = restore(pixel_values=degraded, **given)
+        differences += [(found[name] - getattr(expected, name)).flatten() for name in OUTPUTS]
+    deviation = torch.cat(differences).abs().max().item()
+    error = torch.cat(differences[:: len(OUTPUTS)]).square().mean().item()
+    # A program that returns what is no number agrees with nothing.
+    return Agreement(deviation, math.inf if error == 0 else -10 * math.log10(error))
+
+
+def check(found: Agreement, is_exact: bool) -> None:
+    """Refuse a program that computes something else than its model.
+
+    Args:
+        found: of `compare`.
+        is_exact: whether it computes in float32 and must agree to rounding.
+
+    Raises:
+        ArithmeticError: it differs by more than is allowed.
+    """
+    if is_exact and not found.deviation <= MAX_DEVIATION:
+        raise ArithmeticError(f"the exported program must agree to {MAX_DEVIATION}, got {found.deviation:.2g}")
+    if not found.psnr >= MIN_PSNR:
+        raise ArithmeticError(
+            f"the exported program must agree to {MIN_PSNR:g} dB, got {found.psnr:.1f}; export it in float32"
+        )
+
+
+def export(
+    folder: Path, form: Format, path: Path, *, dtype: Dtype = "float32", int8: bool = False, has_strength: bool = False
+) -> Agreement:
+    """Export a model into a file that is checked before it stands in its place.
+
+    Args:
+        folder: of the model.
+        form: what to make.
+        path: file to write; its folder is made.
+        dtype: of the weights.
+        int8: whether to quantize the matrix products of an ONNX model.
+        has_strength: whether the program takes the input `strength`.
+
+    Returns:
+        How far the program is from the model in float32.
+
+    Raises:
+        ValueError: the options do not go together, or the model does not load.
+        ArithmeticError: the program does not compute what the model does.
+    """
+    if int8 and (form != "onnx" or dtype != "float32"):
+        raise ValueError(f"`--int8` must go with --format onnx and float32, got {form} and {dtype}; leave it out")
+    suffix = ".onnx" if form == "onnx" else ".pt2"
+    if path.suffix != suffix:
+        raise ValueError(f"`--output` must end in {suffix} with --format {form}, got {path.name}; rename it")
+    reference = load_restorer(folder, "float32").model
+    program = trace(load_restorer(folder, dtype), has_strength)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".exporting-", dir=path.parent) as place:
+        unfinished = Path(place) / path.name
+        if form == "onnx":
+            write_onnx(program, unfinished)
+        elif form == "aoti":
+            write_aoti(program, unfinished)
+        else:
+            torch.export.save(program, unfinished)
+        if int8:
+            quantize(unfinished)
+        found = compare(open_exported(unfinished, form), reference, has_strength)
+        check(found, is_exact=dtype == "float32" and not int8)
+        os.replace(unfinished, path)
+    return found
+
+
+@main.command()
+def export_model(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a trained model.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="File to write.")],
+    form: Annotated[Format, typer.Option("--format", help="onnx, or a package of torch's.")] = "onnx",
+    dtype: Annotated[Dtype, typer.Option(help="Of the weights.")] = "float32",
+    int8: Annotated[bool, typer.Option("--int8", help="ONNX: matrix products in 8 bits.")] = False,
+    strength: Annotated[bool, typer.Option("--strength", help="Give the program the input `strength`.")] = False,
+) -> None:
+    """Export a trained restorer for onnxruntime, torch.export or AOTInductor, checked against the model.
+
+    Exit status 0: the file stands in its place; 1: it failed its check; 2: it could not be made.
+    """
+    try:
+        found = export(folder, form, output, dtype=dtype, int8=int8, has_strength=strength)
+    except (ArithmeticError, OSError, ValueError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1 if isinstance(error, ArithmeticError) else 2) from error
+    against = f"against the model, largest deviation {found.deviation:.1e}, PSNR {found.psnr:.1f} dB"
+    typer.echo(f"{output}: {output.stat().st_size / 2**20:.2f} MiB; {against}")
+
+
+if __name__ == "__main__":
+    main()
