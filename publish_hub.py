@@ -20,7 +20,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,6 +44,7 @@ PAGE_MODEL = "checkpoints/dpmambair-tiny"
 # Of a trained folder, beside weights and configurations. Checkpoints stay here: they hold pickled states.
 RECORDS = ("recipe.json", "log.jsonl", "loss.png", "training/**/*.json", "training/**/*.jsonl", "training/**/*.png")
 METADATA = ("license", "library_name", "pipeline_tag", "tags", "datasets", "metrics")
+STATUS = ("status", "--porcelain", "--ignored", "--untracked-files=all", "--")
 LINK = re.compile(r"\]\((?!\w+:|#)([^)#\s]+)")
 
 # Runs where the package cannot be imported, as for most who load a published model. Nor can numba: that is the least
@@ -119,7 +120,7 @@ class Bundle:
         return [(path.relative_to(self.folder).as_posix(), path.stat().st_size) for path in files]
 
 
-def check_committed(sources: Iterable[Path]) -> None:
+def check_committed(sources: Collection[Path]) -> None:
     """Make sure that every file is committed as it is, each in the repository that it lies in.
 
     Args:
@@ -131,22 +132,11 @@ def check_committed(sources: Iterable[Path]) -> None:
     dirty: list[str] = []
     for folder in sorted({source.parent for source in sources}):
         names = sorted(source.name for source in sources if source.parent == folder)
-        command = [
-            "git",
-            "-C",
-            str(folder),
-            "status",
-            "--porcelain",
-            "--ignored",
-            "--untracked-files=all",
-            "--",
-            *names,
-        ]
+        command = ["git", "--literal-pathspecs", "-C", str(folder), *STATUS, *names]
         status = subprocess.run(command, capture_output=True, text=True)
-        outside = status.returncode != 0
-        dirty += (
-            [str(folder / name) for name in names] if outside else [line[3:] for line in status.stdout.splitlines()]
-        )
+        if status.returncode:  # no repository
+            dirty += [str(folder / name) for name in names]
+        dirty += [line[3:] for line in status.stdout.splitlines()]
     if dirty:
         listed = ", ".join(dirty[:5]) + (f" and {len(dirty) - 5} more" if len(dirty) > 5 else "")
         raise ValueError(f"files must be committed before they are published, got changes in {listed}; commit them")
@@ -420,14 +410,16 @@ def dataset(
             raise ValueError(
                 "`--license` must be given with --public, got none; state that the pictures may be passed on"
             )
-        check_committed((ROOT / "dataset_scripts").glob("*.py"))
+        check_committed(list((ROOT / "dataset_scripts").glob("*.py")))
         given = {"split": split} | ({} if seed is None else {"seed": seed})
         pairs = load_restoration_dataset(name, data_dir, strict=True, **given)
         write_parquet(pairs, bundle.folder, str(pairs.split))
         corpus = CORPORA.get(name)
         terms = licence or (corpus.licence if corpus else "not stated")
+        # The Hub wants a licence's name in lower case without spaces; the card's text has the terms as they are.
+        slug = re.sub(r"[^a-z0-9.]+", "-", terms.lower()).strip("-")
         data = DatasetCardData(
-            license="other", license_name=terms, pretty_name=name, task_categories=["image-to-image"]
+            license="other", license_name=slug, pretty_name=name, task_categories=["image-to-image"]
         )
         origin = (
             f"From {corpus.source}; cite {corpus.citation}." if corpus else "Clean photographs, degraded by recipe."

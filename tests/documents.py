@@ -16,6 +16,10 @@ from typer.main import get_command
 from training.recipe import Recipe
 
 ROOT = Path(__file__).resolve().parents[1]
+# How lines that are commands begin, among trees of folders and names of files.
+PROGRAMS = ("make ", "pip install ", "python -m ", "python ", "accelerate launch ", "dpmambair-")
+# What documents leave out of a command whose beginning they have shown already.
+LEFT_OUT = "--config_file configuration/accelerate/cpu.yaml train_accelerate.py"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 
@@ -35,6 +39,15 @@ def shell_commands(name):
     """Return a document's commands as they stand, comments and continued lines resolved."""
     lines = (line for block in code_blocks(name, "bash") for line in block.replace("\\\n", " ").splitlines())
     return [shlex.join(words) for line in lines if (words := shlex.split(line, comments=True))]
+
+
+def all_commands(name):
+    """Return the commands of a document's blocks, of bash or of no language, and those inside its sentences."""
+    blocks = code_blocks(name, "bash") + code_blocks(name, "")
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    prose = re.sub(r"^```.*?^```$", "", read(name), flags=re.MULTILINE | re.DOTALL)
+    lines += [" ".join(code.split()) for code in re.findall(r"`([^`]+)`", prose)]
+    return [shlex.join(shlex.split(line, comments=True)) for line in lines if line.startswith(PROGRAMS)]
 
 
 def load_command(name):
@@ -58,7 +71,7 @@ def check_ours(module, words):
     missing = [parameter.name for parameter in command.params if parameter.required and not given.get(parameter.name)]
     assert not missing, f"{module} needs {missing}"
     if module == "train_accelerate":
-        Recipe.from_file(ROOT / given["config"], given["overrides"])
+        Recipe.from_file(ROOT / given["config"], given.get("overrides", []))
     return given
 
 
@@ -89,7 +102,10 @@ def check_python(words):
         check_ours(f"{words[1]}.__main__" if package else words[1], words[2:])
     else:
         assert (ROOT / words[0]).is_file(), f"there is no {words[0]}"
-        check_ours(words[0].removesuffix(".py"), words[1:])
+        if "/" in words[0]:
+            assert len(words) == 1, f"{words[0]} is run without options"
+        else:
+            check_ours(words[0].removesuffix(".py"), words[1:])
 
 
 def check_accelerate(words):
@@ -105,7 +121,7 @@ def check_command(line):
 
     Files that the project ships must exist; DATA, PHOTOS and what commands write are the reader's.
     """
-    program, *words = shlex.split(line)
+    program, *words = shlex.split(line.replace(" ... ", f" {LEFT_OUT} "))
     shipped = (word for word in words if re.match(r"(configuration|checkpoints|examples)/|.*\.(py|md)$", word))
     missing = [word for word in shipped if not (ROOT / word).exists()]
     assert not missing, f"the repository has no {missing}"
@@ -135,7 +151,14 @@ def run_python_block(name, folder, number=0):
 def missing_links(name):
     """Return the files that a document links to or shows, and that are not there."""
     targets = re.findall(r"\]\((?!https?://|#)([^)#]+)", read(name))
-    return [target for target in targets if not (ROOT / target).exists()]
+    return [target for target in targets if not ((ROOT / name).parent / target).exists()]
+
+
+def missing_paths(name):
+    """Return the files of this repository that a document names in code by their paths, and that are not there."""
+    tops = "|".join(sorted(path.name for path in ROOT.iterdir() if path.is_dir() and not path.name.startswith(".")))
+    named = re.findall(rf"`((?:{tops})/[\w.*/-]+\.\w+)`", read(name))
+    return [path for path in named if not any(ROOT.glob(path))]
 
 
 def typed_measurements(name):

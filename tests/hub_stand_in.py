@@ -125,16 +125,16 @@ class Handler(BaseHTTPRequestHandler):
         """Send JSON."""
         self.respond(status, json.dumps(content).encode(), {"Content-Type": "application/json"})
 
-    def require_token(self):
+    def require_token(self, code=""):
         """Refuse a request without the token."""
         if self.headers.get("Authorization") != f"Bearer {TOKEN}":
-            raise RefusedError(401, "", "Invalid username or password.")
+            raise RefusedError(401, code, "Invalid username or password.")
 
     def open(self, kind, name, *, write=False):
         """Return a repository; private ones look absent without the token."""
         found = self.server.repositories.get((kind, name))
         if write or (found and found.private):
-            self.require_token()
+            self.require_token("RepoNotFound")
         if found is None:
             raise RefusedError(404, "RepoNotFound", "Repository not found")
         return found
