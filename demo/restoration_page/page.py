@@ -1,5 +1,6 @@
 """The page: its layout, and which visit follows which touch."""
 
+from html import escape
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,7 +9,7 @@ import gradio as gr
 from .pictures import FORMATS, MAX_MEGAPIXELS
 from .report import name_kind
 from .restorer import Restorer
-from .visits import MAX_STRENGTH, Shown, Visits
+from .visits import MAX_STRENGTH, Findings, View, Visits
 
 TITLE = "Restore a photograph"
 TAGLINE = (
@@ -32,12 +33,12 @@ SHOWING = {"concurrency_id": "showing", "concurrency_limit": 2}
 
 
 class Parts(NamedTuple):
-    """The parts of the page that show a restoration, in the order of `Shown`."""
+    """The parts of the page that show a restoration: those of `Findings`, then those of `View`."""
 
     picture: gr.State
-    slider: gr.ImageSlider
     caption: gr.HTML
     report: gr.HTML
+    slider: gr.ImageSlider
     download: gr.DownloadButton
 
 
@@ -59,7 +60,8 @@ def build_page(restorer: Restorer, examples: Path) -> gr.Blocks:
         with gr.Row(elem_id="workbench"):
             upload, gallery = _draw_choice(pictures)
             visits = Visits(restorer, pictures, Path(upload.GRADIO_CACHE))
-            strength, shown = _draw_result(visits.open_example())
+            opening = visits.restore(str(pictures[0]))
+            strength, shown = _draw_result(opening, visits.view(opening.picture, strength=1))
         gr.HTML(_draw_footer(restorer), elem_id="closing")
         _connect(visits, upload, gallery, strength, shown)
     return page.queue(max_size=MAX_QUEUE)
@@ -90,17 +92,21 @@ def draw_theme() -> gr.themes.Base:
 
 def _connect(visits: Visits, upload: gr.File, gallery: gr.Gallery, strength: gr.Slider, shown: Parts) -> None:
     """Say which visit follows which touch, and offer restoring to programs."""
-    private = {"api_visibility": "private"}
-    restoring = {"show_progress_on": shown.slider, "scroll_to_output": True, **private, **RESTORING}
-    gallery.select(visits.choose_example, strength, [*shown], **restoring)
-    upload.upload(visits.show, [upload, strength], [*shown], **restoring)
+    degradations = gr.JSON(visible=False)
+    # First, so that no other event takes the name.
+    gr.on([], visits.serve, [upload, strength], [shown.download, degradations], api_name="restore", **RESTORING)
+    findings, view = [shown.picture, shown.caption, shown.report], [shown.slider, shown.download]
+    on_slider = {"show_progress_on": shown.slider, "scroll_to_output": True, "api_visibility": "private"}
+    chosen = gallery.select(visits.restore_example, None, findings, **on_slider, **RESTORING)
+    uploaded = upload.upload(visits.restore, upload, findings, **on_slider, **RESTORING)
+    for restored in (chosen, uploaded):
+        # A step of its own, so that the strength is the one that is set when the picture is ready.
+        restored.success(visits.view, [shown.picture, strength], view, **on_slider, **SHOWING)
     # Only the last of the positions that a moving slider passes counts.
     strength.input(
-        visits.change_strength, [shown.picture, strength], [shown.slider, shown.download],
-        trigger_mode="always_last", show_progress="hidden", **private, **SHOWING,
+        visits.view, [shown.picture, strength], view,
+        trigger_mode="always_last", show_progress="hidden", api_visibility="private", **SHOWING,
     )  # fmt: skip
-    description = gr.JSON(visible=False)
-    gr.on([], visits.restore, [upload, strength], [shown.download, description], api_name="restore", **RESTORING)
 
 
 def _draw_choice(pictures: list[Path]) -> tuple[gr.File, gr.Gallery]:
@@ -114,26 +120,26 @@ def _draw_choice(pictures: list[Path]) -> tuple[gr.File, gr.Gallery]:
     return upload, gallery
 
 
-def _draw_result(opening: Shown) -> tuple[gr.Slider, Parts]:
+def _draw_result(findings: Findings, view: View) -> tuple[gr.Slider, Parts]:
     with gr.Column(scale=3, min_width=320, elem_id="result"):
         slider = gr.ImageSlider(
-            opening.pair, label="Before and after", format="png", type="pil", interactive=False, max_height=640,
+            view.pair, label="Before and after", format="png", type="pil", interactive=False, max_height=640,
             buttons=["fullscreen"], elem_id="slider",
         )  # fmt: skip
-        caption = gr.HTML(opening.caption, elem_id="caption")
+        caption = gr.HTML(findings.caption, elem_id="caption")
         with gr.Row(elem_id="controls"):
             strength = gr.Slider(
                 0, MAX_STRENGTH, value=1, step=0.05, label="Strength", elem_id="strength", scale=3, min_width=240,
                 info="0 leaves the picture as it was, 1 restores it, more exaggerates.",
             )  # fmt: skip
             download = gr.DownloadButton(
-                "Download PNG", opening.download, variant="primary", elem_id="download", scale=1, min_width=200
+                "Download PNG", view.download, variant="primary", elem_id="download", scale=1, min_width=200
             )
-        report = gr.HTML(opening.report, elem_id="report")
-    return strength, Parts(gr.State(opening.picture), slider, caption, report, download)
+        report = gr.HTML(findings.report, elem_id="report")
+    return strength, Parts(gr.State(findings.picture), caption, report, slider, download)
 
 
 def _draw_footer(restorer: Restorer) -> str:
-    model = f"{restorer.name} ({restorer.million_parameters:.2f} million parameters)"
+    model = f"{escape(restorer.name)} ({restorer.million_parameters:.2f} million parameters)"
     paper = f'<a href="{PAPER}" target="_blank" rel="noopener">the paper</a>'
     return f"<footer><p>{CAUTION}</p><p>{PRIVACY} Model: {model}, an implementation of {paper}.</p></footer>"

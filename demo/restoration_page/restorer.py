@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self, TypeAlias
@@ -23,6 +24,7 @@ MEMORY = 2**30
 
 # For each degradation the probability that it is there (`presence`), and its `severity` if it is; both in [0, 1].
 Degradations: TypeAlias = dict[str, dict[str, float]]
+Progress: TypeAlias = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -91,16 +93,17 @@ class Restorer:
         """The size of the model."""
         return self._pipeline.model.num_parameters() / 1e6
 
-    def restore(self, path: str | Path) -> Restoration:
+    def restore(self, path: str | Path, progress: Progress | None = None) -> Restoration:
         """Restore a picture, or recall its restoration.
 
         Args:
             path: a local file.
+            progress: called after each tile with the number of tiles that are done, and of all.
 
         Raises:
             UnusablePictureError: a file that is no picture or none for this page.
         """
-        return self._restore(read_file(path))
+        return self._restore(read_file(path), progress)
 
     def at_strength(self, restoration: Restoration, strength: float) -> Image.Image:
         """Return the picture restored to a degree, RGB: 0 leaves it as it was, 1 restores, more exaggerates."""
@@ -112,18 +115,16 @@ class Restorer:
 
     @cachedmethod(
         lambda self: self._cache,
-        key=lambda self, data: hashlib.sha256(data).digest(),
+        key=lambda self, data, _: hashlib.sha256(data).digest(),
         condition=lambda self: self._changes,
     )
-    def _restore(self, data: bytes) -> Restoration:
-        return self._run(read_picture(data))
-
-    def _run(self, picture: Image.Image) -> Restoration:
+    def _restore(self, data: bytes, progress: Progress | None) -> Restoration:
+        picture = read_picture(data)
         inputs = self._pipeline.preprocess(picture)
+        upright = self._pipeline.image_processor.post_process(inputs["pixel_values"])[0]
         # A second picture beside the first would only slow both down.
         with self._network:
-            outputs = self._pipeline.forward(inputs, return_description=self.describes)
+            outputs = self._pipeline.forward(inputs, return_description=self.describes, progress=progress)
         result = self._pipeline.postprocess(outputs)
-        upright = self._pipeline.image_processor.post_process(inputs["pixel_values"])[0]
         degradations = result["degradations"] if self.describes else None
         return Restoration(upright, outputs["reconstruction"], degradations, colour_profile(picture))

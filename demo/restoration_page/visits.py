@@ -4,6 +4,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from html import escape
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
@@ -23,21 +24,29 @@ MAX_STRENGTH = 1.5
 Pair: TypeAlias = tuple[Image.Image, Image.Image]
 
 
-class Shown(NamedTuple):
-    """What the page is to show.
+class Findings(NamedTuple):
+    """What the page says of a restored picture.
 
     Attributes:
         picture: path of the degraded picture.
-        pair: before and after, reduced to `PREVIEW_SIDE`.
-        caption: one line on the picture, HTML.
+        caption: one line on it, HTML.
         report: what had spoiled it, HTML.
-        download: path of the restored picture in full.
     """
 
     picture: str
-    pair: Pair
     caption: str
     report: str
+
+
+class View(NamedTuple):
+    """What the page shows of a restoration at one strength.
+
+    Attributes:
+        pair: before and after, reduced to `PREVIEW_SIDE`.
+        download: path of the restored picture in full.
+    """
+
+    pair: Pair
     download: str
 
 
@@ -55,42 +64,39 @@ class Visits:
     examples: list[Path]
     folder: Path
 
-    def open_example(self) -> Shown:
-        """Show the first example, so that the page opens with a result; the kernels are compiled on the way."""
-        return self.show(str(self.examples[0]))
+    def restore_example(self, choice: gr.SelectData, progress: gr.Progress = gr.Progress()) -> Findings:
+        """Restore the example that was touched."""
+        return self.restore(str(self.examples[choice.index]), progress)
 
-    def choose_example(self, strength: float, choice: gr.SelectData) -> Shown:
-        """Show the example that was touched."""
-        return self.show(str(self.examples[choice.index]), strength)
-
-    def show(self, picture: str, strength: float = 1.0) -> Shown:
-        """Restore a picture and show all about it."""
+    def restore(self, picture: str, progress: gr.Progress = gr.Progress()) -> Findings:
+        """Restore a picture and tell what was found."""
         with friendly():
-            pair, download = self.change_strength(picture, strength)
-            restoration = self.restorer.restore(picture)
-        caption = _describe(Path(picture).name, restoration.degraded)
-        return Shown(picture, pair, caption, draw_report(restoration.degradations), download)
+            restoration = self.restorer.restore(picture, partial(_say, progress))
+        return Findings(picture, _describe(picture, restoration.degraded), draw_report(restoration.degradations))
 
-    def change_strength(self, picture: str, strength: float) -> tuple[Pair, str]:
-        """Return before and after at another strength, and the file to download; the network does not run again."""
+    def view(self, picture: str, strength: float) -> View:
+        """Show a restored picture at some strength; the network does not run again."""
         with friendly():
             restoration = self.restorer.restore(picture)
         restored = self.restorer.at_strength(restoration, strength)
-        return (_preview(restoration.degraded), _preview(restored)), self._write(restored, picture)
+        return View((_preview(restoration.degraded), _preview(restored)), self._write(restored, picture))
 
-    def restore(self, picture: str, strength: float = 1.0) -> tuple[str, Degradations | None]:
+    def serve(
+        self, picture: str, strength: float = 1.0, progress: gr.Progress = gr.Progress()
+    ) -> tuple[str, Degradations | None]:
         """Restore a picture; for programs.
 
         Args:
             picture: a picture file.
             strength: 0 leaves it as it was, 1 restores it, more (up to 1.5) exaggerates.
+            progress: tells how far it is.
 
         Returns:
             The restored picture, a PNG file of the same size, and what had spoiled it: `presence` and `severity` in
             [0, 1] for each kind; null from a model that does not describe.
         """
         with friendly():
-            restoration = self.restorer.restore(picture)
+            restoration = self.restorer.restore(picture, partial(_say, progress))
         restored = self.restorer.at_strength(restoration, strength)
         return self._write(restored, picture), restoration.degradations
 
@@ -110,13 +116,17 @@ def friendly() -> Iterator[None]:
         raise gr.Error(str(error), title="Not this picture", duration=None, print_exception=False) from error
 
 
+def _say(progress: gr.Progress, done: int, count: int) -> None:
+    progress((done, count), desc="Restoring", unit="tiles")
+
+
 def _preview(picture: Image.Image) -> Image.Image:
     copy = picture.copy()
     copy.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE))
     return copy
 
 
-def _describe(name: str, picture: Image.Image) -> str:
+def _describe(path: str, picture: Image.Image) -> str:
     width, height = picture.size
     reduced = " (shown smaller, downloaded in full)" if max(picture.size) > PREVIEW_SIDE else ""
-    return f"<p><b>{escape(name)}</b> {width} &times; {height} pixels{reduced}</p>"
+    return f"<p><b>{escape(Path(path).name)}</b> {width} &times; {height} pixels{reduced}</p>"

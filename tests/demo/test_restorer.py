@@ -1,0 +1,177 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from restoration_page import restorer as module
+from restoration_page.pictures import MAX_MEGAPIXELS, UnusablePictureError
+from restoration_page.restorer import Restorer
+from safetensors.torch import load_file, save_file
+from transformers import pipeline
+
+from modeling_dpmambair import ImageRestorationPipeline
+from tests.demo.conftest import KINDS, MARKER
+from tests.restoring import photograph, save
+
+
+@pytest.fixture
+def picture(tmp_path):
+    return save(tmp_path / "degraded.png")
+
+
+@pytest.fixture
+def runs(monkeypatch):
+    """Inputs of every run of the network, in order."""
+    found, forward = [], ImageRestorationPipeline.forward
+
+    def count(self, inputs, **options):
+        found.append(inputs)
+        return forward(self, inputs, **options)
+
+    monkeypatch.setattr(ImageRestorationPipeline, "forward", count)
+    return found
+
+
+# Strength
+
+
+@pytest.mark.parametrize("strength", [0, 0.35, 1, 1.5])
+def test_any_strength_gives_what_the_pipeline_gives(folder, restorer, picture, strength):
+    expected = pipeline("image-restoration", model=str(folder))(picture, strength=strength)
+    restored = restorer.at_strength(restorer.restore(picture), strength)
+    assert (restored.mode, restored.size) == ("RGB", expected.size)
+    difference = np.abs(np.subtract(restored, expected, dtype=int))
+    # Between 0 and 1 the two multiply in another order.
+    assert difference.max() <= (strength not in (0, 1))
+    if strength:
+        assert np.abs(np.subtract(restored, photograph(), dtype=int)).max() > 5
+
+
+def test_network_runs_once_for_all_strengths(restorer, picture, tmp_path, runs):
+    strengths = [np.asarray(restorer.at_strength(restorer.restore(picture), each)) for each in (0, 0.5, 1, 1.5)]
+    assert len(runs) == 1
+    assert len({each.tobytes() for each in strengths}) == 4
+    restorer.restore(shutil.copy(picture, tmp_path / "same picture, other name.png"))
+    assert len(runs) == 1
+    restorer.restore(save(tmp_path / "other.png", photograph(seed=1)))
+    assert len(runs) == 2
+
+
+def test_memory_holds_the_last_pictures_only(folder, tmp_path, runs, monkeypatch):
+    paths = [save(tmp_path / f"{seed}.png", photograph(seed=seed)) for seed in range(3)]
+    width, height = photograph().size
+    # Each takes a byte a level before, and four after.
+    monkeypatch.setattr(module, "MEMORY", 2 * width * height * 3 * (1 + 4))
+    restorer = Restorer.from_source(str(folder))
+    for path in (*paths, paths[1], paths[2]):
+        restorer.restore(path)
+    assert len(runs) == 3
+    restorer.restore(paths[0])
+    assert len(runs) == 4
+
+
+def test_every_picture_that_the_page_takes_fits_the_memory():
+    assert module.MEMORY >= 4 * 1e6 * MAX_MEGAPIXELS * 3 * (1 + 4)
+
+
+def test_degraded_picture_is_upright(restorer, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = save(tmp_path / "turned.jpg", photograph((24, 16)), exif=exif)
+    restoration = restorer.restore(path)
+    assert restoration.degraded.size == restorer.at_strength(restoration, 1).size == (16, 24)
+
+
+def test_colour_profile_goes_with_the_result(restorer, tmp_path):
+    path = save(tmp_path / "profiled.png", photograph(), icc_profile=b"a profile")
+    assert restorer.at_strength(restorer.restore(path), 1).info["icc_profile"] == b"a profile"
+
+
+def test_progress_counts_tiles(restorer, picture):
+    heard = []
+    restorer.restore(picture, lambda *counts: heard.append(counts))
+    assert heard == [(1, 1)]
+
+
+def test_unusable_picture_is_refused_and_not_remembered(restorer, tmp_path):
+    path = tmp_path / "text.jpg"
+    path.write_text("no picture")
+    for _ in range(2):
+        with pytest.raises(UnusablePictureError, match="not a picture"):
+            restorer.restore(path)
+
+
+# Description
+
+
+def test_description_is_the_pipelines(folder, restorer, picture):
+    expected = pipeline("image-restoration", model=str(folder))(picture, return_description=True)["degradations"]
+    found = restorer.restore(picture).degradations
+    assert list(found) == KINDS
+    for kind in KINDS:
+        assert found[kind] == pytest.approx(expected[kind], abs=1e-6)
+    assert restorer.describes
+
+
+def test_model_that_cannot_describe_restores_all_the_same(folder, picture, tmp_path):
+    silent = edit_config(shutil.copytree(folder, tmp_path / "silent"), has_description=False)
+    restorer = Restorer.from_source(str(silent))
+    assert not restorer.describes
+    assert restorer.restore(picture).degradations is None
+
+
+def edit_config(folder, **changes):
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    return folder
+
+
+# Loading
+
+
+def test_model_is_named_after_its_folder(restorer):
+    assert restorer.name == MARKER
+    assert 0 < restorer.million_parameters < 1
+
+
+def test_folder_without_weights_is_refused(folder, tmp_path):
+    bare = shutil.copytree(folder, tmp_path / "bare", ignore=shutil.ignore_patterns("*.safetensors"))
+    with pytest.raises(ValueError, match=r"`DPMAMBAIR_MODEL` must be a trained restorer, got .*bare; give its folder"):
+        Restorer.from_source(str(bare))
+
+
+def test_missing_weights_are_refused_rather_than_drawn_at_random(folder, tmp_path):
+    partial = shutil.copytree(folder, tmp_path / "partial")
+    weights = load_file(partial / "model.safetensors")
+    lost = [name for name in weights if name.startswith("network.latent")]
+    save_file({name: value for name, value in weights.items() if name not in lost}, partial / "model.safetensors")
+    with pytest.raises(ValueError, match=rf"weights must be complete, got {len(lost)} missing in .*; give a trained"):
+        Restorer.from_source(str(partial))
+
+
+@pytest.mark.parametrize(
+    ("source", "name", "revision"),
+    [("owner/name", "owner/name", None), ("owner/name@v1", "owner/name", "v1")],
+)
+def test_repository_may_be_pinned_to_a_revision(monkeypatch, source, name, revision):
+    asked = []
+    monkeypatch.setattr(module, "pipeline", lambda task, model, **options: asked.append((model, options["revision"])))
+    monkeypatch.setattr(
+        module.AutoModelForImageToImage, "from_pretrained",
+        lambda model, **options: (asked.append((model, options["revision"])), {"missing_keys": set()}),
+    )  # fmt: skip
+    assert Restorer.from_source(source).name == name
+    assert asked == [(name, revision)] * 2
+
+
+@pytest.mark.slow
+def test_published_folder_brings_its_own_code(folder, picture, tmp_path, monkeypatch):
+    published = tmp_path / "published"
+    pipeline("image-restoration", model=str(folder)).save_pretrained(published)
+    restorer = Restorer.from_source(str(published))
+    with torch.no_grad():
+        restored = restorer.at_strength(restorer.restore(picture), 1)
+    expected = pipeline("image-restoration", model=str(folder))(picture)
+    assert np.abs(np.subtract(restored, expected, dtype=int)).max() <= 1

@@ -1,0 +1,83 @@
+from pathlib import Path
+
+import gradio as gr
+import numpy as np
+import pytest
+from restoration_page import visits as module
+from restoration_page.visits import Visits
+
+from tests.restoring import photograph, read, save
+
+
+@pytest.fixture
+def picture(tmp_path):
+    return str(save(tmp_path / "in" / "my <photo>.png"))
+
+
+@pytest.fixture
+def visits(restorer, picture, tmp_path):
+    return Visits(restorer, [Path(picture), save(tmp_path / "in" / "snow.png", photograph((10, 8)))], tmp_path)
+
+
+def test_download_is_the_whole_restored_picture(visits, restorer, picture):
+    download = Path(visits.view(picture, 0.5).download)
+    assert download.name == "my <photo>-restored.png"
+    assert np.array_equal(read(download), restorer.at_strength(restorer.restore(picture), 0.5))
+
+
+def test_downloads_of_two_strengths_do_not_overwrite_each_other(visits, picture):
+    first, second = (Path(visits.view(picture, strength).download) for strength in (0, 1))
+    assert not np.array_equal(read(first), read(second))
+
+
+def test_download_keeps_the_colour_profile(visits, tmp_path):
+    path = save(tmp_path / "profiled.png", photograph(), icc_profile=b"a profile")
+    assert read(visits.view(str(path), 1).download).info["icc_profile"] == b"a profile"
+
+
+def test_before_is_the_degraded_picture(visits, picture):
+    before, after = visits.view(picture, 1).pair
+    assert np.array_equal(before, photograph())
+    assert not np.array_equal(after, before)
+
+
+def test_large_picture_is_shown_smaller_and_downloaded_in_full(visits, picture, monkeypatch):
+    monkeypatch.setattr(module, "PREVIEW_SIDE", 12)
+    view = visits.view(picture, 1)
+    assert [each.size for each in view.pair] == [(12, 8), (12, 8)]
+    assert read(view.download).size == (24, 16)
+    assert "shown smaller, downloaded in full" in visits.restore(picture).caption
+
+
+def test_caption_names_the_picture_and_its_size(visits, picture):
+    found = visits.restore(picture)
+    assert found.picture == picture
+    assert found.caption == "<p><b>my &lt;photo&gt;.png</b> 24 &times; 16 pixels</p>"
+    assert found.report.count('<th scope="row">') == 7
+
+
+def test_touched_example_is_the_one_restored(visits):
+    touch = gr.SelectData(None, {"index": 1, "value": None})
+    assert visits.restore_example(touch).caption == "<p><b>snow.png</b> 10 &times; 8 pixels</p>"
+
+
+def test_programs_get_the_file_and_the_degradations(visits, restorer, picture):
+    path, degradations = visits.serve(picture, 1.5)
+    assert np.array_equal(read(path), restorer.at_strength(restorer.restore(picture), 1.5))
+    assert degradations == restorer.restore(picture).degradations
+
+
+def test_tiles_move_the_progress_bar(visits, picture):
+    heard = []
+    visits.restore(picture, lambda *position, **words: heard.append((*position, words["unit"])))
+    assert heard == [((1, 1), "tiles")]
+
+
+@pytest.mark.parametrize("answer", [lambda v, p: v.restore(p), lambda v, p: v.view(p, 1), lambda v, p: v.serve(p)])
+def test_unusable_picture_gets_a_message_that_stays(visits, tmp_path, answer):
+    path = tmp_path / "text.jpg"
+    path.write_text("no picture")
+    with pytest.raises(gr.Error, match="not a picture that can be read here") as caught:
+        answer(visits, str(path))
+    assert caught.value.duration is None
+    assert not caught.value.print_exception
