@@ -26,12 +26,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
+import onnx
 import onnxruntime
 import torch
 import torch.nn.functional as F
 import typer
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 from onnxruntime.quantization import QuantType, quantize_dynamic
+from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from torch._inductor.cpp_builder import get_cpp_compiler
 from torch._inductor.exc import InvalidCxxCompiler
@@ -41,6 +43,7 @@ from modeling_dpmambair import DPMambaIRConfig, DPMambaIRModel, scan_backend
 
 Format = Literal["onnx", "torch-export", "aoti"]
 Dtype = Literal["float32", "float16", "bfloat16"]
+Int8 = Literal["weights", "dynamic"]
 Restore = Callable[..., dict[str, torch.Tensor]]
 
 # Traced sizes do not matter, as long as no side is 1 at an eighth of the resolution.
@@ -116,7 +119,12 @@ def trace(restorer: PortableRestorer, has_strength: bool) -> ExportedProgram:
     if has_strength:
         inputs["strength"], shapes["strength"] = torch.tensor(1.0), None
     with torch.no_grad(), scan_backend("export"):
-        return torch.export.export(restorer, (), inputs, dynamic_shapes=shapes)
+        program = torch.export.export(restorer, (), inputs, dynamic_shapes=shapes)
+    # Every node carries the stack that made it: megabytes, and paths of this machine.
+    for module in program.graph_module.modules():
+        for node in module.graph.nodes if isinstance(module, torch.fx.GraphModule) else ():
+            node.meta.pop("stack_trace", None)
+    return program
 
 
 def write_onnx(program: ExportedProgram, path: Path) -> None:
@@ -128,21 +136,28 @@ def write_onnx(program: ExportedProgram, path: Path) -> None:
     """
     with quiet_exporter():
         exported = torch.onnx.export(program, dynamo=True, output_names=OUTPUTS, verbose=False)
-    # Every node carries the stack that made it: megabytes, and paths of this machine.
+    # The exporter notes down where in this process every node came from.
     ClearMetadataAndDocStringPass()(exported.model)
     exported.save(path, external_data=False)
 
 
-def quantize(path: Path) -> None:
-    """Turn the matrix products of an ONNX model into 8 bits, in place; the convolutions stay as they are.
+def quantize(path: Path, kind: Int8) -> None:
+    """Turn the matrix products of an ONNX model into 8 bits, in place; convolutions and scans stay as they are.
 
     Args:
         path: of the model.
+        kind: "weights" stores them in 8 bits, in blocks of 32 with a scale each, and computes in float32; "dynamic"
+            rounds what they are multiplied with as well, with one scale for all of a picture's features.
     """
     prepared = path.with_suffix(".prepared.onnx")
     # Folds constants, so that every weight is seen to be one. Its shapes need no symbolic inference of their own.
     quant_pre_process(path, prepared, skip_symbolic_shape=True)
-    quantize_dynamic(prepared, path, op_types_to_quantize=["MatMul"], per_channel=True, weight_type=QuantType.QInt8)
+    if kind == "dynamic":
+        products = {"op_types_to_quantize": ["MatMul"], "per_channel": True, "weight_type": QuantType.QInt8}
+        return quantize_dynamic(prepared, path, **products)
+    quantizer = MatMulNBitsQuantizer(onnx.load(prepared), bits=8, block_size=32, is_symmetric=False)
+    quantizer.process()
+    return quantizer.model.save_model_to_file(str(path))
 
 
 @contextlib.contextmanager
@@ -261,7 +276,13 @@ def check(found: Agreement, is_exact: bool) -> None:
 
 
 def export(
-    folder: Path, form: Format, path: Path, *, dtype: Dtype = "float32", int8: bool = False, has_strength: bool = False
+    folder: Path,
+    form: Format,
+    path: Path,
+    *,
+    dtype: Dtype = "float32",
+    int8: Int8 | None = None,
+    has_strength: bool = False,
 ) -> Agreement:
     """Export a model into a file that is checked before it stands in its place.
 
@@ -270,7 +291,7 @@ def export(
         form: what to make.
         path: file to write; its folder is made.
         dtype: of the weights.
-        int8: whether to quantize the matrix products of an ONNX model.
+        int8: how to quantize the matrix products of an ONNX model, if at all.
         has_strength: whether the program takes the input `strength`.
 
     Returns:
@@ -297,7 +318,7 @@ def export(
         else:
             torch.export.save(program, unfinished)
         if int8:
-            quantize(unfinished)
+            quantize(unfinished, int8)
         found = compare(open_exported(unfinished, form), reference, has_strength)
         check(found, is_exact=dtype == "float32" and not int8)
         os.replace(unfinished, path)
@@ -310,7 +331,7 @@ def export_model(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="File to write.")],
     form: Annotated[Format, typer.Option("--format", help="onnx, or a package of torch's.")] = "onnx",
     dtype: Annotated[Dtype, typer.Option(help="Of the weights.")] = "float32",
-    int8: Annotated[bool, typer.Option("--int8", help="ONNX: matrix products in 8 bits.")] = False,
+    int8: Annotated[Int8 | None, typer.Option(help="ONNX: matrix products in 8 bits.")] = None,
     strength: Annotated[bool, typer.Option("--strength", help="Give the program the input `strength`.")] = False,
 ) -> None:
     """Export a trained restorer for onnxruntime, torch.export or AOTInductor, checked against the model.

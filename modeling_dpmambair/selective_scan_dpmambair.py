@@ -342,7 +342,7 @@ def selective_scan_export(
         return torch.exp(delta * step[-1]) * h + hold * B * u
 
     def collect(h: torch.Tensor, *step: torch.Tensor) -> list[torch.Tensor]:
-        return [advance(h, *step)]
+        return [advance(h, *step), h.new_zeros(1)]  # some of ONNX's tools stumble over scans without an output
 
     def carry(h: torch.Tensor, kept: torch.Tensor, added: torch.Tensor) -> list[torch.Tensor]:
         return [kept * h + added, h.clone()]
@@ -352,7 +352,7 @@ def selective_scan_export(
         return [h, (h @ step[3][..., None]).squeeze(-1)]
 
     zero = A.new_zeros(*steps[0].shape[1:], A.shape[1])  # (parts, B, D, N)
-    (added,) = scan_op(collect, [zero], steps, (A,))
+    added, _ = scan_op(collect, [zero], steps, (A,))
     kept = torch.exp(steps[0].sum(0)[..., None] * A)
     _, starts = scan_op(carry, [A.new_zeros(len(u), *A.shape)], [kept, added], ())
     _, y = scan_op(read, [starts], [*steps, _cut(C.to(work))], (A,))
