@@ -38,6 +38,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from torch._inductor.cpp_builder import get_cpp_compiler
 from torch._inductor.exc import InvalidCxxCompiler
 from torch.export import Dim, ExportedProgram
+from transformers.utils.logging import disable_progress_bar
 
 from modeling_dpmambair import DPMambaIRConfig, DPMambaIRModel, scan_backend
 
@@ -97,6 +98,7 @@ def load_restorer(folder: Path, dtype: Dtype) -> PortableRestorer:
     """
     if not (folder / "config.json").is_file():
         raise ValueError(f"`DIR` must be a folder with a model's config.json, got {folder}; give a trained model")
+    disable_progress_bar()
     try:
         config = DPMambaIRConfig.from_pretrained(folder)
         if config.model_type != DPMambaIRConfig.model_type or config.embedding_source != "extractor":
@@ -185,14 +187,12 @@ def write_aoti(program: ExportedProgram, path: Path) -> None:
     try:
         get_cpp_compiler()
     except InvalidCxxCompiler as error:
-        raise ValueError(
-            "`--format` must not be aoti without a C++ compiler, got aoti; install g++ or clang"
-        ) from error
+        raise ValueError("`--format` must be another without a C++ compiler, got aoti; install g++") from error
     with quiet_exporter():
         torch._inductor.aoti_compile_and_package(program, package_path=str(path))
 
 
-def open_onnx(path: Path, threads: int = 0) -> Restore:
+def open_onnx(path: Path, threads: int) -> Restore:
     """Open an ONNX model.
 
     Args:
@@ -213,15 +213,16 @@ def open_onnx(path: Path, threads: int = 0) -> Restore:
     return restore
 
 
-def open_exported(path: Path, form: Format) -> Restore:
+def open_exported(path: Path, form: Format, threads: int = 0) -> Restore:
     """Open what `export` wrote, as a function from the inputs to the outputs, by name.
 
     Args:
         path: of the file.
         form: of the file.
+        threads: of onnxruntime; 0 lets it choose. torch's programs use torch's own.
     """
     if form == "onnx":
-        return open_onnx(path)
+        return open_onnx(path, threads)
     if form == "aoti":
         return torch._inductor.aoti_load_package(str(path))
     return torch.export.load(path).module()

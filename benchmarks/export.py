@@ -1,0 +1,167 @@
+"""What exporting costs: `python -m benchmarks.export`. Sizes of files, agreement with the model, quality and speed.
+
+Every kind of file that `export_model.py` makes is made, and restores photographs that scikit-image ships, degraded in
+all seven ways. Its PSNR against the model says what the export changes, its loss against the clean photographs whether
+that matters. A kind that fails its check has no file, only the PSNR that it failed with. The package that holds
+compiled code is left out where there is no compiler.
+"""
+
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+from tqdm import tqdm
+
+import export_model
+from benchmarks.data_loading import describe_machine
+from benchmarks.failures import PHOTOGRAPHS, load_photograph
+from benchmarks.files import RESULTS, write_text
+from benchmarks.rendering import export_grid, format_columns
+from dataset_scripts import KINDS
+from dataset_scripts.degradations import apply_degradations, sample_degradation
+from dataset_scripts.transforms import to_float, to_tensor
+from modeling_dpmambair import DPMambaIRModel
+from restoration_metrics import psnr
+
+ROOT = Path(__file__).resolve().parents[1]
+SEVERITY, SEED = 0.5, 2504
+# Sides of the square pictures that are timed.
+SIDES = (128, 256, 512)
+VARIANTS: dict[str, dict[str, Any]] = {
+    "ONNX, float32": {"form": "onnx"},
+    "ONNX, float16": {"form": "onnx", "dtype": "float16"},
+    "ONNX, bfloat16": {"form": "onnx", "dtype": "bfloat16"},
+    "ONNX, 8-bit weights": {"form": "onnx", "int8": "weights"},
+    "ONNX, dynamic 8 bits": {"form": "onnx", "int8": "dynamic"},
+    "torch.export, float32": {"form": "torch-export"},
+    "AOTInductor, float32": {"form": "aoti"},
+}
+
+Restore = Callable[[torch.Tensor], torch.Tensor]
+Pairs = list[tuple[torch.Tensor, torch.Tensor]]
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+def make_pairs() -> Pairs:
+    """Degrade each photograph in each way; returns degraded and clean, (1, 3, H, W), RGB in [0, 1]."""
+    pairs = []
+    for place, name in enumerate(PHOTOGRAPHS):
+        clean = to_float(np.asarray(load_photograph(name)))
+        for number, kind in enumerate(KINDS):
+            drawn = sample_degradation(kind, SEVERITY, np.random.default_rng((SEED, number, place)))
+            pairs.append(tuple(to_tensor(each)[None] for each in (apply_degradations(clean, [drawn]), clean)))
+    return pairs
+
+
+def time_restoring(restore: Restore, sides: list[int], repeats: int) -> dict[str, float]:
+    """Time one picture of each size, after one that warms up; medians, seconds."""
+    seconds = {}
+    for side in sides:
+        picture, found = export_model.draw_picture(side, side), []
+        for _ in range(repeats + 1):
+            start = time.perf_counter()
+            restore(picture)
+            found.append(time.perf_counter() - start)
+        seconds[str(side)] = statistics.median(found[1:])
+    return seconds
+
+
+def judge(restore: Restore, pairs: Pairs, expected: list[torch.Tensor]) -> dict[str, float]:
+    """Compare restorations with the model's and with the clean pictures.
+
+    Args:
+        restore: what restores.
+        pairs: degraded and clean pictures.
+        expected: the model's restorations.
+
+    Returns:
+        `psnr`, the mean of the pictures' against the clean ones; `lowest`, the lowest of the pictures' against the
+        model's; dB.
+    """
+    restored = [restore(degraded).clamp(0, 1) for degraded, _ in pairs]
+    against_clean = [psnr(found, clean).item() for found, (_, clean) in zip(restored, pairs, strict=True)]
+    against_model = [psnr(found, model.clamp(0, 1)).item() for found, model in zip(restored, expected, strict=True)]
+    return {"psnr": statistics.fmean(against_clean), "lowest": min(against_model)}
+
+
+def measure(model: DPMambaIRModel, folder: Path, variants: list[str], sides: list[int], repeats: int) -> list[dict]:
+    """Measure the model, then every kind of file.
+
+    Args:
+        model: the model, in float32.
+        folder: where it was loaded from.
+        variants: names out of `VARIANTS`.
+        sides: of the square pictures to time.
+        repeats: how often to time each.
+
+    Returns:
+        For each `name`, `bytes`, `psnr`, `loss`, `lowest` and `seconds`; of a refused one `name` and `refused`.
+    """
+    pairs, threads = make_pairs(), torch.get_num_threads()
+
+    def restore_eagerly(degraded: torch.Tensor) -> torch.Tensor:
+        with torch.inference_mode():
+            return model(degraded).reconstruction
+
+    expected = [restore_eagerly(degraded) for degraded, _ in pairs]
+    quality = judge(restore_eagerly, pairs, expected)["psnr"]
+    size = (folder / "model.safetensors").stat().st_size
+    rows = [{"name": "the model itself", "bytes": size, "psnr": quality}]
+    rows[0]["seconds"] = time_restoring(restore_eagerly, sides, repeats)
+    for name in tqdm(variants, unit="file", disable=None):
+        options = VARIANTS[name]
+        with tempfile.TemporaryDirectory() as place:
+            path = Path(place) / ("restorer.onnx" if options["form"] == "onnx" else "restorer.pt2")
+            try:
+                export_model.export(folder, path=path, **options)
+            except (ArithmeticError, ValueError) as error:
+                rows.append({"name": name, "refused": str(error)})
+                continue
+            program = export_model.open_exported(path, options["form"], threads)
+            row = {"name": name, "bytes": path.stat().st_size}
+
+        def restore(degraded: torch.Tensor, program: export_model.Restore = program) -> torch.Tensor:
+            return program(pixel_values=degraded)["reconstruction"]
+
+        row |= judge(restore, pairs, expected)
+        rows.append({**row, "loss": quality - row["psnr"], "seconds": time_restoring(restore, sides, repeats)})
+    return rows
+
+
+@app.command()
+def main(
+    model: Annotated[Path, typer.Option(metavar="DIR", help="Folder of a trained model.")] = (
+        ROOT / "checkpoints" / "dpmambair-tiny"
+    ),
+    variant: Annotated[list[str] | None, typer.Option(help="Only this one; may be repeated.")] = None,
+    longest: Annotated[int, typer.Option(min=1, help="Leave out larger pictures.")] = SIDES[-1],
+    repeats: Annotated[int, typer.Option(min=1, help="Rounds that count, after one that warms up.")] = 5,
+    output: Annotated[Path, typer.Option(help="JSON file to write.")] = RESULTS / "export.json",
+) -> None:
+    """Print sizes, agreement, quality and speed of every kind of exported file, and write them."""
+    sides = [side for side in SIDES if side <= longest]
+    restorer = export_model.load_restorer(model, "float32").model
+    results = {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": {**describe_machine(1), "threads": torch.get_num_threads()},
+        "model": model.resolve().name,
+        "severity": SEVERITY,
+        "seed": SEED,
+        "pictures": len(PHOTOGRAPHS) * len(KINDS),
+        "files": measure(restorer, model, variant or list(VARIANTS), sides, repeats),
+    }
+    write_text(output, json.dumps(results, indent=2) + "\n")
+    typer.echo(format_columns(export_grid(results)))
+
+
+if __name__ == "__main__":
+    app()
