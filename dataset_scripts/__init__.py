@@ -18,10 +18,12 @@ from .synthetic_restoration import (
     load_clean_photographs,
     load_synthetic,
 )
+from .task_mixtures import MIXTURES, load_mixture
 
 __all__ = [
     "CORPORA",
     "KINDS",
+    "MIXTURES",
     "RECIPES",
     "Degradation",
     "DegradationRecipe",
@@ -36,6 +38,7 @@ __all__ = [
     "apply_degradations",
     "from_record",
     "load_clean_photographs",
+    "load_mixture",
     "load_paired",
     "load_restoration_dataset",
     "load_synthetic",

@@ -32,7 +32,7 @@ OURS = {*PACKAGES, *UPPER_PACKAGES, *SCRIPTS, *FOLDERS, PAGE, "tests"}
 # Rows from bottom to top: a file imports from the rows below its own, never from its row or above.
 LAYERS = {
     "modeling_dpmambair": (
-        {"configuration_dpmambair", "lanes_dpmambair", "threads_dpmambair"},
+        {"configuration_dpmambair", "lanes_dpmambair", "threads_dpmambair", "tiles_dpmambair"},
         {"selective_scan_kernels_dpmambair", "row_kernels_dpmambair"},
         {"selective_scan_cpu_dpmambair", "rows_cpu_dpmambair"},
         {"selective_scan_dpmambair"},
@@ -40,7 +40,8 @@ LAYERS = {
         {"prompt_scan_dpmambair"},
         {"modeling_degradation_extractor"},
         {"modeling_dpmambair"},
-        {"image_processing_dpmambair", "tiling_dpmambair"},
+        {"image_processing_dpmambair", "sharing_dpmambair"},
+        {"tiling_dpmambair"},
         {"pipeline_dpmambair"},
         {"__init__"},
     ),
@@ -50,7 +51,7 @@ LAYERS = {
         {"degradations", "decoding"},
         {"degradation_recipes"},
         {"degraded_patches", "paired_restoration", "synthetic_restoration"},
-        {"mixture", "publishing"},
+        {"mixture", "publishing", "task_mixtures"},
         {"__init__"},
         {"__main__"},
     ),

@@ -39,6 +39,8 @@ def test_every_picture_is_spoiled_by_every_kind_the_same_way_each_time(pictures)
     assert all(one.degraded.shape == (1, 3, 40, 256) for one in first)
     assert all(torch.equal(one.degraded, again.degraded) for one, again in zip(first, second, strict=True))
     assert all(not torch.equal(one.degraded, one.clean) for one in first)
+    assert len({one.severity for one in first}) == 14
+    assert {one.severity for one in spoil([str(next(pictures.iterdir()))], 0, (0.5, 0.5))} == {0.5}
     assert torch.equal(first[0].degraded * 255, torch.round(first[0].degraded * 255))
 
 
@@ -61,9 +63,9 @@ def make_embedded(count, spread, seed):
 
 
 def test_probe_names_separable_kinds_and_guesses_others():
-    training = make_embedded(40, 0.05, 0)
-    assert probe(training, make_embedded(10, 0.05, 1))["accuracy"]["mean"] == 1
-    blind = probe(make_embedded(40, 50, 0), make_embedded(40, 50, 1))
+    found = probe(make_embedded(40, 0.05, 0), {"near": make_embedded(10, 0.05, 1), "far": make_embedded(10, 0.05, 2)})
+    assert [found[name]["accuracy"]["mean"] for name in ("near", "far")] == [1, 1]
+    blind = probe(make_embedded(40, 50, 0), {"all": make_embedded(40, 50, 1)})["all"]
     assert blind["accuracy"]["mean"] == pytest.approx(1 / 7, abs=0.08)
     assert sum(blind["confusion"]["haze"].values()) == 40
 
@@ -81,7 +83,7 @@ def test_command_writes_numbers_and_map(model, pictures, tmp_path):
     assert result.exit_code == 0, result.output
     results = json.loads(output.read_text())
     assert results["pictures"] == {"training": 2, "test": 2, "side": 256}
-    assert set(results["probe"]["accuracy"]) == set(results["rebuilding"]) == {*KINDS, "mean"}
+    assert set(results["probe"]["middle"]["accuracy"]) == set(results["rebuilding"]) == {*KINDS, "mean"}
     assert "missed" in result.stdout
     with Image.open(output.with_suffix(".png")) as picture:
         assert picture.size == (1300, 600)

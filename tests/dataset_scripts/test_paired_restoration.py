@@ -1,8 +1,6 @@
 """The builder over published corpora, each as a miniature of the layout in which it is really distributed."""
 
 import os
-import zlib
-from collections.abc import Iterable
 from pathlib import Path
 
 import datasets
@@ -13,35 +11,9 @@ from PIL import Image
 from dataset_scripts.catalog import CORPORA
 from dataset_scripts.degradations import KINDS
 from dataset_scripts.paired_restoration import PairedRestoration, load_paired
+from tests.dataset_scripts.miniatures import MINIATURES, SIZE, build, save
 
 LOGGER = "dataset_scripts.paired_restoration"
-SIZE = (8, 6)
-
-
-def save(path: Path, size: tuple[int, int] = SIZE, mode: str = "RGB") -> Path:
-    """Save a picture whose pixels depend on its name."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(zlib.crc32(path.as_posix().encode()))
-    pixels = rng.integers(256, size=(*size[::-1], 3), dtype=np.uint8)
-    Image.fromarray(pixels).convert(mode).save(path)
-    return path
-
-
-def build(root: Path, files: dict[str, str], others: Iterable[str] = ()) -> None:
-    """Save the pictures of a miniature, and others that belong to no pair."""
-    for name in {*files, *files.values(), *others} - {""}:
-        save(root / name)
-
-
-def parse(block: str) -> tuple[str, dict[str, str], list[str]]:
-    """Return a miniature's title, its pairs (the clean picture is "" where there are only clean ones) and the rest."""
-    title, *lines = (line for line in block.splitlines() if line[0] != "#")
-    files = dict(line.partition(" -> ")[::2] for line in lines if line[0] != "+")
-    return title, files, [line[2:] for line in lines if line[0] == "+"]
-
-
-LISTING = Path(__file__).with_name("miniatures.txt").read_text(encoding="utf-8")
-MINIATURES = {title: (files, others) for title, files, others in map(parse, LISTING.strip().split("\n\n")[1:])}
 miniatures = pytest.mark.parametrize("miniature", MINIATURES)
 
 

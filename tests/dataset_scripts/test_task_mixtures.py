@@ -1,0 +1,56 @@
+"""The protocols by name: complete, of the right tasks, and read from the corpora's own layouts."""
+
+import pytest
+
+from dataset_scripts import CORPORA, KINDS, MIXTURES, RECIPES, RestorationMixture, load_mixture
+from tests.dataset_scripts.miniatures import MINIATURES, build
+
+PARTS = [(name, task, part) for name, tasks in MIXTURES.items() for task, both in tasks.items() for part in both]
+
+
+@pytest.mark.parametrize(("name", "task", "part"), PARTS)
+def test_part_has_corpora_of_its_task_or_clean_ones_and_a_recipe(name, task, part):
+    for corpus, split in part.corpora:
+        assert split in CORPORA[corpus].splits
+        assert CORPORA[corpus].task == (task if part.recipe is None else "clean")
+    assert part.recipe is None or RECIPES[part.recipe].kinds == (task,)
+
+
+def test_protocols_have_the_numbers_of_pairs_that_papers_give():
+    def count(name, task, place):
+        return sum(CORPORA[corpus].splits[split].count for corpus, split in MIXTURES[name][task][place].corpora)
+
+    assert set(MIXTURES["seven_tasks"]) == set(KINDS)
+    assert [count("seven_tasks", "low_light", place) for place in (0, 1)] == [6085, 65]
+    assert [count("five_tasks", "noise", place) for place in (0, 1)] == [400 + 4744, 68]
+    assert [count("five_tasks", task, 1) for task in ("haze", "rain", "blur", "low_light")] == [500, 100, 1111, 15]
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_five_tasks_load_and_mix(tmp_path, split):
+    titles = {
+        "reside_ots": "reside_ots train",
+        "reside_sots_outdoor": "reside_sots_outdoor test",
+        "rain100l": "rain100l train (authors')" if split == "train" else "rain100l test (repackaged)",
+        "bsd400": "bsd400 test",
+        "waterlooed": "waterlooed train",
+        "cbsd68": "cbsd68 test",
+        "gopro": "gopro train" if split == "train" else "gopro test (repackaged)",
+        "lol": f"lol {split}",
+    }
+    for corpus, title in titles.items():
+        build(tmp_path / "data" / corpus, *MINIATURES[title])
+    sets = load_mixture("five_tasks", tmp_path / "data", split, cache_dir=tmp_path / "cache")
+    assert list(sets) == ["haze", "rain", "noise", "blur", "low_light"]
+    assert len(sets["noise"]) == (3 if split == "train" else 1)
+    mixture = RestorationMixture(sets, "balanced", patch_size=8, epoch_size=10)
+    assert sorted(mixture[place]["task"] for place in range(10)) == sorted(2 * list(sets))
+
+
+def test_unknown_names_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="`name` must be one of seven_tasks, five_tasks, got 'six'; check"):
+        load_mixture("six", tmp_path, "train")
+    with pytest.raises(ValueError, match="`split` must be 'train' or 'test', got 'val'; choose"):
+        load_mixture("five_tasks", tmp_path, "val")
+    with pytest.raises(FileNotFoundError, match="`data_dir` must exist, got .*reside_ots"):
+        load_mixture("five_tasks", tmp_path, "train")
