@@ -1,0 +1,80 @@
+"""The benchmark of exported files: what it writes, with files that hold nothing and programs that are known."""
+
+import json
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+import export_model
+from benchmarks import export
+from benchmarks.rendering import export_grid, render_export
+from tests.modeling_dpmambair.models import small_model
+
+RESULTS = {
+    "date": "2026-01-02T03:04:05+00:00",
+    "machine": {"cpu": "Abacus", "cores": 2, "device": "cpu", "processes": 1, "threads": 1, "torch": "9.9"},
+    "model": "beads", "severity": 0.5, "seed": 7, "pictures": 28,
+    "files": [
+        {"name": "the model itself", "bytes": 3 * 2**20, "psnr": 25.0, "seconds": {"128": 0.1}},
+        {"name": "ONNX", "bytes": 2**21, "psnr": 24.5, "loss": 0.5, "lowest": 41.24, "seconds": {"128": 0.25}},
+        {"name": "8 bits", "refused": "must agree to 40 dB, got 12.3"},
+    ],
+}  # fmt: skip
+
+
+def test_table_shows_every_file_and_why_one_was_refused():
+    heading, model, onnx, refused = export_grid(RESULTS)
+    assert heading[-1] == "128 x 128 (s)"
+    assert model == ["the model itself", "3.00", "25.00", "-", "-", "0.10"]
+    assert onnx == ["ONNX", "2.00", "24.50", "0.500", "41.2", "0.25"]
+    assert refused == ["8 bits", "refused", "-", "-", "-", "-"]
+    text = render_export(RESULTS)
+    assert "8 bits: must agree to 40 dB, got 12.3." in text
+    assert "`beads` on 28 free photographs" in text
+
+
+@pytest.fixture
+def stand_ins(monkeypatch):
+    """In place of exported files: the model itself, a little too bright; and one that is refused."""
+
+    def write(folder, path, **options):
+        if "int8" in options:
+            raise ArithmeticError("too far off")
+        path.write_bytes(bytes(2048))
+
+    def open_brighter(path, form, threads):
+        portable = export_model.PortableRestorer(model)
+
+        def restore(pixel_values):
+            with torch.no_grad():
+                return {"reconstruction": portable(pixel_values)["reconstruction"].clamp(0, 0.9) + 0.01}
+
+        return restore
+
+    model = small_model()
+    # The clamped differences are then known wherever the picture is neither black nor white.
+    torch.nn.init.zeros_(model.network.conv_out.weight)
+    monkeypatch.setattr(export, "PHOTOGRAPHS", ("coffee",))
+    monkeypatch.setattr(export_model, "export", write)
+    monkeypatch.setattr(export_model, "open_exported", open_brighter)
+    return model
+
+
+def test_results_say_size_quality_and_speed_of_what_was_made_and_what_was_refused(stand_ins, tmp_path):
+    stand_ins.save_pretrained(tmp_path / "model")
+    output, names = tmp_path / "results.json", ["ONNX, float32", "ONNX, dynamic 8 bits"]
+    arguments = ["--model", tmp_path / "model", "--longest", 128, "--repeats", 1, "--output", output]
+    arguments += [each for name in names for each in ("--variant", name)]
+    result = CliRunner().invoke(export.app, [*map(str, arguments)])
+    assert result.exit_code == 0, result.output
+    results = json.loads(output.read_text())
+    model, made, refused = results["files"]
+    assert results["pictures"] == 7
+    assert model["bytes"] == (tmp_path / "model/model.safetensors").stat().st_size
+    assert (made["name"], made["bytes"]) == (names[0], 2048)
+    assert made["loss"] == pytest.approx(model["psnr"] - made["psnr"])
+    assert 20 < made["lowest"] <= 40.1
+    assert set(made["seconds"]) == {"128"}
+    assert refused == {"name": names[1], "refused": "too far off"}
+    assert "refused" in result.stdout
