@@ -5,6 +5,7 @@ By default the page takes `checkpoints/dpmambair-tiny`, which lies beside this f
 """
 
 import os
+import sys
 from pathlib import Path
 
 # Read by Gradio when it is imported: nothing about visitors leaves this machine.
@@ -26,7 +27,10 @@ def main() -> None:
     """Load the model, warm it up, and serve until stopped."""
     source = os.environ.get("DPMAMBAIR_MODEL") or str(find("checkpoints/dpmambair-tiny"))
     print(f"Loading {source}", flush=True)
-    restorer = Restorer.from_source(source)
+    try:
+        restorer = Restorer.from_source(source)
+    except ValueError as error:
+        sys.exit(f"error: {error}")
     print("Restoring a first picture; on a new machine this compiles the kernels, which takes a while", flush=True)
     build_page(restorer, find("examples")).launch(
         share=False, show_error=False, ssr_mode=False, pwa=False, mcp_server=False, run_history=False,

@@ -54,3 +54,9 @@ def test_model_and_examples_are_found_in_the_repository_and_in_a_space(tmp_path,
 
 def test_loading_the_page_switches_statistics_off():
     assert app.os.environ["GRADIO_ANALYTICS_ENABLED"] == "False"
+
+
+def test_page_does_not_start_without_trained_weights(tmp_path, monkeypatch):
+    monkeypatch.setenv("DPMAMBAIR_MODEL", str(tmp_path / "nothing"))
+    with pytest.raises(SystemExit, match=r"error: `DPMAMBAIR_MODEL` must be a trained restorer, got .*nothing; give"):
+        app.main()

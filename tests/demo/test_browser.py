@@ -1,0 +1,218 @@
+"""Headless Chromium uses the page as a visitor does, on a phone and on a desktop."""
+
+import base64
+import io
+import json
+import re
+import shutil
+from urllib.parse import urlsplit
+from urllib.request import urlopen
+
+import numpy as np
+import pytest
+from PIL import Image
+from restoration_page.report import name_kind
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.wait import WebDriverWait
+
+from tests.demo.conftest import KINDS, MARKER, ROOT
+from tests.restoring import photograph, read, save
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+CHROMEDRIVER = shutil.which("chromedriver")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not (CHROMIUM and CHROMEDRIVER), reason="needs chromium and chromedriver"),
+]
+FLAGS = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+    "--disable-background-networking", "--disable-component-update",
+)  # fmt: skip
+SIZES = {390: 844, 1440: 900}
+PATIENCE = 120
+
+
+class Browser:
+    """A Chromium of one width that shows the page."""
+
+    def __init__(self, address, width, profile, screenshots):
+        self.address, self.width, self.screenshots = address, width, screenshots
+        options = webdriver.ChromeOptions()
+        options.binary_location = CHROMIUM
+        for flag in (*FLAGS, f"--user-data-dir={profile}"):
+            options.add_argument(flag)
+        options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+        self.driver = webdriver.Chrome(service=Service(CHROMEDRIVER), options=options)
+        screen = {"width": width, "height": SIZES[width], "deviceScaleFactor": 1, "mobile": width < 500}
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+
+    def open(self, scheme="light"):
+        """Open the page anew, as somebody who prefers these colours."""
+        media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+        self.driver.get(self.address)
+        self.wait(lambda: len(self.all("#slider img")) == 2)
+
+    def all(self, selector):
+        return self.driver.find_elements(By.CSS_SELECTOR, selector)
+
+    def one(self, selector):
+        (element,) = self.all(selector)
+        return element
+
+    def wait(self, condition):
+        return WebDriverWait(self.driver, PATIENCE, 0.2).until(lambda _: condition())
+
+    def text(self, selector):
+        return self.one(selector).text
+
+    def upload(self, path):
+        self.one("#upload input[type=file]").send_keys(str(path))
+
+    def shown(self):
+        """Return the two pictures of the slider, in the order of their layers."""
+        found = []
+        for image in self.all("#slider img"):
+            with urlopen(image.get_attribute("src")) as response:
+                found.append(Image.open(io.BytesIO(response.read())))
+        return found
+
+    def download(self, folder):
+        """Press the button, and return the file that arrives."""
+        place = {"behavior": "allow", "downloadPath": str(folder)}
+        self.driver.execute_cdp_cmd("Browser.setDownloadBehavior", place)
+        self.one("#download").click()
+        return self.wait(lambda: next(folder.glob("*.png"), None))
+
+    def shows(self, picture):
+        """Whether the slider shows this picture, before or after."""
+        return any(np.array_equal(each, picture) for each in self.shown())
+
+    def take_screenshot(self, name):
+        """Keep a picture of the whole page."""
+        size = self.driver.execute_cdp_cmd("Page.getLayoutMetrics", {})["cssContentSize"]
+        clip = {"x": 0, "y": 0, "width": self.width, "height": size["height"], "scale": 1}
+        options = {"captureBeyondViewport": True, "clip": clip}
+        picture = self.driver.execute_cdp_cmd("Page.captureScreenshot", options)
+        (self.screenshots / f"{name}_{self.width}.png").write_bytes(base64.b64decode(picture["data"]))
+
+    def requests(self):
+        """Return the addresses that the page has asked for since the last call, data and blobs left out."""
+        events = (json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance"))
+        sent = (event["params"] for event in events if event["method"] == "Network.requestWillBeSent")
+        # The browser's own empty first page belongs to nobody's document.
+        ours = (each["request"]["url"] for each in sent if each["documentURL"].startswith(self.address))
+        return [url for url in ours if not url.startswith(("data:", "blob:"))]
+
+    def complaints(self):
+        """Return the console's errors since the last call; Gradio itself warns when it closes a stream."""
+        return [entry["message"] for entry in self.driver.get_log("browser") if entry["level"] == "SEVERE"]
+
+
+@pytest.fixture(scope="module", params=SIZES, ids=lambda width: f"{width}px")
+def chromium(request, address, tmp_path_factory, screenshots):
+    chromium = Browser(address, request.param, tmp_path_factory.mktemp("profile"), screenshots)
+    yield chromium
+    chromium.driver.quit()
+
+
+@pytest.fixture
+def browser(chromium):
+    chromium.open()
+    yield chromium
+    complaints, requests = chromium.complaints(), chromium.requests()
+    assert complaints == []
+    assert requests
+    assert {urlsplit(url).hostname for url in requests} == {"127.0.0.1"}
+
+
+@pytest.fixture
+def picture(tmp_path):
+    """A picture that is no example: an enlarged mosaic, so that the screenshots show what happens to it."""
+    return save(tmp_path / "in" / "mine.png", photograph((9, 6)).resize((360, 240), 0))
+
+
+def test_page_opens_with_a_restored_example_and_fits_the_screen(browser, restorer):
+    example = ROOT / "examples" / "low_light.png"
+    assert browser.shows(read(example).convert("RGB"))
+    assert browser.shows(restorer.at_strength(restorer.restore(example), 1))
+    assert browser.text("h1") == "Restore a photograph"
+    assert MARKER in browser.text("#closing")
+    assert len(browser.all("#examples .thumbnail-item")) == 8
+    assert browser.driver.execute_script("return document.documentElement.scrollWidth") <= browser.width
+    browser.take_screenshot("opening")
+    slider, column = browser.one("#slider").size, browser.one("#result").size
+    assert slider["width"] == pytest.approx(column["width"], abs=2)
+    assert slider["width"] >= (0.85 if browser.width < 500 else 0.55) * browser.width
+
+
+def test_page_is_readable_in_the_dark(browser):
+    browser.open("dark")
+    lightness = "return getComputedStyle(document.querySelector(arguments[0])).color.match(/\\d+/g).map(Number)"
+    assert min(browser.driver.execute_script(lightness, "h1")) > 200
+    browser.take_screenshot("dark")
+
+
+def test_uploaded_picture_is_restored_described_and_offered_for_download(browser, restorer, picture, tmp_path):
+    browser.upload(picture)
+    browser.wait(lambda: "mine.png 360 × 240 pixels" in browser.text("#caption"))
+    restored = restorer.at_strength(restorer.restore(picture), 1)
+    browser.wait(lambda: browser.shows(restored))
+    assert browser.shows(read(picture))
+    rows = [row.text.split("\n") for row in browser.all("#report tbody tr")]
+    found = restorer.restore(picture).degradations
+    expected = {name_kind(kind): [f"{share:.0%}" for share in shares.values()] for kind, shares in found.items()}
+    rows = [row.text.split() for row in browser.all("#report tbody tr")]
+    assert {" ".join(row[:-2]): row[-2:] for row in rows} == expected
+    assert len(rows) == len(KINDS)
+    download = browser.download(tmp_path)
+    assert download.name == "mine-restored.png"
+    assert np.array_equal(read(download), restored)
+    browser.take_screenshot("uploaded")
+
+
+def test_touched_example_is_restored(browser, restorer):
+    browser.all("#examples .thumbnail-item")[-1].click()
+    browser.wait(lambda: "snow.png" in browser.text("#caption"))
+    restored = restorer.at_strength(restorer.restore(ROOT / "examples" / "snow.png"), 1)
+    browser.wait(lambda: browser.shows(restored))
+    browser.take_screenshot("example")
+
+
+def test_slider_moves_between_before_and_after(browser):
+    handle = browser.one("#slider [data-testid=slider]")
+    start = handle.rect["x"]
+    ActionChains(browser.driver).drag_and_drop_by_offset(handle, -80, 0).perform()
+    browser.wait(lambda: handle.rect["x"] == pytest.approx(start - 80, abs=10))
+    browser.take_screenshot("slider")
+
+
+def test_strength_changes_picture_and_download(browser, restorer, tmp_path):
+    restoration = restorer.restore(ROOT / "examples" / "low_light.png")
+    strength = browser.one("#strength input[type=range]")
+    strength.send_keys(Keys.ARROW_RIGHT * 10)
+    browser.wait(lambda: browser.shows(restorer.at_strength(restoration, 1.5)))
+    browser.take_screenshot("strength")
+    strength.send_keys(Keys.ARROW_LEFT * 30)
+    browser.wait(lambda: all(np.array_equal(each, restoration.degraded) for each in browser.shown()))
+    assert np.array_equal(read(browser.download(tmp_path)), restoration.degraded)
+
+
+def test_bad_file_gets_a_friendly_message_and_the_page_goes_on(browser, tmp_path, picture):
+    text = tmp_path / "text.jpg"
+    text.write_text("this is no picture")
+    browser.upload(text)
+    browser.wait(lambda: browser.all(".toast-body"))
+    message = browser.text(".toast-body")
+    assert "Not this picture" in message
+    assert re.search(r"not a picture that can be read here\.\s+Please choose one of AVIF", message)
+    assert "Traceback" not in message
+    browser.take_screenshot("bad_file")
+    browser.one(".toast-close").click()
+    browser.open()
+    browser.upload(picture)
+    browser.wait(lambda: "mine.png" in browser.text("#caption"))
