@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 import export_model
 from export_model import Agreement, check, compare, draw_picture, open_exported, open_onnx, trace
 from modeling_dpmambair import DPMambaIRModel
+from tests.documents import run_python_block
 from tests.modeling_dpmambair.models import pictures, small_model
 from tests.test_house import ROOT
 
@@ -201,6 +202,14 @@ def test_onnx_runs_where_only_onnxruntime_and_numpy_are(restorer_onnx, shipped, 
     subprocess.run([sys.executable, "-c", ALONE, *files], cwd=tmp_path, env=environment, check=True)
     restored = torch.from_numpy(np.load(tmp_path / "restored.npy"))
     torch.testing.assert_close(restored, restore(shipped, degraded).reconstruction, rtol=0, atol=1e-3)
+
+
+@pytest.mark.slow
+def test_lines_of_the_document_restore_a_picture(restorer_onnx, tmp_path):
+    (tmp_path / "restorer.onnx").symlink_to(restorer_onnx)
+    degraded, restored = run_python_block("docs/export.md", tmp_path, 0)
+    assert restored.size == degraded.size
+    assert (np.asarray(restored) != np.asarray(degraded)).mean() > 0.1
 
 
 @pytest.mark.slow

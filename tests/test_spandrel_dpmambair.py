@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import spandrel
 import torch
@@ -7,6 +8,7 @@ from spandrel.__helpers.registry import UnsupportedModelError
 import spandrel_dpmambair
 from modeling_dpmambair import DPMambaIRModel
 from spandrel_dpmambair import DPMambaIRArch, read_config
+from tests.documents import code_blocks, run_python_block
 from tests.modeling_dpmambair.models import pictures, small_config, small_model
 from tests.test_house import ROOT
 
@@ -89,6 +91,15 @@ def test_registering_twice_changes_nothing(loader):
     assert loader.registry.architectures() == before
 
 
+def test_custom_node_of_the_document_registers_and_offers_no_node(monkeypatch):
+    registry = spandrel.MAIN_REGISTRY.copy()
+    monkeypatch.setattr(spandrel_dpmambair, "MAIN_REGISTRY", registry)
+    node = {}
+    exec(code_blocks("docs/export.md", "python")[2], node)
+    assert "DPMambaIR" in registry
+    assert node["NODE_CLASS_MAPPINGS"] == {}
+
+
 def test_weights_that_do_not_fit_are_an_error(loader):
     weights = DPMambaIRModel(small_config()).state_dict()
     del weights["network.latent.blocks.0.norm1.weight"]
@@ -113,3 +124,11 @@ def test_shipped_weights_restore_like_the_model_under_its_configuration(shipped)
     registry = ArchRegistry()
     registry.add(ArchSupport.from_architecture(DPMambaIRArch(shipped.config)))
     check_restores_like(ModelLoader(registry=registry).load_from_file(WEIGHTS), shipped, (61, 83))
+
+
+@pytest.mark.slow
+def test_lines_of_the_document_restore_a_picture(tmp_path):
+    (tmp_path / "spandrel_dpmambair.py").symlink_to(ROOT / "spandrel_dpmambair.py")
+    degraded, restored = run_python_block("docs/export.md", tmp_path, 1)
+    assert restored.size == degraded.size
+    assert (np.asarray(restored) != np.asarray(degraded)).mean() > 0.1
