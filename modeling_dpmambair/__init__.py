@@ -20,7 +20,8 @@ from .selective_scan_dpmambair import (
     scan_backend,
     selective_scan,
 )
-from .tiling_dpmambair import plan_tiles, restore_tiled
+from .tiles_dpmambair import plan_tiles
+from .tiling_dpmambair import restore_tiled
 
 AutoConfig.register("dpmambair", DPMambaIRConfig)
 AutoConfig.register("dpmambair_extractor", DegradationExtractorConfig)

@@ -1,8 +1,18 @@
-"""Large pictures in overlapping tiles that share the whole picture's degradation embedding and blend smoothly."""
+"""Large pictures in overlapping tiles that agree: they share what the network takes from the whole picture.
+
+| the network takes from the whole picture | tiles get it by |
+|---|---|
+| the degradation embedding | `embed_picture`, strip by strip where the memory is short |
+| the means of the enhancement blocks (HEB) | a first pass over all tiles, which only measures them |
+| the states of the scans, which run through all rows | handing them on from tile to tile |
+| what lies around a pixel, through convolutions | their overlap |
+
+Tiles are strips as wide as the picture, since the scans run row by row; only where the memory is too short for strips
+are they narrower, and scans then begin anew in each.
+"""
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
 import torch
@@ -10,87 +20,17 @@ import torch
 from .configuration_dpmambair import DPMambaIRConfig
 from .modeling_degradation_extractor import VARIANCE_EPS, DegradationExtractorModel
 from .modeling_dpmambair import SIZE_MULTIPLE, DPMambaIRModel, DPMambaIROutput
+from .sharing_dpmambair import PictureView
+from .tiles_dpmambair import OVERLAP, Tile, plan_tiles
 
 # Fixed, not taken from the machine's free memory, so that a picture is restored alike everywhere.
 MEMORY_BUDGET = 2 * 2**30
-OVERLAP = 64
+# Times the usual overlap where scans begin anew in each tile and must first forget it.
+SCAN_CONTEXT = 4
+# Rows of the bands of a sheet, and its largest share of a picture.
+BAND_ROWS, SHEET_SHARE = 32, 1 / 4
 
 Progress: TypeAlias = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class Tile:
-    """One part of a picture.
-
-    Attributes:
-        rows: where it lies.
-        columns: likewise.
-        row_weights: its share in the blend by row, in [0, 1].
-        column_weights: likewise by column; a pixel's share is the product of both.
-    """
-
-    rows: slice
-    columns: slice
-    row_weights: torch.Tensor
-    column_weights: torch.Tensor
-
-    @property
-    def weights(self) -> torch.Tensor:
-        """Share of each pixel in the blend, (h, w); those of all tiles sum to 1 wherever they overlap."""
-        return self.row_weights[:, None] * self.column_weights
-
-
-def plan_tiles(height: int, width: int, tile: tuple[int, int], overlap: int = OVERLAP) -> list[Tile]:
-    """Cover a picture with overlapping tiles of about one size, row by row.
-
-    Tiles begin at multiples of 8 and the last ones end at the border, so that the network halves each tile on the grid
-    on which it halves the whole picture. Within `tile` they are as small as their number allows.
-
-    Args:
-        height: of the picture, pixels.
-        width: likewise.
-        tile: largest height and width of a tile, pixels, multiples of 8.
-        overlap: of neighbours, pixels, a multiple of 8; at most half of each side of `tile`.
-
-    Raises:
-        ValueError: a side or the overlap is none of these.
-    """
-    if overlap < 0 or overlap % SIZE_MULTIPLE:
-        raise ValueError(f"`overlap` must be a multiple of {SIZE_MULTIPLE} from 0 up, got {overlap}; 64 is the usual")
-    for side in tile:
-        least = max(2 * overlap, SIZE_MULTIPLE)
-        if side < least or side % SIZE_MULTIPLE:
-            raise ValueError(
-                f"`tile` must have sides of at least {least} that {SIZE_MULTIPLE} divides, got {side}; "
-                "enlarge it or lessen the overlap"
-            )
-    rows, columns = (_split(length, side, overlap) for length, side in zip((height, width), tile, strict=True))
-    return [Tile(down, across, *weights) for down, w in rows for across, v in columns for weights in [(w, v)]]
-
-
-def _split(length: int, side: int, overlap: int) -> list[tuple[slice, torch.Tensor]]:
-    """Cover one axis: where each part lies, and its weights, which sum to 1 over the parts."""
-    padded = length + -length % SIZE_MULTIPLE
-    count = max(1, math.ceil((padded - overlap) / (side - overlap)))
-    side = math.ceil((padded + (count - 1) * overlap) / (count * SIZE_MULTIPLE)) * SIZE_MULTIPLE
-    starts = [*(part * (side - overlap) for part in range(count - 1)), padded - side]
-    spans = [slice(start, min(start + side, length)) for start in starts]
-    ramps = [_ramp(span, length, overlap) for span in spans]
-    total = torch.zeros(length)
-    for span, ramp in zip(spans, ramps, strict=True):
-        total[span] += ramp
-    return [(span, ramp / total[span]) for span, ramp in zip(spans, ramps, strict=True)]
-
-
-def _ramp(span: slice, length: int, overlap: int) -> torch.Tensor:
-    """Return weights that rise from 0 at the ends of `span` that are cuts, as a squared sine over the overlap."""
-    places = torch.arange(span.start, span.stop) + 0.5
-    inside = torch.full_like(places, max(overlap, 1))
-    if span.start > 0:
-        inside = torch.minimum(inside, places - span.start)
-    if span.stop < length:
-        inside = torch.minimum(inside, span.stop - places)
-    return torch.sin(inside / max(overlap, 1) * (math.pi / 2)) ** 2
 
 
 def bytes_per_pixel(config: DPMambaIRConfig) -> int:
@@ -102,28 +42,29 @@ def bytes_per_pixel(config: DPMambaIRConfig) -> int:
     return 4 * config.dim * 2 * (6 * config.expand + 10)
 
 
-def choose_tile(height: int, width: int, pixels: int, overlap: int = OVERLAP) -> tuple[int, int]:
-    """Choose the largest height and width of a tile.
+def choose_tile(height: int, width: int, pixels: int) -> tuple[tuple[int, int], int]:
+    """Choose the tiles of a picture.
 
     Args:
         height: of the picture, pixels.
         width: likewise.
         pixels: largest area of a tile.
-        overlap: of neighbours, pixels.
+
+    Returns:
+        Largest height and width of a tile, and the overlap of neighbours, pixels.
 
     Raises:
-        ValueError: the area is too small for the overlap.
+        ValueError: the area is too small for tiles.
     """
-    least = max(2 * overlap, SIZE_MULTIPLE)
-    if pixels < least**2:
-        raise ValueError(
-            f"`memory_budget` must allow tiles of {least} x {least} pixels, got {pixels} pixels; raise it"
-        )
     height, width = (length + -length % SIZE_MULTIPLE for length in (height, width))
-    across = min(width, max(math.isqrt(pixels), pixels // height))
-    across = max(across // SIZE_MULTIPLE * SIZE_MULTIPLE, least)
-    down = min(height, pixels // across)
-    return max(down // SIZE_MULTIPLE * SIZE_MULTIPLE, least), across
+    if pixels >= 3 * OVERLAP * width:
+        return (min(height, pixels // width // SIZE_MULTIPLE * SIZE_MULTIPLE), width), OVERLAP
+    overlap = SCAN_CONTEXT * OVERLAP
+    side = math.isqrt(pixels) // SIZE_MULTIPLE * SIZE_MULTIPLE
+    if side < 2 * overlap:
+        rule = f"suffice for tiles of {2 * overlap} x {2 * overlap} pixels"
+        raise ValueError(f"`memory_budget` must {rule}, got enough for {pixels} pixels; raise it")
+    return (side, side), overlap
 
 
 @torch.no_grad()
@@ -138,22 +79,20 @@ def restore_tiled(
     overlap: int = OVERLAP,
     progress: Progress | None = None,
 ) -> DPMambaIROutput:
-    """Restore pictures whole if that fits the memory, and otherwise in overlapping tiles.
-
-    All tiles share the embedding of the whole picture, and so agree on what they repair.
+    """Restore pictures whole if the memory allows, and otherwise in overlapping tiles.
 
     Args:
         model: restores.
         pixel_values: degraded pictures, (B, 3, H, W), RGB in [0, 1], on any device.
         degradation_embedding: used instead of the model's own, (B, E) or (1, E).
-        strength: as in the model's forward.
+        strength: factor on the correction, as in the model's forward.
         memory_budget: what restoring may take beside model and pictures, bytes.
-        tile: largest height and width of a tile, pixels, multiples of 8; by default the memory decides.
-        overlap: of neighbouring tiles, pixels, a multiple of 8.
-        progress: called after each tile with the number of tiles that are done, and of all.
+        tile: largest height and width of a tile, pixels, multiples of 8, in place of what the memory allows.
+        overlap: of neighbouring tiles, pixels, a multiple of 16; in force with `tile` only.
+        progress: called after each step of the work with the number of steps that are done, and of all.
 
     Returns:
-        Embedding and restored pictures: whole ones are the model's own output, tiled ones float32 on the CPU.
+        Restored pictures and embeddings: of a whole picture the model's own output, of tiles float32 on the CPU.
 
     Raises:
         ValueError: tile, overlap or memory are impossible, or the model needs an embedding that was not given.
@@ -161,23 +100,97 @@ def restore_tiled(
     batch, _, height, width = pixel_values.shape
     pixels = memory_budget // (bytes_per_pixel(model.config) * batch)
     fits = height * width <= pixels if tile is None else height <= tile[0] and width <= tile[1]
+    report = progress or (lambda done, total: None)
     if fits:
+        pixel_values = pixel_values.to(model.device)
         output = model(pixel_values, degradation_embedding=degradation_embedding, strength=strength)
-        if progress:
-            progress(1, 1)
+        report(1, 1)
         return output
-    tiles = plan_tiles(height, width, tile or choose_tile(height, width, pixels, overlap), overlap)
+    if tile is None:
+        tile, overlap = choose_tile(height, width, pixels)
     embedding = degradation_embedding
     if embedding is None and model.config.embedding_source == "extractor":
         embedding = embed_picture(model.extractor, pixel_values, memory_budget)
+    tiles = plan_tiles(height, width, tile, overlap)
+    view = PictureView(model, is_carried=tile[1] >= width)
+    steps = _Steps(report, 2 * len(tiles) + 2 if view.enhancements else len(tiles))
+    if view.enhancements:
+        _find_means(view, pixel_values, embedding, tiles, steps)
     restored = torch.zeros(pixel_values.shape)
-    for done, part in enumerate(tiles, 1):
-        degraded = pixel_values[..., part.rows, part.columns].to(model.device)
-        found = model(degraded, degradation_embedding=embedding, strength=strength).reconstruction
-        restored[..., part.rows, part.columns] += found.float().cpu() * part.weights
-        if progress:
-            progress(done, len(tiles))
+    for part, found in _restore_parts(view, pixel_values, embedding, tiles, steps, strength):
+        part.of(restored).add_(found.float().cpu() * part.weights)
     return DPMambaIROutput(reconstruction=restored, degradation_embedding=embedding)
+
+
+class _Steps:
+    """Counts the steps that are done, and reports each."""
+
+    def __init__(self, report: Progress, total: int) -> None:
+        self.report, self.total, self.done = report, total, 0
+
+    def advance(self) -> None:
+        self.done += 1
+        self.report(self.done, self.total)
+
+
+def _restore_parts(
+    view: PictureView,
+    pixel_values: torch.Tensor,
+    embedding: torch.Tensor | None,
+    tiles: list[Tile],
+    steps: _Steps,
+    strength: float | None = None,
+) -> Iterator[tuple[Tile, torch.Tensor]]:
+    """Restore tile after tile, from the top of the picture."""
+    view.begin()
+    for part in tiles:
+        view.look_at(part)
+        degraded = part.of(pixel_values).to(view.model.device)
+        yield part, view.model(degraded, degradation_embedding=embedding, strength=strength).reconstruction
+        steps.advance()
+
+
+def _find_means(
+    view: PictureView,
+    pixel_values: torch.Tensor,
+    embedding: torch.Tensor | None,
+    tiles: list[Tile],
+    steps: _Steps,
+) -> None:
+    """Find the means around which the whole picture would be enhanced, and fix them in the view.
+
+    The means of a block depend on those before it. A sheet of bands from all over the picture, seen at once, gives
+    means that are consistent, but of the sheet. A pass over all tiles around these gives means of the whole picture,
+    but as they follow from the sheet's. How much that matters the sheet itself tells: around the new means it shows
+    others than before, and so would the picture.
+    """
+
+    def measure(pictures: torch.Tensor, parts: list[Tile]) -> list[torch.Tensor]:
+        for _ in _restore_parts(view, pictures, embedding, parts, steps):
+            pass
+        return view.measure_means()
+
+    sheet = _lay_out_sheet(pixel_values, tiles[0])
+    rows, columns = sheet.shape[2:]
+    whole = plan_tiles(rows, columns, (rows + -rows % SIZE_MULTIPLE, columns + -columns % SIZE_MULTIPLE), 0)
+    of_sheet = measure(sheet, whole)
+    view.set_means(of_sheet)
+    of_picture = measure(pixel_values, tiles)
+    view.set_means(of_picture)
+    shifts = (new - old for new, old in zip(measure(sheet, whole), of_sheet, strict=True))
+    view.set_means([mean + shift for mean, shift in zip(of_picture, shifts, strict=True)])
+
+
+def _lay_out_sheet(pixel_values: torch.Tensor, tile: Tile) -> torch.Tensor:
+    """Stack bands of rows from all over the pictures, evenly spaced, (B, 3, h, w), of at most one tile's area."""
+    height, width = pixel_values.shape[2:]
+    rows, columns = (span.stop - span.start for span in (tile.rows, tile.columns))
+    count = min(rows * columns // width, int(height * SHEET_SHARE)) // BAND_ROWS
+    if count == 0:
+        count, width = 1, columns
+    centres = (int((band + 0.5) * height / count) for band in range(count))
+    tops = [max(centre - BAND_ROWS // 2, 0) // SIZE_MULTIPLE * SIZE_MULTIPLE for centre in centres]
+    return torch.cat([pixel_values[..., top : top + BAND_ROWS, :width] for top in tops], 2)
 
 
 @torch.no_grad()
@@ -227,4 +240,4 @@ def _unite(moments: list[tuple[int, torch.Tensor, torch.Tensor]]) -> tuple[torch
     return mean, torch.sqrt(variance + VARIANCE_EPS)
 
 
-__all__ = ["MEMORY_BUDGET", "OVERLAP", "Tile", "choose_tile", "embed_picture", "plan_tiles", "restore_tiled"]
+__all__ = ["MEMORY_BUDGET", "Progress", "choose_tile", "embed_picture", "restore_tiled"]

@@ -25,9 +25,9 @@ from modeling_dpmambair import (
 from tests.modeling_dpmambair.models import pictures, randomized, small_extractor_config, small_model
 
 SOURCES = {path.name for path in Path(modeling_dpmambair.__file__).parent.glob("*.py")} - {"__init__.py"}
-ABOVE_EXTRACTOR = {
-    "modeling_dpmambair.py", "prompt_scan_dpmambair.py", "image_processing_dpmambair.py", "pipeline_dpmambair.py",
-    "tiling_dpmambair.py",
+ABOVE_MODEL = {"pipeline_dpmambair.py", "sharing_dpmambair.py", "tiles_dpmambair.py", "tiling_dpmambair.py"}
+ABOVE_EXTRACTOR = ABOVE_MODEL | {
+    "modeling_dpmambair.py", "prompt_scan_dpmambair.py", "image_processing_dpmambair.py",
     "selective_scan_dpmambair.py", "selective_scan_cpu_dpmambair.py", "selective_scan_kernels_dpmambair.py",
 }  # fmt: skip
 RESTORER, EXTRACTOR = "modeling_dpmambair.DPMambaIRModel", "modeling_degradation_extractor.DegradationExtractorModel"
@@ -130,7 +130,7 @@ def test_folder_names_the_classes_of_every_auto_class(folder):
 def test_model_and_processor_without_the_pipeline_carry_their_code_too(tmp_path):
     small_model().save_pretrained(tmp_path)
     DPMambaIRImageProcessor().save_pretrained(tmp_path)
-    assert python_files(tmp_path) == SOURCES - {"pipeline_dpmambair.py", "tiling_dpmambair.py"}
+    assert python_files(tmp_path) == SOURCES - ABOVE_MODEL
 
 
 def test_extractor_carries_its_own_files_and_names_itself(folder, tmp_path):
