@@ -99,7 +99,7 @@ def test_command_prints_a_plan_and_trains_nothing(
     arguments = ["--config", str(recipe_file(place, tmp_path)), "--output", str(tmp_path / "run"), "--plan"]
     result = CliRunner().invoke(command, arguments)
     assert result.exit_code == 0, result.output
-    assert "steps        10 of 4 patches" in result.stdout
+    assert "steps        10 of 1 pass(es)" in result.stdout
     assert not (tmp_path / "run").exists()
 
 

@@ -11,10 +11,12 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from accelerate.data_loader import prepare_data_loader
 from accelerate.logging import get_logger
 from safetensors.torch import load_model, save_model
 from torch import Tensor
 from torch.distributed.tensor import DTensor
+from torch.utils.data import DataLoader
 from torchvision.utils import make_grid
 from tqdm import tqdm
 
@@ -29,7 +31,7 @@ from training.checkpoints import (
 from training.journal import Journal
 from training.memory import peak_memory
 from training.optimization import average_weights, build_optimizer, build_schedule, gather_parameters
-from training.pictures import build_loader, load_sets, training_steps
+from training.pictures import ReadablePatches, build_loader, check_batches, load_sets, training_steps
 from training.progress import Progress
 from training.recipe import Recipe
 from training.scores import Batch, Scores
@@ -59,7 +61,8 @@ class Trainer:
         training = recipe.training
         self.recipe, self.output, self.accelerator = recipe, output, accelerator
         sets = load_sets(recipe.data)
-        loader = build_loader(sets, recipe, accelerator.num_processes)
+        check_batches(sets, training, accelerator.num_processes)
+        self.patches = ReadablePatches(sets.kept, recipe)
         self.stage = stage = build_stage(recipe.model)
         self.validation = Validation(sets.held_out, recipe, stage)
         if training.activation_checkpointing:
@@ -70,9 +73,7 @@ class Trainer:
         self.averaged = average_weights(stage.model, training.ema_decay).to(accelerator.device)
         optimizer = build_optimizer(stage.model, training)
         schedule = build_schedule(optimizer, training)
-        self.model, self.optimizer, self.loader, self.schedule = accelerator.prepare(
-            stage.model, optimizer, loader, schedule
-        )
+        self.model, self.optimizer, self.schedule = accelerator.prepare(stage.model, optimizer, schedule)
         self.trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.progress = Progress()
         self.journal = Journal(output / "log.jsonl")
@@ -106,7 +107,7 @@ class Trainer:
         with self._stop_on_sigterm(), self._progress_bar() as bar:
             started = time.monotonic() - self.progress.seconds
             last_record = self.progress.step, self.progress.seconds
-            for batches in training_steps(self.loader, self.recipe, self.progress.step):
+            for batches in training_steps(self._open_loader, self.recipe, self.progress.step):
                 self._step(batches)
                 self.progress.seconds = time.monotonic() - started
                 bar.update()
@@ -124,6 +125,11 @@ class Trainer:
         if is_finished:
             self._save_result()
         return is_finished
+
+    def _open_loader(self, batch_size: int) -> DataLoader:
+        loader = build_loader(self.patches, batch_size, self.recipe.training.workers)
+        # By this function, as the accelerator's own method would keep every loader alive, and so its workers.
+        return prepare_data_loader(loader, self.accelerator.device, put_on_device=True)
 
     def _step(self, batches: list[Batch]) -> None:
         loss = torch.stack([self._accumulate(batch) for batch in batches]).mean()
@@ -154,8 +160,7 @@ class Trainer:
 
     def _log(self, bar: tqdm, last_step: int, last_seconds: float, *, patch_size: int) -> None:
         progress, training = self.progress, self.recipe.training
-        samples_a_step = training.batch_size * training.accumulation_steps * self.accelerator.num_processes
-        samples = (progress.step - last_step) * samples_a_step
+        samples = training.count_patches(last_step, progress.step) * self.accelerator.num_processes
         record = {
             "step": progress.step,
             "loss": progress.take_mean_loss(),
@@ -192,6 +197,8 @@ class Trainer:
     def _show(self, scores: Scores) -> None:
         grid = make_grid(scores.pictures, nrow=3).permute(1, 2, 0).numpy()[None]
         for tracker in self.accelerator.trackers:
+            if not hasattr(tracker, "log_images"):  # Accelerate's trackio takes numbers only
+                continue
             layout = {"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}
             tracker.log_images({"source, reconstruction, target": grid}, step=self.progress.step, **layout)
 

@@ -3,7 +3,7 @@
 import logging
 import os
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -24,7 +24,7 @@ from dataset_scripts import (
     load_clean_photographs,
     load_paired,
 )
-from training.recipe import DataRecipe, Recipe
+from training.recipe import DataRecipe, Recipe, TrainingRecipe
 
 SYNTHETIC = "synthetic"
 UNREADABLE = OSError, SyntaxError  # Pillow raises the second on some broken PNG files
@@ -160,29 +160,39 @@ class ReadablePatches(TorchDataset):
         logger.warning("%r cannot be read (%s); the next picture takes its place", file_name, error)
 
 
-def build_loader(sets: TrainingSets, recipe: Recipe, processes: int) -> DataLoader:
-    """Build the loader of the training patches, another order each epoch.
+def check_batches(sets: TrainingSets, training: TrainingRecipe, processes: int) -> None:
+    """Refuse batches that an epoch cannot fill.
 
     Args:
         sets: from `load_sets`.
-        recipe: the run's.
+        training: the run's.
         processes: how many training processes share the pictures.
 
     Raises:
         ValueError: there are fewer pictures than one batch over all processes needs.
     """
-    training = recipe.training
-    if len(sets) < training.batch_size * processes:
+    largest = max(patches for patches, *_ in training.batch_phases())
+    if len(sets) < largest * processes:
         raise ValueError(
             f"`training.batch_size` must be at most the {len(sets)} training pictures over {processes} "
-            f"process(es), got {training.batch_size}; give more pictures or a smaller batch"
+            f"process(es), got {largest}; give more pictures or a smaller batch"
         )
+
+
+def build_loader(patches: ReadablePatches, batch_size: int, workers: int) -> DataLoader:
+    """Build a loader of the training patches.
+
+    Args:
+        patches: draw their own random order, which spreads the sets over each batch.
+        batch_size: patches.
+        workers: processes.
+    """
     return DataLoader(
-        ReadablePatches(sets.kept, recipe),  # it draws its own random order, which spreads the sets over each batch
-        batch_size=training.batch_size,
+        patches,
+        batch_size=batch_size,
         drop_last=True,
-        num_workers=training.workers,
-        persistent_workers=training.workers > 0,
+        num_workers=workers,
+        persistent_workers=workers > 0,
         worker_init_fn=_start_worker,
         # A generator of its own: the model's random numbers must not depend on how often the loader was restarted.
         generator=torch.Generator(),
@@ -215,33 +225,45 @@ def patch_size_at(schedule: tuple[tuple[int, int], ...], step: int) -> tuple[int
     return schedule[position - 1][1], schedule[position][0] if position < len(schedule) else None
 
 
-def training_steps(loader: Any, recipe: Recipe, start: int) -> Iterator[list[dict[str, Tensor]]]:
+def training_steps(open_loader: Callable[[int], Any], recipe: Recipe, start: int) -> Iterator[list[dict[str, Tensor]]]:
     """Yield the batches that each step accumulates, from step `start` to the recipe's last, the same whatever it is.
 
     Workers fetch ahead, so a patch size set between two steps would reach them at an unknown batch. Instead the
     stream is cut where the size changes (as where an epoch ends) and begun anew there, the batches before it skipped.
+    Where the batch size changes a new epoch begins, with a new loader.
 
     Args:
-        loader: a `DataLoader` over `ReadablePatches`, prepared by Accelerate.
+        open_loader: from a batch size, a `DataLoader` over `ReadablePatches`, prepared by Accelerate.
         recipe: the run's.
         start: steps already done.
     """
-    batches = _training_batches(loader, recipe, start)
+    batches = _training_batches(open_loader, recipe, start)
     for _ in range(start, recipe.training.steps):
         yield list(islice(batches, recipe.training.accumulation_steps))
 
 
-def _training_batches(loader: Any, recipe: Recipe, start: int) -> Iterator[dict[str, Tensor]]:
-    a_step = recipe.training.accumulation_steps
-    batch, batches = start * a_step, recipe.training.steps * a_step
+def _training_batches(open_loader: Callable[[int], Any], recipe: Recipe, start: int) -> Iterator[dict[str, Tensor]]:
+    first_epoch = 0
+    for batch_size, begin, end in recipe.training.batch_phases():
+        loader = open_loader(batch_size)
+        yield from _phase_batches(loader, recipe.training, range(max(start, begin), end), begin, first_epoch)
+        first_epoch += -(-(end - begin) * recipe.training.accumulation_steps // len(loader))
+
+
+def _phase_batches(
+    loader: Any, training: TrainingRecipe, steps: range, begin: int, first_epoch: int
+) -> Iterator[dict[str, Tensor]]:
+    """Yield the batches of some steps of a phase, which began at step `begin` with epoch `first_epoch`."""
+    a_step = training.accumulation_steps
+    batch, batches = (steps.start - begin) * a_step, (steps.stop - begin) * a_step
     while batch < batches:
         epoch, position = divmod(batch, len(loader))
-        patch_size, change = patch_size_at(recipe.training.patch_schedule, batch // a_step)
-        end = batches if change is None else min(batches, change * a_step)
+        patch_size, change = patch_size_at(training.patch_schedule, begin + batch // a_step)
+        end = batches if change is None else min(batches, (change - begin) * a_step)
         count = min(len(loader) - position, end - batch)
-        loader.dataset.set_epoch(epoch)
+        loader.dataset.set_epoch(first_epoch + epoch)
         loader.dataset.set_patch_size(patch_size)
-        loader.set_epoch(epoch)
+        loader.set_epoch(first_epoch + epoch)
         source = skip_first_batches(loader, position) if position else loader
         try:
             yield from islice(source, count)

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from training.optimization import build_optimizer, build_schedule
-from training.pictures import load_sets
+from training.pictures import load_sets, patch_size_at
 from training.recipe import Recipe, TrainingRecipe
 from training.stages import build_untrained
 
@@ -30,14 +30,12 @@ def describe_plan(recipe: Recipe, precision: str, processes: int) -> str:
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     total = sum(p.numel() for p in model.parameters())
     pictures = _count_pictures(recipe)
-    samples_a_step = training.batch_size * training.accumulation_steps * processes
-    samples = samples_a_step * training.steps
+    samples = training.count_patches(0, training.steps) * processes
     epochs = f", {samples / pictures:.1f} epochs of {pictures:,} pictures" if pictures else ""
     lines = [
         f"stage        {recipe.model.stage}",
         f"parameters   {total:,}, of which {trained:,} train",
-        f"steps        {training.steps:,} of {samples_a_step} patches ({training.batch_size} a forward pass, "
-        f"{training.accumulation_steps} passes, {processes} processes)",
+        f"steps        {training.steps:,} of {training.accumulation_steps} pass(es) in {processes} process(es)",
         f"samples      {samples:,} patches{epochs}",
         *_describe_schedule(model, training),
         *_describe_memory(model, recipe, precision, total, trained),
@@ -56,18 +54,33 @@ def _describe_schedule(model: nn.Module, training: TrainingRecipe) -> list[str]:
     rates = ", ".join(f"{training.lr * rate(step):.2e} at step {step:,}" for step in marks)
     ends = [*training.patch_schedule, (training.steps, 0)]
     sides = ", ".join(f"{side} to step {end:,}" for (_, side), (end, _) in pairwise(ends))
-    return [f"rate         {rates}", f"patches      side {sides}"]
+    batches = ", ".join(f"{patches} to step {end:,}" for patches, _, end in training.batch_phases())
+    return [f"rate         {rates}", f"patches      side {sides}", f"batch        {batches}, a pass and process"]
 
 
 def _describe_memory(model: nn.Module, recipe: Recipe, precision: str, total: int, trained: int) -> list[str]:
-    side = max(side for _, side in recipe.training.patch_schedule)
-    scale = recipe.training.batch_size * (side / PROBED_SIDE) ** 2
+    batch_size, side = _find_largest(recipe.training)
+    scale = batch_size * (side / PROBED_SIDE) ** 2
     activations = scale * measure_activations(model, recipe, precision)
     states = 4 * (2 * total + 3 * trained)  # float32: weights and their average; gradients and two moments
     return [
         f"memory       {(states + activations) / 1e9:.2f} GB a process: {states / 1e9:.2f} GB weights, gradients, "
-        f"moments and average; {activations / 1e9:.2f} GB activations at side {side} in {precision} (estimated)"
+        f"moments and average; {activations / 1e9:.2f} GB activations of {batch_size} at side {side} in {precision} "
+        "(estimated)"
     ]
+
+
+def _find_largest(training: TrainingRecipe) -> tuple[int, int]:
+    """Return batch size and side of the patches where a forward pass has the most pixels."""
+    changes = {first for _, first, _ in training.batch_phases()}
+    changes |= {step for step, _ in training.patch_schedule if step < training.steps}
+    forms = [
+        (patches, patch_size_at(training.patch_schedule, step)[0])
+        for patches, first, end in training.batch_phases()
+        for step in changes
+        if first <= step < end
+    ]
+    return max(forms, key=lambda form: form[0] * form[1] ** 2)
 
 
 def measure_activations(model: nn.Module, recipe: Recipe, precision: str) -> int:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from dataset_scripts import CORPORA, KINDS
 from training.recipe_files import read_recipe_file
 from training.rules import (
     AT_LEAST_ZERO,
+    BATCH,
     BETAS,
     BOOLEAN,
     FRACTION,
@@ -22,6 +24,7 @@ from training.rules import (
     SCHEDULE,
     SEVERITY,
     SPACING,
+    WEIGHTS,
     WHOLE_NUMBER,
     Rule,
     one_of,
@@ -78,7 +81,8 @@ class DataRecipe:
         corpora: published corpora of pairs (`dataset_scripts.CORPORA`), or "paired_folders" for pairs of one's own.
         corpora_dir: folder that holds a folder of each corpus' name.
         paired_task: what the pairs of "paired_folders" suffer, one of the kinds.
-        weights: shares of the sets in a batch: "balanced", or "natural" for their sizes.
+        weights: shares of the sets in a batch: "balanced", "natural" for their sizes, or a number for each of
+            `corpora` and for "synthetic", the clean photographs.
         held_out_every: every n-th picture of each set is kept for validation.
         validation_pictures: how many of the kept pictures are looked at, of each set and kind.
         validation_patch: side of the validated patches, pixels.
@@ -92,7 +96,7 @@ class DataRecipe:
     corpora: tuple[str, ...] = _setting((), some_of("corpora", TRAINING_CORPORA))
     corpora_dir: str | None = _setting(None, PATH_OR_NULL, local=True)
     paired_task: str | None = _setting(None, one_of(*KINDS, None))
-    weights: str = _setting("balanced", one_of("balanced", "natural"))
+    weights: str | dict[str, float] = _setting("balanced", WEIGHTS)
     held_out_every: int = _setting(20, SPACING)
     validation_pictures: int = _setting(4, POSITIVE_INTEGER, resumable=True)
     validation_patch: int = _setting(128, POSITIVE_INTEGER, resumable=True)
@@ -105,7 +109,7 @@ class TrainingRecipe:
 
     Attributes:
         steps: optimiser steps.
-        batch_size: patches per process and forward pass.
+        batch_size: patches per process and forward pass; or pairs (step, patches): from this step on so many.
         accumulation_steps: forward passes per step, whose gradients are averaged.
         patch_schedule: pairs (step, side in pixels): from this step on patches have this side.
         lr: highest learning rate.
@@ -128,7 +132,7 @@ class TrainingRecipe:
     """
 
     steps: int = _setting(300_000, POSITIVE_INTEGER, resumable=True)
-    batch_size: int = _setting(1, POSITIVE_INTEGER)
+    batch_size: int | tuple[tuple[int, int], ...] = _setting(1, BATCH)
     accumulation_steps: int = _setting(1, POSITIVE_INTEGER)
     patch_schedule: tuple[tuple[int, int], ...] = _setting(((0, 192),), SCHEDULE)
     lr: float = _setting(3e-4, POSITIVE)
@@ -148,6 +152,17 @@ class TrainingRecipe:
     keep_checkpoints: int = _setting(2, POSITIVE_INTEGER, resumable=True)
     validate_every: int = _setting(1000, POSITIVE_INTEGER, resumable=True)
     trackers: tuple[str, ...] = _setting(("tensorboard",), some_of("trackers", TRACKERS), resumable=True)
+
+    def batch_phases(self) -> list[tuple[int, int, int]]:
+        """List the stretches of one batch size: (patches per process and forward pass, first step, step after)."""
+        schedule = ((0, self.batch_size),) if isinstance(self.batch_size, int) else self.batch_size
+        begun = [(step, patches) for step, patches in schedule if step < self.steps]
+        return [(patches, step, end) for (step, patches), (end, _) in pairwise([*begun, (self.steps, 0)])]
+
+    def count_patches(self, start: int, end: int) -> int:
+        """Count the patches of a process from step `start` up to, not including, step `end`."""
+        counts = [(patches, min(end, last) - max(start, first)) for patches, first, last in self.batch_phases()]
+        return self.accumulation_steps * sum(patches * max(steps, 0) for patches, steps in counts)
 
 
 @dataclass(frozen=True)

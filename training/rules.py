@@ -36,7 +36,11 @@ def _is_schedule(value: object) -> bool:
         return False
     if not all(_is_pair(pair) and all(map(_is_integer, pair)) for pair in value):
         return False
-    return value[0][0] == 0 and all(a[0] < b[0] for a, b in pairwise(value)) and min(patch for _, patch in value) > 0
+    return value[0][0] == 0 and all(a[0] < b[0] for a, b in pairwise(value)) and min(number for _, number in value) > 0
+
+
+def _are_shares(value: dict[str, object]) -> bool:
+    return len(value) > 0 and all(_is_number(share) and share > 0 for share in value.values())
 
 
 POSITIVE_INTEGER = Rule("a positive integer", lambda value: _is_integer(value) and value > 0)
@@ -51,6 +55,14 @@ PATHS = Rule("a list of paths", lambda value: isinstance(value, tuple) and all(m
 BETAS = Rule("two numbers in [0, 1)", lambda value: _is_pair(value) and all(0 <= beta < 1 for beta in value))
 SEVERITY = Rule("two ascending numbers in [0, 1]", lambda value: _is_pair(value) and 0 <= value[0] <= value[1] <= 1)
 SCHEDULE = Rule("a list of [step, patch size] with ascending steps from 0 and positive sizes", _is_schedule)
+BATCH = Rule(
+    "a positive integer, or a list of [step, patches] with ascending steps from 0 and positive numbers",
+    lambda value: POSITIVE_INTEGER.holds(value) or _is_schedule(value),
+)
+WEIGHTS = Rule(
+    "'balanced', 'natural' or an object with a positive share of each set",
+    lambda value: value in ("balanced", "natural") or (isinstance(value, dict) and _are_shares(value)),
+)
 SPACING = Rule("an integer of at least 2", lambda value: _is_integer(value) and value >= 2)
 BOOLEAN = Rule("true or false", lambda value: isinstance(value, bool))
 OBJECT = Rule("an object of settings", lambda value: isinstance(value, dict))

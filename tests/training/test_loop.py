@@ -7,8 +7,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from accelerate.tracking import TensorBoardTracker
 from PIL import Image
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from modeling_dpmambair import DPMambaIRConfig, DPMambaIRModel
 from tests.training.runs import after_step, assert_same_run, log_of, recipe_file, run
@@ -60,6 +62,28 @@ def test_log_has_losses_rates_and_gains(straight: Path) -> None:
     assert {"gain_haze", "psnr_rain", "ssim_snow", "loss_noise"} < set(validated[0])
 
 
+def test_tensorboard_has_numbers_of_training_and_validation_and_pictures(straight: Path) -> None:
+    (folder,) = (path.parent for path in straight.rglob("events.out.*"))
+    events = EventAccumulator(str(folder)).Reload()
+    numbers = {"loss", "lr", "grad_norm", "samples_per_second", "memory_gb", "validation_loss", "psnr_haze"}
+    assert numbers < set(events.Tags()["scalars"])
+    assert [event.step for event in events.Scalars("psnr_noise")] == [5, 10]
+    (tag,) = events.Tags()["images"]
+    assert tag == "source, reconstruction, target"
+    assert [(picture.step, picture.width) for picture in events.Images(tag)] == [(5, 3 * 34 + 2), (10, 3 * 34 + 2)]
+
+
+def test_tracker_without_pictures_gets_the_numbers(
+    place: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Accelerate's trackio is."""
+    monkeypatch.delattr(TensorBoardTracker, "log_images")
+    recipe = recipe_file(place, tmp_path, steps=2, warmup_steps=0, validate_every=2)
+    assert run(recipe, tmp_path / "run", "training.workers=0")
+    (folder,) = (path.parent for path in (tmp_path / "run").rglob("events.out.*"))
+    assert "psnr_haze" in EventAccumulator(str(folder)).Reload().Tags()["scalars"]
+
+
 def test_weights_of_the_best_validation_are_kept(straight: Path) -> None:
     output = straight / "output"
     validated = [record for record in log_of(output) if "validation_loss" in record]
@@ -80,6 +104,18 @@ def test_saved_weights_are_the_averaged_ones(straight: Path) -> None:
     trained = load_file(output / "checkpoint-10/model.safetensors")
     assert all(torch.equal(saved[name], averaged[f"module.{name}"]) for name in saved)
     assert any(not torch.equal(saved[name], trained[name]) for name in saved)
+
+
+def test_shrinking_batches_resume_and_equal_running_through(
+    place: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = recipe_file(place, tmp_path, batch_size=[[0, 5], [4, 3]], validate_every=99)
+    assert run(recipe, tmp_path / "straight")
+    with monkeypatch.context() as patched:
+        after_step(patched, 5, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        assert not run(recipe, tmp_path / "stopped")
+    assert run(recipe, tmp_path / "stopped", resume=True)
+    assert_same_run(tmp_path / "straight", tmp_path / "stopped")
 
 
 # The step after the signal ends the run: 3 lies between two log records, 6 is where the patches grow, 8 ends an epoch.

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from accelerate import Accelerator, DataLoaderConfiguration
@@ -10,7 +12,10 @@ from training.recipe import DataRecipe, ModelRecipe, Recipe, TrainingRecipe
 # Two workers must do the same on a machine with one core.
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
 
-RECIPE = Recipe(ModelRecipe(), DataRecipe(), TrainingRecipe(steps=14, patch_schedule=((0, 32), (6, 40), (13, 48))))
+SCHEDULE = ((0, 32), (6, 40), (13, 48))
+RECIPE = Recipe(ModelRecipe(), DataRecipe(), TrainingRecipe(steps=14, batch_size=3, patch_schedule=SCHEDULE))
+# Of the twelve samples 4, 5 and 3 make a batch: epochs of 3, 2 and 4 steps, the second phase ending inside one.
+SHRINKING = replace(RECIPE, training=replace(RECIPE.training, batch_size=((0, 4), (4, 5), (9, 3))))
 
 
 class Echo(Dataset):
@@ -32,21 +37,28 @@ class Echo(Dataset):
         return index, int(self.epoch), int(self.patch_size)
 
 
-def batches_from(start: int, workers: int = 0) -> list[tuple[list[int], ...]]:
+def batches_from(start: int, workers: int = 0, recipe: Recipe = RECIPE) -> list[tuple[list[int], ...]]:
     AcceleratorState._reset_state(reset_partial_state=True)
     GradientState._reset_state()
     accelerator = Accelerator(
         cpu=True, dataloader_config=DataLoaderConfiguration(use_seedable_sampler=True, data_seed=5)
     )
-    loader = DataLoader(
-        Echo(),
-        batch_size=3,
-        shuffle=True,
-        num_workers=workers,
-        persistent_workers=workers > 0,
-        generator=torch.Generator(),
-    )
-    steps = training_steps(accelerator.prepare(loader), RECIPE, start)
+    echo = Echo()
+
+    def open_loader(batch_size: int) -> DataLoader:
+        return accelerator.prepare(
+            DataLoader(
+                echo,
+                batch_size=batch_size,
+                shuffle=True,
+                drop_last=True,
+                num_workers=workers,
+                persistent_workers=workers > 0,
+                generator=torch.Generator(),
+            )
+        )
+
+    steps = training_steps(open_loader, recipe, start)
     return [tuple(part.tolist() for part in batch) for (batch,) in steps]
 
 
@@ -70,6 +82,20 @@ def test_batches_are_the_same_wherever_one_begins(start: int) -> None:
 
 def test_batches_are_the_same_in_worker_processes() -> None:
     assert batches_from(0, workers=2) == batches_from(0)
+
+
+def test_batch_size_follows_its_schedule_and_begins_a_new_epoch() -> None:
+    batches = batches_from(0, recipe=SHRINKING)
+    assert [len(batch[0]) for batch in batches] == [4] * 4 + [5] * 5 + [3] * 5
+    assert [epochs[0] for _, epochs, _ in batches] == [0, 0, 0, 1, 2, 2, 3, 3, 4, 5, 5, 5, 5, 6]
+    assert [sizes[0] for *_, sizes in batches] == [patch_size_at(SCHEDULE, step)[0] for step in range(14)]
+    epoch = [index for batch in batches[9:13] for index in batch[0]]
+    assert sorted(epoch) == list(range(12))
+
+
+@pytest.mark.parametrize("start", [1, 4, 5, 8, 9, 10, 14])
+def test_batches_of_changing_size_are_the_same_wherever_one_begins(start: int) -> None:
+    assert batches_from(start, recipe=SHRINKING) == batches_from(0, recipe=SHRINKING)[start:]
 
 
 @pytest.mark.parametrize(("step", "expected"), [(0, (32, 6)), (5, (32, 6)), (6, (40, 13)), (99, (48, None))])

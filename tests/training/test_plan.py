@@ -24,12 +24,22 @@ def test_plan_tells_parameters_samples_schedule_and_memory(place: SimpleNamespac
     model = build_untrained(recipe.model)
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     assert f"{sum(p.numel() for p in model.parameters()):,}, of which {trained:,} train" in plan
-    assert "100 of 12 patches (2 a forward pass, 3 passes, 2 processes)" in plan
+    assert "100 of 3 pass(es) in 2 process(es)" in plan
+    assert "2 to step 100, a pass and process" in plan
     assert "1,200 patches, 66.7 epochs of 18 pictures" in plan
     assert "side 32 to step 50, 64 to step 100" in plan
     assert "3.00e-04 at step 0" in plan
     assert "1.00e-06 at step 99" in plan
-    assert "GB activations at side 64 in no" in plan
+    assert "GB activations of 2 at side 64 in no" in plan
+
+
+def test_plan_of_growing_patches_in_shrinking_batches(place: SimpleNamespace) -> None:
+    """9 patches of 32 pixels have more in all than 2 of 64 or 4 of 40."""
+    schedules = {"patch_schedule": ((0, 32), (50, 40), (80, 64)), "batch_size": ((0, 9), (50, 4), (80, 2))}
+    plan = describe_plan(make_recipe(place, accumulation_steps=1, **schedules), "no", processes=1)
+    assert "9 to step 50, 4 to step 80, 2 to step 100" in plan
+    assert f"{50 * 9 + 30 * 4 + 20 * 2:,} patches" in plan
+    assert "GB activations of 9 at side 32" in plan
 
 
 class Chain(nn.Module):

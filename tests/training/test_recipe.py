@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from training.recipe import Recipe
+from dataset_scripts import CORPORA, KINDS
+from training.recipe import Recipe, TrainingRecipe
 from training.recipe_files import read_recipe_file
 from training.stages import read_config
 
@@ -57,6 +58,11 @@ def test_paper_recipe_has_the_figures_of_section_8(name: str, steps: int, lr: fl
     assert recipe.model.stage == name
     assert (training.steps, training.lr, training.final_lr) == (steps, lr, 1e-6)
     assert training.patch_schedule[-1][1] == patch
+    # Restormer's progressive training, up to 192 pixels: (patches, side, from step).
+    progressive = [(8, 128, 0), (5, 160, 92_000), (4, 192, 156_000)]
+    sides = dict(training.patch_schedule)
+    phases = [(patches, sides[first], first) for patches, first, _ in training.batch_phases()]
+    assert phases == (progressive if name == "restorer" else [(1, 256, 0)])
     assert (training.betas, training.weight_decay) == ((0.9, 0.999), 1e-4)
 
 
@@ -75,6 +81,25 @@ def test_overrides_reach_their_settings_as_json_text_or_list(tmp_path: Path) -> 
     assert recipe.training.patch_schedule == ((0, 16), (5, 32))
     assert recipe.data.clean_dirs == ("first", "second")
     assert recipe.model.extractor == "folder"
+
+
+def test_recipe_of_the_papers_sets_gives_each_of_seven_tasks_one_share() -> None:
+    for name in ("extractor", "restorer"):
+        data = Recipe.from_file(FOLDER / "paper_sets" / f"{name}.json").data
+        shares = dict.fromkeys(KINDS, 0.0)
+        for corpus in data.corpora:
+            shares[CORPORA[corpus].task] += data.weights[corpus]
+        for kind in data.kinds:
+            shares[kind] += data.weights["synthetic"] / len(data.kinds)
+        assert set(shares.values()) == {1}
+        assert set(data.weights) == {*data.corpora, "synthetic"}
+
+
+def test_patches_are_counted_over_changing_batches() -> None:
+    training = TrainingRecipe(steps=20, batch_size=((0, 8), (5, 4), (10, 8), (30, 1)), accumulation_steps=2)
+    assert training.batch_phases() == [(8, 0, 5), (4, 5, 10), (8, 10, 20)]
+    assert training.count_patches(0, 20) == 2 * (40 + 20 + 80)
+    assert training.count_patches(4, 11) == 2 * (8 + 20 + 8)
 
 
 def test_recipe_survives_json(tmp_path: Path) -> None:
@@ -100,6 +125,13 @@ def test_portable_recipe_names_no_local_path(tmp_path: Path) -> None:
         ("lr=1", "`--set` must be section.name=VALUE, got 'lr=1'"),
         ("training.steps=0", "`training.steps` must be a positive integer, got 0; .*--set training.steps=VALUE"),
         ("training.steps=1.5", "`training.steps` must be a positive integer, got 1.5"),
+        ("training.batch_size=0", r"`training.batch_size` must be a positive integer, or a list of .*, got 0"),
+        (
+            "training.batch_size=[[5,1]]",
+            r"`training.batch_size` must be a positive integer, or a list of .*, got \(\(5",
+        ),
+        ("data.weights=equal", "`data.weights` must be 'balanced', 'natural' or an object .*, got 'equal'"),
+        ('data.weights={"lol":0}', "`data.weights` must be 'balanced', 'natural' or an object .*, got {'lol': 0}"),
         ("training.steps=true", "`training.steps` must be a positive integer, got True"),
         ("training.steps=many", "`training.steps` must be a positive integer, got 'many'"),
         ("training.workers=-1", "`training.workers` must be an integer of at least 0, got -1"),
