@@ -6,7 +6,7 @@ the machine has: one AVX-512 register, two AVX, four NEON. Loads and stores also
 
 import math
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -131,18 +131,40 @@ def lane_sum(typing_context: Any, x: Float32x16) -> tuple:
     """Add the sixteen lanes up, pairwise."""
 
     def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: list[ir.Value]) -> ir.Value:
-        total, width = args[0], LANES
-        while width > 1:
-            width //= 2
-            halves = [
-                ir.Constant(ir.VectorType(_INT32, width), [ir.Constant(_INT32, first + lane) for lane in range(width)])
-                for first in (0, width)
-            ]
-            low, high = (builder.shuffle_vector(total, ir.Constant(total.type, ir.Undefined), half) for half in halves)
-            total = builder.fadd(low, high)
+        total = args[0]
+        while total.type.count > 1:
+            total = builder.fadd(*_halves(builder, total))
         return builder.extract_element(total, ir.Constant(_INT32, 0))
 
     return types.float32(float32x16), emit
+
+
+def _halves(builder: ir.IRBuilder, lanes: ir.Value) -> list[ir.Value]:
+    width = lanes.type.count // 2
+    undefined = ir.Constant(lanes.type, ir.Undefined)
+    return [builder.shuffle_vector(lanes, undefined, _indices(range(first, first + width))) for first in (0, width)]
+
+
+def _indices(lanes: Iterable[int]) -> ir.Constant:
+    numbers = [ir.Constant(_INT32, lane) for lane in lanes]
+    return ir.Constant(ir.VectorType(_INT32, len(numbers)), numbers)
+
+
+@intrinsic
+def add_folded(typing_context: Any, array: types.Array, index: types.Integer, x: Float32x16, y: Float32x16) -> tuple:
+    """Add x folded to two lanes, then y folded to two, to the four float32 numbers `array[index:]`."""
+
+    def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: list[ir.Value]) -> ir.Value:
+        x, y = args[2:]
+        while x.type.count > 4:
+            x, y = (builder.fadd(*_halves(builder, each)) for each in (x, y))
+        pairs = [builder.shuffle_vector(x, y, _indices(lanes)) for lanes in ((0, 1, 4, 5), (2, 3, 6, 7))]
+        address = _address(context, builder, signature.args[0], *args[:2])
+        place = builder.bitcast(address, pairs[0].type.as_pointer())
+        builder.store(builder.fadd(builder.load(place, align=4), builder.fadd(*pairs)), place, align=4)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, float32x16, float32x16), emit
 
 
 @intrinsic
@@ -256,14 +278,14 @@ def absolute(typing_context: Any, x: Float32x16) -> tuple:
     return float32x16(x), lambda context, builder, signature, args: _call(builder, "llvm.fabs.v16f32", *args)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, forceinline=True)
 def softplus(x: Float32x16) -> Float32x16:
     """Logarithm of 1 + exp(x), without overflow on either side."""
     decay = exp2(absolute(x) * splat(np.float32(-1.0 / LN_2)))
     return maximum(x, splat(np.float32(0.0))) + log1p(decay)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, forceinline=True)
 def sigmoid(x: Float32x16) -> Float32x16:
     """Derivative of softplus, as exp(min(x, 0)) / (1 + exp(-|x|)): no cancellation on either side."""
     smaller = (x + absolute(x) * splat(np.float32(-1.0))) * splat(np.float32(0.5))
@@ -272,7 +294,7 @@ def sigmoid(x: Float32x16) -> Float32x16:
     return above / (splat(np.float32(1.0)) + below)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, forceinline=True)
 def erf(x: Float32x16) -> Float32x16:
     """Error function (absolute error 1e-7)."""
     one, size = splat(np.float32(1.0)), absolute(x)

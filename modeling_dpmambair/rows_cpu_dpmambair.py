@@ -4,8 +4,10 @@ All take rows (R, C) of float32 or bfloat16, C a multiple of sixteen, dense or a
 weights; what they return is dense.
 """
 
+from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 
 from .row_kernels_dpmambair import (
@@ -27,6 +29,10 @@ LEAST_ROWS = 128
 def _share_rows(rows: int) -> list[RowTask]:
     count = max(1, min(torch.get_num_threads(), rows // LEAST_ROWS))
     return [RowTask(rows * slot // count, rows * (slot + 1) // count, slot) for slot in range(count)]
+
+
+def _scratch_row(_: RowTask, width: int) -> tuple[np.ndarray]:
+    return (np.empty(width, np.float32),)
 
 
 @torch.library.custom_op(operator_name("layer_norm"), mutates_args=(), device_types="cpu")
@@ -54,7 +60,8 @@ def layer_norm_cpu_backward(
     by_x = x.new_empty(x.shape)
     by_weight, by_bias = (weight.new_zeros(len(tasks), x.shape[1]) for _ in range(2))
     inputs = (flat(x), flat(weight), flat(by_out.contiguous()), RowShape(x.shape[1], x.stride(0), 0, eps))
-    run_tasks(norm_backward, tasks, inputs, (flat(by_x), flat(by_weight), flat(by_bias)))
+    scratch = partial(_scratch_row, width=x.shape[1])
+    run_tasks(norm_backward, tasks, inputs, (flat(by_x), flat(by_weight), flat(by_bias)), scratch)
     return by_x, by_weight.sum(0), by_bias.sum(0)
 
 
@@ -102,7 +109,8 @@ def gated_layer_norm_cpu_backward(
     by_weight, by_bias = (weight.new_zeros(len(tasks), x.shape[1]) for _ in range(2))
     shape = RowShape(x.shape[1], x.stride(0), gate.stride(0), eps)
     inputs = (flat(x), flat(gate), flat(weight), flat(bias), flat(by_out.contiguous()), shape)
-    run_tasks(gated_norm_backward, tasks, inputs, (flat(by_x), flat(by_gate), flat(by_weight), flat(by_bias)))
+    scratch = partial(_scratch_row, width=x.shape[1])
+    run_tasks(gated_norm_backward, tasks, inputs, (flat(by_x), flat(by_gate), flat(by_weight), flat(by_bias)), scratch)
     return by_x, by_gate, by_weight.sum(0), by_bias.sum(0)
 
 

@@ -1,6 +1,7 @@
 """The selective scan on the processor as torch operators with autograd."""
 
 import itertools
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,6 +14,8 @@ from .selective_scan_kernels_dpmambair import (
     ScanSize,
     ScanTask,
     ScanWeights,
+    backward_scratch,
+    forward_scratch,
     scan_backward,
     scan_forward,
 )
@@ -68,7 +71,7 @@ def prompted_scan_cpu(
     inputs = (_rows_of(u, dt, B, C), _weights_of(A, is_held, D, dt_bias, alpha_delta, alpha_B, alpha_C))
     size = ScanSize(L, channels, N, is_reversed, dt_bias is not None, is_held)
     tasks = _share_out(pictures, blocks, torch.get_num_threads())
-    run_tasks(scan_forward, tasks, (*inputs, size), (flat(y), flat(states)))
+    run_tasks(scan_forward, tasks, (*inputs, size), (flat(y), flat(states)), partial(forward_scratch, N=N))
     return y, states
 
 
@@ -109,7 +112,7 @@ def prompted_scan_cpu_backward(
     inputs = (_rows_of(u, dt, B, C), _weights_of(A, is_held, D, dt_bias, alpha_delta, alpha_B, alpha_C))
     size = ScanSize(L, channels, N, is_reversed, dt_bias is not None, is_held)
     extra = (flat(dy.to(u.dtype).contiguous()), flat(states), ScanGradients(*outputs))
-    run_tasks(scan_backward, tasks, (*inputs, size), extra)
+    run_tasks(scan_backward, tasks, (*inputs, size), extra, partial(backward_scratch, N=N))
     by_B, by_C = by_B.sum(0), by_C.sum(0)
     return [
         by_u,

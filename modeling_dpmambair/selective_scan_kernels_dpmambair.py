@@ -5,7 +5,8 @@ rows stay in the cache, where channel by channel a (B, L, D) array costs a cache
 the prompts and the skip D happen inside, so the mixer makes no other pass over (B, L, D) for them. The states live in
 the cache; the backward starts from one stored state a chunk and recomputes the others.
 
-The kernels are serial and release the interpreter's lock; their callers give each thread its own tasks. Numba keeps
+The kernels are serial and release the interpreter's lock; their callers give each thread its own tasks and scratch.
+They allocate nothing (`_nrt=False`), so numba counts no references inside their loops. Numba keeps
 them compiled on disk by this file's date: touch it after a change of the lanes below it.
 """
 
@@ -21,10 +22,10 @@ except ImportError as error:  # as in the lanes below
 from .lanes_dpmambair import (
     LANES,
     LN_2,
+    add_folded,
     exp2,
     exp2m1,
     fma,
-    lane_sum,
     load,
     load_scalar,
     sigmoid,
@@ -103,12 +104,12 @@ class ScanTask(NamedTuple):
     group: int
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, _nrt=False)
 def _row(step: int, size: ScanSize) -> int:
     return size.L - 1 - step if size.is_reversed else step
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, _nrt=False)
 def _read_matrices(rows, weights, size, picture, start, steps, B, C):  # noqa: ANN001, ANN202
     """Copy a chunk's B and C rows, times their prompts, to float32 arrays that stay in the cache."""
     for i in range(steps):
@@ -118,7 +119,7 @@ def _read_matrices(rows, weights, size, picture, start, steps, B, C):  # noqa: A
             C[i * size.N + n] = load_scalar(rows.C, source + n) * weights.alpha_C[picture * size.N + n]
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, _nrt=False)
 def _step_size(dt, weights, size, picture, channel):  # noqa: ANN001, ANN202
     """Return the modulated step size (Eq. 9): dt itself, or alpha_Delta * softplus(dt + bias)."""
     if size.has_softplus:
@@ -126,7 +127,7 @@ def _step_size(dt, weights, size, picture, channel):  # noqa: ANN001, ANN202
     return dt
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, _nrt=False)
 def _discretize(delta, weights, size, A):  # noqa: ANN001, ANN202
     """Return exp(Delta A) and what B u is multiplied by: Delta, or (exp(Delta A) - 1) / A (Eq. 4)."""
     exponent = delta * load(weights.A, A)
@@ -136,15 +137,14 @@ def _discretize(delta, weights, size, A):  # noqa: ANN001, ANN202
     return exp2(exponent), delta
 
 
-@njit(nogil=True, cache=True)
-def scan_forward(rows, weights, size, task, y, states):  # noqa: ANN001, ANN201
+@njit(nogil=True, cache=True, _nrt=False)
+def scan_forward(rows, weights, size, task, y, states, H, B, C):  # noqa: ANN001, ANN201
     """Run one task's share of the recurrence, writing its part of `y` (B, L, D) in the inputs' dtype.
 
     `states` keeps the state before each chunk, (B, chunks, D / 16, N, 16), for the backward; empty: none is kept.
+    H, B and C come from `forward_scratch`.
     """
     N, blocks, chunks = size.N, size.D // LANES, (size.L + CHUNK - 1) // CHUNK
-    H = np.zeros((task.last - task.first) * N * LANES, np.float32)
-    B, C = np.empty(CHUNK * N, np.float32), np.empty(CHUNK * N, np.float32)
     for chunk in range(chunks):
         start = chunk * CHUNK
         steps = min(CHUNK, size.L - start)
@@ -153,7 +153,8 @@ def scan_forward(rows, weights, size, task, y, states):  # noqa: ANN001, ANN201
             channel, state, A = block * LANES, (block - task.first) * N * LANES, block * N * LANES
             if states.size:
                 kept = ((task.picture * chunks + chunk) * blocks + block) * N * LANES
-                states[kept : kept + N * LANES] = H[state : state + N * LANES]
+                for n in range(N):
+                    store(states, kept + n * LANES, load(H, state + n * LANES))
             skip = load(weights.D, channel)
             for i in range(steps):
                 row = (task.picture * size.L + _row(start + i, size)) * size.D + channel
@@ -189,59 +190,144 @@ class ScanGradients(NamedTuple):
 
 
 class ScanChunk(NamedTuple):
-    """What the backward keeps of one chunk while it is in the cache.
+    """What the backward keeps of one chunk while it is in the cache; all from `H` on is one block's.
 
     Attributes:
         B: prompted input matrices, (steps, N).
         C: prompted output matrices, (steps, N).
-        H: one block's states, the first from before the chunk, (steps + 1, N, 16).
-        decays: one block's decays, (steps, N, 16).
-        deltas: one block's step sizes, (steps, 16).
-        B_sums: gradient of B by lanes, summed over the blocks so far, (steps, N, 16).
-        C_sums: gradient of C, likewise.
+        BC_sums: gradients of B and C in two lanes each, summed over the blocks so far, (steps, N, 4).
+        H: one state, the first from before the chunk, (steps + 1, 16).
+        decays: of that state, (steps, 16).
+        u: input, (steps, 16), float32 and dense.
+        by_y: gradient of the output, likewise.
+        deltas: step sizes, (steps, 16).
+        by_exponent: gradient of the step sizes by way of the decays, summed over the states so far, (steps, 16).
+        by_hold: gradient of what the input is multiplied by, likewise, (steps, 16).
+        by_u: gradient of the input where it is held, likewise, (steps, 16).
     """
 
     B: np.ndarray
     C: np.ndarray
+    BC_sums: np.ndarray
     H: np.ndarray
     decays: np.ndarray
+    u: np.ndarray
+    by_y: np.ndarray
     deltas: np.ndarray
-    B_sums: np.ndarray
-    C_sums: np.ndarray
+    by_exponent: np.ndarray
+    by_hold: np.ndarray
+    by_u: np.ndarray
 
 
-@njit(nogil=True, cache=True)
-def _new_chunk(N: int) -> ScanChunk:
-    wide = CHUNK * N * LANES
-    return ScanChunk(
-        np.empty(CHUNK * N, np.float32),
-        np.empty(CHUNK * N, np.float32),
-        np.empty(wide + N * LANES, np.float32),
-        np.empty(wide, np.float32),
-        np.empty(CHUNK * LANES, np.float32),
-        np.empty(wide, np.float32),
-        np.empty(wide, np.float32),
-    )
+def forward_scratch(task: ScanTask, N: int) -> tuple[np.ndarray, ...]:
+    """Allocate what one task of the forward works on: its states, zero at the start, and a chunk's B and C."""
+    return np.zeros((task.last - task.first) * N * LANES, np.float32), *np.empty((2, CHUNK * N), np.float32)
 
 
-@njit(nogil=True, cache=True)
-def _replay(rows, weights, size, place, cache):  # noqa: ANN001, ANN202
-    """Recompute a block's states, decays and step sizes inside a chunk, from the state before it."""
+def backward_scratch(task: ScanTask, N: int) -> tuple[np.ndarray, ScanChunk]:
+    """Allocate what one task of the backward works on: gradients of its states, zero at the end, and a chunk."""
+    matrices = (np.empty(CHUNK * N * width, np.float32) for width in (1, 1, 4))
+    rows = (np.empty(steps * LANES, np.float32) for steps in (CHUNK + 1, *[CHUNK] * 7))
+    return np.zeros((task.last - task.first) * N * LANES, np.float32), ScanChunk(*matrices, *rows)
+
+
+@njit(nogil=True, cache=True, _nrt=False)
+def _begin_block(rows, weights, size, dy, place, cache):  # noqa: ANN001, ANN202
+    """Read a block's rows of a chunk, recompute their step sizes and clear the sums over the states."""
     picture, block, start, steps = place
-    N, channel = size.N, block * LANES
     for i in range(steps):
-        row = (picture * size.L + _row(start + i, size)) * size.D + channel
-        delta = _step_size(load(rows.dt, row), weights, size, picture, channel)
-        u = load(rows.u, row)
-        store(cache.deltas, i * LANES, delta)
-        for n in range(N):
-            at = (i * N + n) * LANES
-            decay, hold = _discretize(delta, weights, size, (block * N + n) * LANES)
-            store(cache.decays, at, decay)
-            store(cache.H, at + N * LANES, fma(decay, load(cache.H, at), (hold * u) * splat(cache.B[i * N + n])))
+        row, at = (picture * size.L + _row(start + i, size)) * size.D + block * LANES, i * LANES
+        store(cache.u, at, load(rows.u, row))
+        store(cache.by_y, at, load(dy, row))
+        store(cache.deltas, at, _step_size(load(rows.dt, row), weights, size, picture, block * LANES))
+    cache.by_exponent.fill(0.0)
+    cache.by_hold.fill(0.0)
+    cache.by_u.fill(0.0)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, _nrt=False)
+def _replay(weights, size, block, steps, n, h, cache):  # noqa: ANN001, ANN202
+    """Recompute one state of a block and its decays inside a chunk, from the state `h` before it."""
+    A = (block * size.N + n) * LANES
+    store(cache.H, 0, h)
+    for i in range(steps):
+        at = i * LANES
+        decay, hold = _discretize(load(cache.deltas, at), weights, size, A)
+        h = fma(decay, h, (hold * load(cache.u, at)) * splat(cache.B[i * size.N + n]))
+        store(cache.decays, at, decay)
+        store(cache.H, at + LANES, h)
+
+
+@njit(nogil=True, cache=True, _nrt=False)
+def _adjoint(weights, size, block, steps, n, g, of_A, cache):  # noqa: ANN001, ANN202
+    """Run the adjoint recurrence backwards over one state of a block's chunk.
+
+    With g the gradient of h_i = decay h_{i-1} + Delta B u: by Delta B u and by decay g h_{i-1}, by h_{i-1} g decay.
+
+    Takes the gradient `g` of the state after the chunk and the gradient `of_A` so far; returns that of the state
+    before the chunk, and the other with this chunk's share.
+    """
+    rate, after = load(weights.A, (block * size.N + n) * LANES), load(cache.H, steps * LANES)
+    for i in range(steps - 1, -1, -1):
+        at, matrix = i * LANES, i * size.N + n
+        by_y, delta, before = load(cache.by_y, at), load(cache.deltas, at), load(cache.H, at)
+        g = fma(by_y, splat(cache.C[matrix]), g)
+        add_folded(cache.BC_sums, matrix * 4, g * (delta * load(cache.u, at)), after * by_y)
+        store(cache.by_hold, at, fma(g, splat(cache.B[matrix]), load(cache.by_hold, at)))
+        g = g * load(cache.decays, at)
+        g_h = g * before
+        store(cache.by_exponent, at, fma(g_h, rate, load(cache.by_exponent, at)))
+        of_A, after = fma(g_h, delta, of_A), before
+    return g, of_A
+
+
+@njit(nogil=True, cache=True, _nrt=False)
+def _held_adjoint(weights, size, block, steps, n, g, of_A, cache):  # noqa: ANN001, ANN202
+    """Run `_adjoint` where the input is held: h_i = decay h_{i-1} + hold B u with hold = (decay - 1) / A.
+
+    The derivative of hold by Delta is the decay, by A (Delta decay - hold) / A. A loop of its own, since one for both
+    kinds would keep more vectors than there are registers.
+    """
+    A = (block * size.N + n) * LANES
+    rate, inverse, after = load(weights.A, A), load(weights.A_inverse, A), load(cache.H, steps * LANES)
+    for i in range(steps - 1, -1, -1):
+        at, matrix = i * LANES, i * size.N + n
+        by_y, u, delta, before = load(cache.by_y, at), load(cache.u, at), load(cache.deltas, at), load(cache.H, at)
+        decay, hold = _discretize(delta, weights, size, A)
+        g = fma(by_y, splat(cache.C[matrix]), g)
+        g_B = g * splat(cache.B[matrix])
+        add_folded(cache.BC_sums, matrix * 4, g * (hold * u), after * by_y)
+        store(cache.by_hold, at, fma(g_B, decay, load(cache.by_hold, at)))
+        store(cache.by_u, at, fma(g_B, hold, load(cache.by_u, at)))
+        of_A = fma(g_B * u, fma(delta, decay, hold * splat(np.float32(-1.0))) * inverse, of_A)
+        g = g * decay
+        g_h = g * before
+        store(cache.by_exponent, at, fma(g_h, rate, load(cache.by_exponent, at)))
+        of_A, after = fma(g_h, delta, of_A), before
+    return g, of_A
+
+
+@njit(nogil=True, cache=True, _nrt=False)
+def _backpropagate_block(weights, size, states, by_A, place, kept, G, cache):  # noqa: ANN001, ANN202
+    """Run one block's states through a chunk, forwards again from the kept ones and then backwards, one by one.
+
+    What a state needs of a chunk stays in the first-level cache this way; in the forward's order it would not.
+    """
+    picture, block, _, steps = place
+    for n in range(size.N):
+        lanes = n * LANES
+        _replay(weights, size, block, steps, n, load(states, kept + lanes), cache)
+        at_A, at_G = (picture * size.D + block * LANES) * size.N + lanes, G[0] + lanes
+        g, of_A = load(G[1], at_G), load(by_A, at_A)
+        if size.is_held:
+            g, of_A = _held_adjoint(weights, size, block, steps, n, g, of_A, cache)
+        else:
+            g, of_A = _adjoint(weights, size, block, steps, n, g, of_A, cache)
+        store(G[1], at_G, g)
+        store(by_A, at_A, of_A)
+
+
+@njit(nogil=True, cache=True, _nrt=False)
 def _write_step_gradient(rows, weights, size, gradients, place, row, by_delta):  # noqa: ANN001, ANN202
     """Carry the step size's gradient on to dt and, where softplus and the prompt are ours, to bias and prompt."""
     picture, channel = place[0], place[1] * LANES
@@ -255,76 +341,52 @@ def _write_step_gradient(rows, weights, size, gradients, place, row, by_delta): 
         store(gradients.alpha_delta, at, fma(by_delta, softplus(raw), load(gradients.alpha_delta, at)))
 
 
-@njit(nogil=True, cache=True)
-def _held_gradient_of_A(decay, hold, delta, weights, A):  # noqa: ANN001, ANN202
-    """Return the derivative of (exp(Delta A) - 1) / A by A: (Delta exp(Delta A) - hold) / A."""
-    return fma(delta, decay, hold * splat(np.float32(-1.0))) * load(weights.A_inverse, A)
-
-
-@njit(nogil=True, cache=True)
-def _adjoint(rows, weights, size, dy, gradients, place, cache, G):  # noqa: ANN001, ANN202
-    """Run the adjoint recurrence backwards over one block's chunk; G (N, 16) is the gradient of the state.
-
-    With g the gradient of h_i = decay h_{i-1} + hold B u: by hold g B u, by decay g h_{i-1}, by h_{i-1} g decay; hold
-    is Delta, whose derivative is 1, or the integral over the step, whose derivative by Delta is the decay.
-    """
+@njit(nogil=True, cache=True, _nrt=False)
+def _finish_block(rows, weights, size, gradients, place, cache):  # noqa: ANN001, ANN202
+    """Turn a block's sums over the states into the gradients of u, dt, D and what dt was made with."""
     picture, block, start, steps = place
-    N, channel = size.N, block * LANES
-    at_channel = picture * size.D + channel
-    skip = load(weights.D, channel)
-    for i in range(steps - 1, -1, -1):
-        row = (picture * size.L + _row(start + i, size)) * size.D + channel
-        by_y, u, delta = load(dy, row), load(rows.u, row), load(cache.deltas, i * LANES)
-        by_u, by_exponent, by_hold = skip * by_y, splat(np.float32(0.0)), splat(np.float32(0.0))
-        for n in range(N):
-            at, A = (i * N + n) * LANES, (block * N + n) * LANES
-            by_A = picture * size.D * N + A
-            B, decay = splat(cache.B[i * N + n]), load(cache.decays, at)
-            g = fma(by_y, splat(cache.C[i * N + n]), load(G, n * LANES))
-            g_decay = g * decay
-            g_h = g_decay * load(cache.H, at)
-            store(G, n * LANES, g_decay)
-            store(cache.C_sums, at, fma(load(cache.H, at + N * LANES), by_y, load(cache.C_sums, at)))
-            by_exponent = fma(g_h, load(weights.A, A), by_exponent)
-            of_A = fma(g_h, delta, load(gradients.A, by_A))
-            if size.is_held:
-                _, hold = _discretize(delta, weights, size, A)
-                of_A = fma(g * u * B, _held_gradient_of_A(decay, hold, delta, weights, A), of_A)
-                by_hold = fma(g_decay, B, by_hold)
-                by_u = fma(g * hold, B, by_u)
-                store(cache.B_sums, at, fma(g, hold * u, load(cache.B_sums, at)))
-            else:
-                by_hold = fma(g, B, by_hold)
-                store(cache.B_sums, at, fma(g, delta * u, load(cache.B_sums, at)))
-            store(gradients.A, by_A, of_A)
-        if not size.is_held:
-            by_u = fma(delta, by_hold, by_u)
-        store(gradients.u, row, by_u)
+    channel = block * LANES
+    at_channel, skip = picture * size.D + channel, load(weights.D, channel)
+    for i in range(steps):
+        row, at = (picture * size.L + _row(start + i, size)) * size.D + channel, i * LANES
+        by_y, u, by_hold = load(cache.by_y, at), load(cache.u, at), load(cache.by_hold, at)
+        by_u = load(cache.by_u, at) if size.is_held else load(cache.deltas, at) * by_hold
+        store(gradients.u, row, fma(skip, by_y, by_u))
         store(gradients.D, at_channel, fma(u, by_y, load(gradients.D, at_channel)))
-        by_delta = fma(by_exponent, splat(np.float32(LN_2)), u * by_hold)
+        by_delta = fma(load(cache.by_exponent, at), splat(np.float32(LN_2)), u * by_hold)
         _write_step_gradient(rows, weights, size, gradients, place, row, by_delta)
 
 
-@njit(nogil=True, cache=True)
-def scan_backward(rows, weights, size, task, dy, states, gradients):  # noqa: ANN001, ANN201
-    """Write one task's share of all gradients, given the gradient `dy` (B, L, D) of the output and the kept states."""
+@njit(nogil=True, cache=True, _nrt=False)
+def _write_matrix_gradients(gradients, size, first_row, start, steps, cache):  # noqa: ANN001, ANN202
+    """Write a chunk's rows of the gradients of B and C, whose sums over the blocks are complete."""
+    for i in range(steps):
+        row = (first_row + _row(start + i, size)) * size.N
+        for n in range(size.N):
+            at = (i * size.N + n) * 4
+            gradients.B[row + n] = cache.BC_sums[at] + cache.BC_sums[at + 1]
+            gradients.C[row + n] = cache.BC_sums[at + 2] + cache.BC_sums[at + 3]
+
+
+@njit(nogil=True, cache=True, _nrt=False)
+def scan_backward(rows, weights, size, task, dy, states, gradients, G, cache):  # noqa: ANN001, ANN201
+    """Write one task's share of all gradients, given the gradient `dy` (B, L, D) of the output and the kept states.
+
+    G and `cache` come from `backward_scratch`.
+    """
     N, blocks, chunks = size.N, size.D // LANES, (size.L + CHUNK - 1) // CHUNK
     pictures = gradients.D.size // size.D
-    G = np.zeros((task.last - task.first, N * LANES), np.float32)
-    cache = _new_chunk(N)
     for chunk in range(chunks - 1, -1, -1):
         start = chunk * CHUNK
         steps = min(CHUNK, size.L - start)
         _read_matrices(rows, weights, size, task.picture, start, steps, cache.B, cache.C)
-        cache.B_sums[:], cache.C_sums[:] = 0.0, 0.0
+        cache.BC_sums.fill(0.0)
         for block in range(task.first, task.last):
             place = (task.picture, block, start, steps)
+            _begin_block(rows, weights, size, dy, place, cache)
             kept = ((task.picture * chunks + chunk) * blocks + block) * N * LANES
-            cache.H[: N * LANES] = states[kept : kept + N * LANES]
-            _replay(rows, weights, size, place, cache)
-            _adjoint(rows, weights, size, dy, gradients, place, cache, G[block - task.first])
-        for i in range(steps):
-            row = ((task.group * pictures + task.picture) * size.L + _row(start + i, size)) * N
-            for n in range(N):
-                gradients.B[row + n] = lane_sum(load(cache.B_sums, (i * N + n) * LANES))
-                gradients.C[row + n] = lane_sum(load(cache.C_sums, (i * N + n) * LANES))
+            state = ((block - task.first) * N * LANES, G)
+            _backpropagate_block(weights, size, states, gradients.A, place, kept, state, cache)
+            _finish_block(rows, weights, size, gradients, place, cache)
+        first_row = (task.group * pictures + task.picture) * size.L
+        _write_matrix_gradients(gradients, size, first_row, start, steps, cache)

@@ -30,17 +30,31 @@ def _threads(process: int, count: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(count, thread_name_prefix="selective-scan")
 
 
-def _run(kernel: Callable, tasks: Sequence[tuple], inputs: tuple, outputs: tuple) -> None:
+Scratch = Callable[[tuple], tuple]
+
+
+def _run(kernel: Callable, tasks: Sequence[tuple], inputs: tuple, outputs: tuple, scratch: Scratch) -> None:
     for task in tasks:
-        kernel(*inputs, task, *outputs)
+        kernel(*inputs, task, *outputs, *scratch(task))
 
 
-def run_tasks(kernel: Callable, tasks: Sequence[tuple], inputs: tuple, outputs: tuple) -> None:
-    """Run `kernel` over all tasks on as many threads as torch may use; which thread runs a task changes no result."""
+def run_tasks(
+    kernel: Callable, tasks: Sequence[tuple], inputs: tuple, outputs: tuple, scratch: Scratch = lambda _: ()
+) -> None:
+    """Run a kernel over all tasks on as many threads as torch may use; which thread runs a task changes no result.
+
+    Args:
+        kernel: called with the inputs, a task, the outputs and the task's scratch.
+        tasks: shares of the work.
+        inputs: what all tasks read.
+        outputs: what each writes its part of.
+        scratch: allocates what a task works on; kernels do not allocate, because numba then counts references to all
+            their arrays, which costs more than the arithmetic.
+    """
     count = min(torch.get_num_threads(), len(tasks))
     pool = _threads(os.getpid(), torch.get_num_threads()) if count > 1 else None
-    others = [pool.submit(_run, kernel, tasks[share::count], inputs, outputs) for share in range(1, count)]
-    _run(kernel, tasks[::count], inputs, outputs)
+    others = [pool.submit(_run, kernel, tasks[share::count], inputs, outputs, scratch) for share in range(1, count)]
+    _run(kernel, tasks[::count], inputs, outputs, scratch)
     for other in others:
         other.result()
 
