@@ -149,7 +149,7 @@ def main(
 ) -> None:
     """Print sizes, agreement, quality and speed of every kind of exported file, and write them."""
     sides = [side for side in SIDES if side <= longest]
-    restorer = export_model.load_restorer(model, "float32").model
+    restorer = export_model.load_restorer(model).model
     results = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": {**describe_machine(1), "threads": torch.get_num_threads()},

@@ -86,9 +86,9 @@ def wrong(**_):
     (["-o", "a.pt2"], "`--output` must end in .onnx with --format onnx, got a.pt2; rename it"),
     (["-o", "a.onnx", "--format", "aoti"], "`--output` must end in .pt2 with --format aoti, got a.onnx; rename it"),
     (["-o", "a.pt2", "--format", "torch-export", "--int8", "weights"],
-     "`--int8` must go with --format onnx and float32, got torch-export and float32; leave it out"),
+     "`--int8` must go with --format onnx alone, got --format torch-export and --int8; leave one out"),
     (["-o", "a.onnx", "--dtype", "float16", "--int8", "dynamic"],
-     "`--int8` must go with --format onnx and float32, got onnx and float16; leave it out"),
+     "`--int8` must go with --format onnx alone, got --format onnx and --dtype and --int8; leave one out"),
 ])  # fmt: skip
 def test_options_that_do_not_go_together_are_refused(small, tmp_path, monkeypatch, arguments, rule):
     monkeypatch.chdir(tmp_path)
@@ -233,12 +233,17 @@ def test_onnx_is_of_the_standard_only_and_says_nothing_of_this_machine(restorer_
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of onnxruntime's quantizers
-def test_eight_bit_weights_hold_and_save_space(restorer_onnx, shipped, tmp_path):
+@pytest.mark.parametrize("option", ["float16", "bfloat16", "weights"])
+def test_smaller_weights_hold_and_save_space(restorer_onnx, shipped, tmp_path, option):
     path = Path(shutil.copy(restorer_onnx, tmp_path))
-    export_model.quantize(path, "weights")
+    if option == "weights":
+        export_model.quantize(path, option)
+    else:
+        export_model.store_halved(path, option)
     assert path.stat().st_size < 0.85 * restorer_onnx.stat().st_size
+    assert list(tmp_path.iterdir()) == [path]
     found = compare(open_onnx(path, 1), shipped, has_strength=False)
-    assert found.deviation > 1e-5
+    assert found.deviation > 1e-6
     check(found, is_exact=False)
 
 
