@@ -4,7 +4,7 @@
 |---|---|---|
 | onnx | ONNX model | onnxruntime and numpy |
 | torch-export | torch.export package, `.pt2` | torch |
-| aoti | AOTInductor package of compiled code, `.pt2` | torch, on a machine like this one |
+| aoti | AOTInductor package of compiled code, `.pt2` | torch and this package, on a machine like this one |
 
 All take `pixel_values`, (1, 3, H, W) float32 RGB in [0, 1], and return `reconstruction`, (1, 3, H, W) float32, not
 clamped, and `degradation_embedding`, (1, E). Height and width are free. With `--strength` there is a second input
@@ -108,18 +108,19 @@ def load_restorer(folder: Path) -> PortableRestorer:
     return PortableRestorer(model.eval().requires_grad_(False))
 
 
-def trace(restorer: PortableRestorer, has_strength: bool) -> ExportedProgram:
-    """Trace a restorer for one picture of any size, in torch's own operators.
+def trace(restorer: PortableRestorer, has_strength: bool, is_portable: bool = True) -> ExportedProgram:
+    """Trace a restorer for one picture of any size.
 
     Args:
         restorer: what to trace.
         has_strength: whether the program takes the input `strength`.
+        is_portable: whether to use torch's own operators only, or this package's kernels.
     """
     inputs = {"pixel_values": torch.zeros(1, 3, *TRACED_SIZE)}
     shapes: dict[str, dict[int, Dim] | None] = {"pixel_values": {2: Dim.DYNAMIC, 3: Dim.DYNAMIC}}
     if has_strength:
         inputs["strength"], shapes["strength"] = torch.tensor(1.0), None
-    with torch.no_grad(), scan_backend("export"):
+    with torch.no_grad(), scan_backend("export") if is_portable else contextlib.nullcontext():
         program = torch.export.export(restorer, (), inputs, dynamic_shapes=shapes)
     # Every node carries the stack that made it: megabytes, and paths of this machine.
     for module in program.graph_module.modules():
@@ -355,7 +356,8 @@ def export(
     if path.suffix != suffix:
         raise ValueError(f"`--output` must end in {suffix} with --format {form}, got {path.name}; rename it")
     restorer = load_restorer(folder)
-    program = trace(restorer, has_strength)
+    # Inductor cannot lower torch's scan operator where a length is a product of two free sizes.
+    program = trace(restorer, has_strength, is_portable=form != "aoti")
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".exporting-", dir=path.parent) as place:
         unfinished = Path(place) / path.name

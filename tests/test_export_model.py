@@ -263,3 +263,16 @@ def test_traced_program_takes_strength_and_sizes_and_survives_its_file(small, tm
         expected = restore(model, degraded, strength=0.3)
         torch.testing.assert_close(found["reconstruction"], expected.reconstruction, rtol=0, atol=1e-5)
         torch.testing.assert_close(found["degradation_embedding"], expected.degradation_embedding)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+def test_compiled_package_agrees_with_the_model(small, tmp_path):
+    path, model = tmp_path / "compiled.pt2", DPMambaIRModel.from_pretrained(small).eval()
+    result = run(small, "--format", "aoti", "-o", path)
+    assert result.exit_code == 0, result.stderr
+    restore_compiled = open_exported(path, "aoti")
+    for size in SIZES:
+        degraded = pictures(1, *size)
+        found, expected = restore_compiled(pixel_values=degraded), restore(model, degraded)
+        torch.testing.assert_close(found["reconstruction"], expected.reconstruction, rtol=0, atol=1e-4)
