@@ -19,7 +19,14 @@ import typer
 from huggingface_hub import EvalResult, ModelCard
 
 from benchmarks.files import RESULTS, write_text
-from benchmarks.rendering import render_cost, render_export, render_failures, render_losses, render_quality
+from benchmarks.rendering import (
+    render_cost,
+    render_description,
+    render_export,
+    render_failures,
+    render_losses,
+    render_quality,
+)
 from restoration_metrics.model_index import is_evaluation, list_eval_results, measured_weights
 
 MARK = re.compile(r"<!-- /?table\b.*?-->")
@@ -44,6 +51,7 @@ class Table:
 
 TABLES = {
     "cost": Table("cost.json", render_cost),
+    "description": Table("description.json", render_description),
     "export": Table("export.json", render_export),
     "failures": Table("failures.json", render_failures),
     "losses": Table("synthetic7_cbsd68.json", render_losses),

@@ -11,6 +11,7 @@ from benchmarks.rendering import (
     format_columns,
     format_markdown,
     render_cost,
+    render_description,
     render_failures,
     render_losses,
     render_quality,
@@ -126,3 +127,11 @@ def test_failures_are_listed_with_what_undamaged_pictures_lose():
     assert markdown_rows(text)[2] == ["low light", "coffee", "30.00", "29.50", "-0.50"]
     assert "`small-one` among 28 restorations" in text
     assert text.endswith("a 18.12, b not finite.")
+
+
+def test_description_table_has_a_row_for_each_kind_and_the_mean():
+    scores = {"low_light": 0.5, "mean": 0.75}
+    results = {"model": "small-one", "pictures": 68, "clean": "photographs", "seed": 3}
+    text = render_description(results | {"accuracy": scores, "spearman": {"low_light": 0.875, "mean": 0.25}})
+    assert markdown_rows(text)[2:] == [["low light", "0.500", "0.875"], ["mean", "0.750", "0.250"]]
+    assert text.endswith("`small-one` on 68 clean pictures of `photographs`, each spoiled by each kind, seed 3.")
