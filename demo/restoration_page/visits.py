@@ -113,7 +113,7 @@ def friendly() -> Iterator[None]:
     try:
         yield
     except UnusablePictureError as error:
-        raise gr.Error(str(error), title="Not this picture", duration=None, print_exception=False) from error
+        raise gr.Error(str(error), duration=None, print_exception=False) from error
 
 
 def _say(progress: gr.Progress, done: int, count: int) -> None:
