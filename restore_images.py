@@ -19,8 +19,8 @@ import os
 import platform
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -40,6 +40,8 @@ DEFAULT_MODEL = Path(__file__).resolve().parent / "checkpoints" / "dpmambair-tin
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 # The grid holds thumbnails, and not of endlessly many pictures: neither memory nor the file may grow without bound.
 GRID_LIMIT, THUMBNAIL = 48, (348, 232)
+# GiB that restoring one picture may take.
+MEMORY = 2.0
 
 main = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -184,21 +186,31 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 @dataclass(frozen=True)
 class Restorer:
-    """A trained model with its processor, ready to restore one picture at a time."""
+    """A trained model with its processor, ready to restore one picture at a time.
+
+    Attributes:
+        model: restores.
+        processor: turns pictures into tensors and back.
+        device: where the model runs.
+        dtype: what it computes in.
+        memory: what it may take for one picture, GiB.
+    """
 
     model: DPMambaIRModel
     processor: DPMambaIRImageProcessor
     device: torch.device
     dtype: torch.dtype
+    memory: float
 
     @classmethod
-    def from_folder(cls, folder: Path, device: str = "auto", dtype: str = "auto") -> Restorer:
+    def from_folder(cls, folder: Path, device: str = "auto", dtype: str = "auto", memory: float = MEMORY) -> Restorer:
         """Load model and processor from a local folder.
 
         Args:
             folder: what `save_pretrained` of both wrote.
             device: a torch device, or `auto` for the accelerator if there is one, otherwise the CPU.
             dtype: `float32`, `bfloat16` (autocast), or `auto` for bfloat16 where the device computes in it.
+            memory: what one picture may take, GiB; larger ones are restored in tiles.
 
         Raises:
             ValueError: no such folder, files that do not load, weights that are not a restorer's, or no such device.
@@ -223,20 +235,28 @@ class Restorer:
             model = model.eval().to(place)
         except Exception as error:  # a broken file surfaces as one of half a dozen unrelated types
             raise ValueError(f"cannot load {folder} on device {device}: {describe(error, folder)}") from error
-        return cls(model, processor, place, choose_dtype(dtype, place))
+        return cls(model, processor, place, choose_dtype(dtype, place), memory)
 
-    def __call__(self, degraded: Image.Image) -> Image.Image:
-        """Restore an RGB picture; the result is RGB and of the same size.
+    def __call__(self, degraded: Image.Image, progress: Callable[[int, int], None] | None = None) -> Image.Image:
+        """Restore an RGB picture, in tiles if the memory is short of it; the result is RGB and of the same size.
+
+        Args:
+            degraded: the picture.
+            progress: called after each step of the work with the number of steps that are done, and of all.
 
         Raises:
             FloatingPointError: the model returned values that are not finite.
+            ValueError: the memory does not suffice for tiles.
         """
         import torch
+
+        from modeling_dpmambair import restore_tiled
 
         inputs = self.processor(images=degraded, return_tensors="pt").to(self.device)
         is_mixed = self.dtype == torch.bfloat16
         with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=is_mixed):
-            reconstruction = self.model(**inputs).reconstruction
+            options = {"memory_budget": int(self.memory * 2**30), "progress": progress}
+            reconstruction = restore_tiled(self.model, **inputs, **options).reconstruction
         if not reconstruction.isfinite().all():
             raise FloatingPointError("the model returned values that are not finite; try --dtype float32")
         return self.processor.post_process(reconstruction)[0]
@@ -290,10 +310,26 @@ def replacing(target: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def show_tiles(name: str) -> Iterator[Callable[[int, int], None]]:
+    """Give a progress callable that shows a bar below that of the pictures, if there is more than one step to show."""
+    with ExitStack() as stack:
+        bars: list[tqdm] = []
+
+        def show(done: int, total: int) -> None:
+            if total > 1 and not bars:
+                bars.append(stack.enter_context(tqdm(total=total, desc=name, unit="tile", leave=False, disable=None)))
+            for bar in bars:
+                bar.update()
+
+        yield show
+
+
 def restore_picture(picture: Picture, restorer: Restorer, compare: bool) -> tuple[Image.Image, Image.Image]:
     """Restore one file into its target, with its comparison if wanted, and return (degraded, restored)."""
     degraded = load_picture(picture.source)
-    restored = restorer(degraded.convert("RGB"))
+    with show_tiles(picture.source.name) as progress:
+        restored = restorer(degraded.convert("RGB"), progress)
     if degraded.mode == "RGBA":
         restored.putalpha(degraded.getchannel("A"))
     profile = degraded.info.get("icc_profile")
@@ -375,6 +411,9 @@ def restore(
         Literal["auto", "float32", "bfloat16"], typer.Option(help="auto: bfloat16 where the processor has it.")
     ] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    memory: Annotated[
+        float, typer.Option(metavar="GIB", help="Restore pictures in tiles that would take more memory than this.")
+    ] = MEMORY,
 ) -> None:
     """Restore degraded photographs (haze, rain, snow, low light, blur, JPEG artefacts, noise) into PNG files.
 
@@ -386,7 +425,7 @@ def restore(
         output.mkdir(parents=True, exist_ok=True)
         pictures = find_pictures(inputs, output, problems)
         check_targets(pictures, compare, grid)
-        restorer = Restorer.from_folder(model, device, dtype)
+        restorer = Restorer.from_folder(model, device, dtype, memory)
     except (OSError, ValueError) as error:
         typer.echo(f"error: {describe(error, output)}", err=True)
         raise typer.Exit(2) from error
