@@ -122,19 +122,12 @@ ROOM_LAYOUTS = tuple(
 SNOW_LAYOUT = Layout("synthetic/{name}.jpg", "gt/{name}.jpg", ignored=("mask/**",))
 SNOW_TEST = "media/jdway/GameSSD/overlapping/test"
 PLAIN_FOLDERS = Layout("degraded/{name}.png", "clean/{name}.png")
-# Composites are named by their kinds in the order of `KINDS`.
+# Folders are named by short words for the kinds; tasks name them in the order of `KINDS`.
+CDD11_WORDS = {"haze": "haze", "rain": "rain", "snow": "snow", "low": "low_light"}
+CDD11_FOLDERS = ("low", "haze", "rain", "snow", "low_haze", "low_rain", "low_snow", "haze_rain", "haze_snow")
 CDD11_TASKS = {
-    "low": "low_light",
-    "haze": "haze",
-    "rain": "rain",
-    "snow": "snow",
-    "low_haze": "haze+low_light",
-    "low_rain": "rain+low_light",
-    "low_snow": "snow+low_light",
-    "haze_rain": "haze+rain",
-    "haze_snow": "haze+snow",
-    "low_haze_rain": "haze+rain+low_light",
-    "low_haze_snow": "haze+snow+low_light",
+    folder: "+".join(kind for word, kind in CDD11_WORDS.items() if word in folder.split("_"))
+    for folder in (*CDD11_FOLDERS, "low_haze_rain", "low_haze_snow")
 }
 CDD11_LAYOUT = Layout("{task}/{name}.png", "clear/{name}.png", tasks=CDD11_TASKS)
 
@@ -149,12 +142,8 @@ def _rain100(letter: str, weight: str, training: int) -> dict[str, Split]:
 
     The authors later replaced both by larger ones (also Rain200H and Rain200L), which are read too.
     """
-    later_test = f"rain_data_test_{weight}"
-    train = ("train", f"RainTrain{letter}", f"rain_data_train_{weight}", ".")
-    test = (
-        *("test", f"test/Rain100{letter}", f"Rain100{letter}"),
-        *(f"{later_test}/rain_{weight.lower()}_test", later_test, "."),
-    )
+    train, later = ("train", f"RainTrain{letter}", f"rain_data_train_{weight}", "."), f"rain_data_test_{weight}"
+    test = ("test", f"test/Rain100{letter}", f"Rain100{letter}", f"{later}/rain_{weight.lower()}_test", later, ".")
     return {
         "train": Split(train, (*RAIN_LAYOUTS, *_later_rain(1800)), training),
         "test": Split(test, (*RAIN_LAYOUTS, *_later_rain(200)), 100),
