@@ -238,19 +238,16 @@ def write(program: ExportedProgram, form: Format, path: Path) -> None:
         torch.export.save(program, path)
 
 
-def open_onnx(path: Path, threads: int) -> Restore:
+def open_onnx(path: Path) -> Restore:
     """Open an ONNX model.
 
     Args:
         path: of the model.
-        threads: for one operator; 0 lets onnxruntime choose.
 
     Returns:
         A function from the inputs to the outputs, by name.
     """
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 
     def restore(**inputs: torch.Tensor) -> dict[str, torch.Tensor]:
         outputs = session.run(OUTPUTS, {name: value.numpy() for name, value in inputs.items()})
@@ -259,16 +256,15 @@ def open_onnx(path: Path, threads: int) -> Restore:
     return restore
 
 
-def open_exported(path: Path, form: Format, threads: int = 0) -> Restore:
+def open_exported(path: Path, form: Format) -> Restore:
     """Open what `export` wrote, as a function from the inputs to the outputs, by name.
 
     Args:
         path: of the file.
         form: of the file.
-        threads: of onnxruntime; 0 lets it choose. torch's programs use torch's own.
     """
     if form == "onnx":
-        return open_onnx(path, threads)
+        return open_onnx(path)
     if form == "aoti":
         return torch._inductor.aoti_load_package(str(path))
     return torch.export.load(path).module()

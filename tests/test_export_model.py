@@ -187,7 +187,7 @@ def test_file_that_fails_its_check_leaves_the_old_one_in_place(small, tmp_path, 
 @pytest.mark.parametrize("size", [*SIZES, (8, 8), (5, 40)], ids=str)
 def test_onnx_agrees_with_the_model(restorer_onnx, shipped, size):
     degraded = pictures(1, *size)
-    expected, found = restore(shipped, degraded), open_onnx(restorer_onnx, 1)(pixel_values=degraded)
+    expected, found = restore(shipped, degraded), open_onnx(restorer_onnx)(pixel_values=degraded)
     assert (expected.reconstruction - degraded).abs().max() > 0.05
     torch.testing.assert_close(found["reconstruction"], expected.reconstruction, rtol=0, atol=1e-3)
     torch.testing.assert_close(found["degradation_embedding"], expected.degradation_embedding, rtol=0, atol=1e-3)
@@ -242,7 +242,7 @@ def test_smaller_weights_hold_and_save_space(restorer_onnx, shipped, tmp_path, o
         export_model.store_halved(path, option)
     assert path.stat().st_size < 0.85 * restorer_onnx.stat().st_size
     assert list(tmp_path.iterdir()) == [path]
-    found = compare(open_onnx(path, 1), shipped, has_strength=False)
+    found = compare(open_onnx(path), shipped, has_strength=False)
     assert found.deviation > 1e-6
     check(found, is_exact=False)
 

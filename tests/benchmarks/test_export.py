@@ -6,7 +6,6 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-import export_model
 from benchmarks import export
 from benchmarks.rendering import export_grid, render_export
 from tests.modeling_dpmambair.models import small_model
@@ -38,17 +37,15 @@ def test_table_shows_every_file_and_why_one_was_refused():
 def stand_ins(monkeypatch):
     """In place of exported files: the model itself, a little too bright; and one that is refused."""
 
-    def write(folder, path, **options):
-        if "int8" in options:
-            raise ArithmeticError("too far off")
+    def write(folder, path, arguments):
+        if arguments:
+            raise ValueError("too far off")
         path.write_bytes(bytes(2048))
 
-    def open_brighter(path, form, threads):
-        portable = export_model.PortableRestorer(model)
-
-        def restore(pixel_values):
+    def open_brighter(path, arguments, threads):
+        def restore(degraded):
             with torch.no_grad():
-                return {"reconstruction": portable(pixel_values)["reconstruction"].clamp(0, 0.9) + 0.01}
+                return model(degraded).reconstruction.clamp(0, 0.9) + 0.01
 
         return restore
 
@@ -56,8 +53,8 @@ def stand_ins(monkeypatch):
     # The clamped differences are then known wherever the picture is neither black nor white.
     torch.nn.init.zeros_(model.network.conv_out.weight)
     monkeypatch.setattr(export, "PHOTOGRAPHS", ("coffee",))
-    monkeypatch.setattr(export_model, "export", write)
-    monkeypatch.setattr(export_model, "open_exported", open_brighter)
+    monkeypatch.setattr(export, "make_file", write)
+    monkeypatch.setattr(export, "open_file", open_brighter)
     return model
 
 
@@ -78,3 +75,8 @@ def test_results_say_size_quality_and_speed_of_what_was_made_and_what_was_refuse
     assert set(made["seconds"]) == {"128"}
     assert refused == {"name": names[1], "refused": "too far off"}
     assert "refused" in result.stdout
+
+
+def test_refused_file_is_an_error_in_the_words_of_the_command(tmp_path):
+    with pytest.raises(ValueError, match="^`DIR` must be a folder with a model's config.json"):
+        export.make_file(tmp_path, tmp_path / "restorer.onnx", ())
