@@ -327,7 +327,6 @@ def test_model_whose_published_code_is_broken_or_differs_is_refused(tmp_path):
     processor.write_text(f"import package_that_nobody_has\n{processor.read_text()}")
     with pytest.raises(ValueError, match="^`folder` must load without this package, got: .*package_that_nobody_has"):
         check_stranger(staged.folder, restore)
-    save_random_model(tmp_path / "other")
     restore.model.requires_grad_(False).network.conv_in.weight.mul_(3)
     stage_model(staged, folder)
     with pytest.raises(ValueError, match="^`folder` must restore alike elsewhere, got [0-9]+ of 255 apart; mend"):
