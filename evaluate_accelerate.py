@@ -10,8 +10,7 @@ import os
 import platform
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -34,6 +33,7 @@ from modeling_dpmambair import DPMambaIRImageProcessor, DPMambaIRModel
 from restoration_metrics.figures import draw_gains, join_pictures
 from restoration_metrics.functional import SSIM_WINDOW
 from restoration_metrics.scores import format_table, score, summarize
+from training.files import replacing
 
 BENCHMARKS = Path(__file__).resolve().parent / "configuration" / "benchmarks.json"
 PICTURES_PER_GRID = 4
@@ -283,25 +283,6 @@ def describe_machine(accelerator: Accelerator) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
     }
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary name to write to, and rename it to `path` once all is written.
-
-    Args:
-        path: the final name; its folder is made.
-
-    Yields:
-        The temporary name, in the same folder.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        yield partial
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def write_results(results: dict[str, Any], path: Path) -> None:

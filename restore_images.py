@@ -14,9 +14,7 @@ restored), 2 when work could not begin.
 
 from __future__ import annotations
 
-import ctypes
 import os
-import platform
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +27,8 @@ import numpy as np
 import typer
 from PIL import Image, ImageDraw, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
+
+from training.files import replacing
 
 if TYPE_CHECKING:
     import torch
@@ -285,31 +285,6 @@ def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if is_native else torch.float32
 
 
-def keep_freed_memory() -> None:
-    """Let glibc reuse freed memory in place of returning it to the system; other C libraries are left alone.
-
-    Large tensors are otherwise mapped and page-faulted anew at every layer, which doubles a big network's time.
-    """
-    if platform.libc_ver()[0] != "glibc":
-        return
-    m_trim_threshold, m_mmap_max = -1, -4  # names and values of malloc.h
-    libc = ctypes.CDLL(None)
-    libc.mallopt(m_mmap_max, 0)
-    libc.mallopt(m_trim_threshold, -1)
-
-
-@contextmanager
-def replacing(target: Path) -> Iterator[Path]:
-    """Give a temporary path beside `target` that becomes `target` if the block succeeds and vanishes otherwise."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".restoring-{os.getpid()}{target.suffix}")
-    try:
-        yield temporary
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 @contextmanager
 def show_tiles(name: str) -> Iterator[Callable[[int, int], None]]:
     """Give a progress callable that shows a bar below that of the pictures, if there is more than one step to show."""
@@ -420,11 +395,14 @@ def restore(
     Exit status 0: all restored; 1: some inputs failed, each with a line on stderr; 2: work could not begin.
     """
     problems = Problems()
-    keep_freed_memory()
     try:
         output.mkdir(parents=True, exist_ok=True)
         pictures = find_pictures(inputs, output, problems)
         check_targets(pictures, compare, grid)
+        # Here, because torch comes with it, which help and listing can do without.
+        from training.memory import keep_freed_memory
+
+        keep_freed_memory()
         restorer = Restorer.from_folder(model, device, dtype, memory)
     except (OSError, ValueError) as error:
         typer.echo(f"error: {describe(error, output)}", err=True)

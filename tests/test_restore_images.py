@@ -1,6 +1,6 @@
 """What the restoring command reads and writes, with a model whose weights are random: it restores nothing."""
 
-import platform
+import dataclasses
 import subprocess
 import sys
 import tomllib
@@ -13,6 +13,7 @@ import torch
 from PIL import Image, ImageCms
 
 import restore_images
+from modeling_dpmambair.tiling_dpmambair import bytes_per_pixel
 from restore_images import Restorer, find_pictures, load_picture, to_rgb
 from tests.restoring import ROOT, files_below, photograph, read, run_command, save, save_random_model
 
@@ -55,6 +56,46 @@ def test_the_result_is_the_model_output_clamped_and_rounded(run, restorer):
     # Another batch layout may round a value at the border of two levels to the other one.
     assert np.abs(restored - expected).max() <= 1
     assert (restored != expected).mean() < 0.01
+
+
+def test_a_picture_beyond_the_memory_is_restored_in_tiles(run, restorer):
+    degraded = photograph((16, 300))
+    save("in/large.png", degraded)
+    save("in/small.png")
+    budget = 16 * 160 * bytes_per_pixel(restorer.model.config) / 2**30
+    assert run("in", "-o", "out", "--dtype", "float32", "--memory", budget).exit_code == 0
+    steps = []
+    expected = dataclasses.replace(restorer, memory=budget)(degraded, lambda *step: steps.append(step))
+    assert len(steps) > 2
+    np.testing.assert_array_equal(read("out/large.png"), expected)
+    assert files_below("out") == ["large.png", "small.png"]
+
+
+def test_a_memory_too_short_for_tiles_fails_the_picture(run):
+    save("photo.png")
+    result = run("photo.png", "-o", "out", "--memory", "0")
+    assert (result.exit_code, result.stderr.startswith("photo.png: `memory_budget` must suffice for tiles")) == (
+        1,
+        True,
+    )
+
+
+def test_a_bar_counts_the_tiles_of_a_picture_and_hides_that_of_a_whole_one(capsys, monkeypatch):
+    bars = []
+
+    class Bar(restore_images.tqdm):
+        def __init__(self, **options):
+            bars.append(self)
+            super().__init__(**options | {"disable": False})
+
+    monkeypatch.setattr(restore_images, "tqdm", Bar)
+    with restore_images.show_tiles("a.png") as show:
+        show(1, 1)
+    assert bars == []
+    with restore_images.show_tiles("a.png") as show:
+        for done in (1, 2, 3):
+            show(done, 3)
+        assert (bars[0].n, bars[0].total, bars[0].desc) == (3, 3, "a.png: ")
 
 
 def test_bfloat16_and_float32_agree_roughly(model_folder):
@@ -243,28 +284,6 @@ def test_inputs_are_listed_sorted_and_by_their_place(tmp_path):
         "out/lone.png",
     ]
     assert [picture.caption for picture in pictures] == ["a", "b", "c/a", "lone"]
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
-def test_large_blocks_come_from_the_heap_after_the_allocator_is_set():
-    code = (
-        "import numpy, restore_images\n"
-        "def is_on_heap():\n"
-        "    block = numpy.ones(2**26, numpy.uint8)\n"
-        "    heap = next(line for line in open('/proc/self/maps') if '[heap]' in line).split()[0].split('-')\n"
-        "    return int(heap[0], 16) <= block.ctypes.data < int(heap[1], 16)\n"
-        "print(is_on_heap())\n"
-        "restore_images.keep_freed_memory()\n"
-        "print(is_on_heap())\n"
-    )
-    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert result.stdout.split() == ["False", "True"]
-
-
-def test_other_c_libraries_are_left_alone(monkeypatch):
-    monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
-    monkeypatch.setattr(restore_images.ctypes, "CDLL", lambda name: pytest.fail("opened the C library"))
-    restore_images.keep_freed_memory()
 
 
 @pytest.mark.parametrize(

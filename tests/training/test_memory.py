@@ -4,6 +4,8 @@ import sys
 
 import pytest
 
+from training import memory
+
 FAULTS = """
 import resource, sys
 import torch
@@ -26,3 +28,26 @@ def test_freed_memory_is_used_again_without_page_faults() -> None:
         run = subprocess.run([sys.executable, "-c", FAULTS, choice], check=True, capture_output=True, text=True)
         faults[choice] = int(run.stdout)
     assert faults["keep"] < 0.1 * faults["leave"]
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
+def test_large_blocks_come_from_the_heap_after_the_allocator_is_set():
+    code = (
+        "import numpy\n"
+        "from training import memory\n"
+        "def is_on_heap():\n"
+        "    block = numpy.ones(2**26, numpy.uint8)\n"
+        "    heap = next(line for line in open('/proc/self/maps') if '[heap]' in line).split()[0].split('-')\n"
+        "    return int(heap[0], 16) <= block.ctypes.data < int(heap[1], 16)\n"
+        "print(is_on_heap())\n"
+        "memory.keep_freed_memory()\n"
+        "print(is_on_heap())\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.split() == ["False", "True"]
+
+
+def test_other_c_libraries_are_left_alone(monkeypatch):
+    monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
+    monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: pytest.fail("opened the C library"))
+    memory.keep_freed_memory()
