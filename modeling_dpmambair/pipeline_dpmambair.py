@@ -82,6 +82,9 @@ class ImageRestorationPipeline(Pipeline):
         options |= {"memory_budget": memory_budget, "progress": progress}
         if strength is not None and not (isinstance(strength, Real) and 0 <= strength < math.inf):
             raise ValueError(f"`strength` must be a number from 0 up, got {strength!r}; 1 restores, 0 does nothing")
+        if memory_budget is not None and not (isinstance(memory_budget, int) and memory_budget > 0):
+            rule = f"a positive number of bytes, got {memory_budget!r}"
+            raise ValueError(f"`memory_budget` must be {rule}; 2 * 2**30 is the default")
         if return_description and not self.model.config.has_description:
             raise ValueError(
                 "`return_description` must be false for a model that cannot describe, got True; "

@@ -39,7 +39,7 @@ def bytes_per_pixel(config: DPMambaIRConfig) -> int:
     Args:
         config: of the model.
     """
-    return 4 * config.dim * 2 * (6 * config.expand + 10)
+    return 4 * config.dim * (12 * config.expand + 32)
 
 
 def choose_tile(height: int, width: int, pixels: int) -> tuple[tuple[int, int], int]:

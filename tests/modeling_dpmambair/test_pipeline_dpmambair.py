@@ -7,7 +7,8 @@ from PIL import Image
 from transformers import pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 
-from modeling_dpmambair import DPMambaIRImageProcessor, ImageRestorationPipeline
+from modeling_dpmambair import DPMambaIRImageProcessor, ImageRestorationPipeline, restore_tiled
+from modeling_dpmambair.tiling_dpmambair import bytes_per_pixel
 from tests.modeling_dpmambair.models import small_model
 
 TASK = "image-restoration"
@@ -141,6 +142,24 @@ def test_description_names_every_degradation(restore):
     json.dumps(found["degradations"])
 
 
+def test_picture_beyond_the_budget_is_restored_in_tiles_and_described(restore):
+    pixels, steps = levels(300, 12), []
+    options = {"memory_budget": 16 * 160 * bytes_per_pixel(restore.model.config), "return_description": True}
+    found = restore(pixels, **options, strength=0.5, progress=lambda *step: steps.append(step))
+    inputs = restore.preprocess(pixels)
+    expected = restore_tiled(restore.model, **inputs, strength=0.5, memory_budget=options["memory_budget"])
+    assert np.array_equal(found["image"], restore.image_processor.post_process(expected.reconstruction)[0])
+    assert len(steps) == steps[-1][0] == steps[-1][1] > 2
+    presence = restore.model.describe(**inputs).presence[0].tolist()
+    assert [each["presence"] for each in found["degradations"].values()] == pytest.approx(presence, abs=1e-4)
+
+
+def test_picture_within_the_budget_makes_one_step(restore):
+    steps = []
+    restore(levels(), progress=lambda *step: steps.append(step))
+    assert steps == [(1, 1)]
+
+
 def test_half_precision_model_restores_alike(folder, restore):
     half = pipeline(TASK, model=str(folder), dtype=torch.bfloat16)
     assert half.dtype == torch.bfloat16
@@ -156,6 +175,8 @@ def test_half_precision_model_restores_alike(folder, restore):
     ({"strength": -1}, r"`strength` must be a number from 0 up, got -1; "),
     ({"strength": float("nan")}, r"`strength` must be a number from 0 up, got nan; "),
     ({"strength": "high"}, r"`strength` must be a number from 0 up, got 'high'; "),
+    ({"memory_budget": 0}, r"`memory_budget` must be a positive number of bytes, got 0; "),
+    ({"memory_budget": "2GB"}, r"`memory_budget` must be a positive number of bytes, got '2GB'; "),
 ])  # fmt: skip
 def test_impossible_option_is_an_error(restore, options, message):
     with pytest.raises(ValueError, match=message):
