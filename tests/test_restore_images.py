@@ -95,7 +95,7 @@ def test_a_bar_counts_the_tiles_of_a_picture_and_hides_that_of_a_whole_one(capsy
     with restore_images.show_tiles("a.png") as show:
         for done in (1, 2, 3):
             show(done, 3)
-        assert (bars[0].n, bars[0].total, bars[0].desc) == (3, 3, "a.png: ")
+        assert (bars[0].n, bars[0].total, bars[0].desc) == (3, 3, "a.png")
 
 
 def test_bfloat16_and_float32_agree_roughly(model_folder):
