@@ -28,6 +28,8 @@ BEST = "best.json"
 def assemble(restorer: Path, output: Path, description: Path | None = None, earlier: Sequence[Path] = ()) -> Path:
     """Write a restorer with what its trainings left on record: recipe, log and loss plot, in `training/RUN`.
 
+    The folder carries no code: it lies beside the package, and publishing adds the code.
+
     Args:
         restorer: folder of a run of the stage "restorer", or of its best weights, `RUN/best`.
         output: new folder.
@@ -59,6 +61,7 @@ def assemble(restorer: Path, output: Path, description: Path | None = None, earl
     unfinished = output.with_name(f"{output.name}.tmp")
     shutil.rmtree(unfinished, ignore_errors=True)
     save_trained(model, unfinished)
+    _drop_code(unfinished)
     for name, folder in runs.items():
         _copy_records(folder, unfinished / "training" / name)
     os.replace(unfinished, output)
@@ -100,6 +103,20 @@ def _read_recipe(run: Path) -> dict[str, Any]:
     if (run / RECIPE).is_file():
         return json.loads((run / RECIPE).read_text())
     return find_checkpoint(run)[1]["recipe"]
+
+
+def _drop_code(folder: Path) -> None:
+    """Delete the copies of our files that saving carries, and what refers to them."""
+    for path in folder.glob("*.py"):
+        path.unlink()
+    for path in folder.glob("*.json"):
+        path.write_text(json.dumps(_without_auto_map(json.loads(path.read_text())), indent=2) + "\n")
+
+
+def _without_auto_map(content: Any) -> Any:
+    if not isinstance(content, dict):
+        return content
+    return {name: _without_auto_map(value) for name, value in content.items() if name != "auto_map"}
 
 
 def _check_same_extractor(model: DPMambaIRModel, description: Path) -> None:

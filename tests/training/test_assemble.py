@@ -32,7 +32,9 @@ def test_assembled_model_restores_and_describes(place: SimpleNamespace, tmp_path
     expected = DPMambaIRModel.from_pretrained(restorer)(picture).reconstruction
     assert torch.equal(model(picture).reconstruction, expected)
     assert model.describe(picture).presence.shape == (1, 7)
-    assert (tmp_path / "out/preprocessor_config.json").exists()
+    files = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert files == ["config.json", "model.safetensors", "preprocessor_config.json", "training"]
+    assert "auto_map" not in "".join(path.read_text() for path in (tmp_path / "out").glob("*.json"))
     assert not (tmp_path / "out.tmp").exists()
 
 
