@@ -102,8 +102,6 @@ def _connect(visits: Visits, upload: gr.File, gallery: gr.Gallery, strength: gr.
     for restored in (chosen, uploaded):
         # A step of its own, so that the strength is the one that is set when the picture is ready.
         restored.success(visits.view, [shown.picture, strength], view, **on_slider, **SHOWING)
-    # Whether or not it worked: the next picture can then be dropped at once.
-    uploaded.then(lambda: None, outputs=upload, queue=False, show_progress="hidden", api_visibility="private")
     # Only the last of the positions that a moving slider passes counts.
     strength.input(
         visits.view, [shown.picture, strength], view,
