@@ -6,9 +6,6 @@ picture and then cuts the patch out, in the same run on the same pictures.
 """
 
 import json
-import os
-import platform
-import re
 import resource
 import sys
 import tempfile
@@ -27,6 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from benchmarks.files import RESULTS, write_text
+from benchmarks.machine import describe_machine
 from benchmarks.rendering import format_columns
 from dataset_scripts import (
     KINDS,
@@ -194,24 +192,6 @@ def _peak_memory() -> int:
     return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, Linux kibibytes
 
 
-def describe_machine(workers: int) -> dict[str, Any]:
-    """Describe where the numbers were measured, in the words of the other results files.
-
-    Args:
-        workers: of the loaders.
-    """
-    information = Path("/proc/cpuinfo")
-    named = re.search(r"model name\s*: (.+)", information.read_text()) if information.exists() else None
-    return {
-        "cpu": named.group(1) if named else platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "device": "cpu",
-        "processes": workers,
-        "threads": 1,
-        "torch": torch.__version__,
-    }
-
-
 def measure(pictures: Path, limit: int, samples: int, workers: int) -> dict[str, Any]:
     """Run the benchmark.
 
@@ -226,7 +206,7 @@ def measure(pictures: Path, limit: int, samples: int, workers: int) -> dict[str,
         mixture = build_mixture(clean, pair_with_itself(clean))
         return {
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
-            "machine": describe_machine(workers),
+            "machine": describe_machine() | {"processes": workers, "threads": 1},
             "patch_size": PATCH_SIZE,
             "pictures": {"count": len(clean), "first_size": list(clean[0]["clean"].size)},
             "mixture": measure_mixture(mixture, samples, workers),

@@ -22,9 +22,9 @@ import torch
 import typer
 from tqdm import tqdm
 
-from benchmarks.data_loading import describe_machine
 from benchmarks.failures import PHOTOGRAPHS, load_photograph
 from benchmarks.files import RESULTS, write_text
+from benchmarks.machine import describe_machine
 from benchmarks.rendering import export_grid, format_columns
 from dataset_scripts import KINDS
 from dataset_scripts.degradations import apply_degradations, sample_degradation
@@ -185,7 +185,7 @@ def main(
     restorer = DPMambaIRModel.from_pretrained(model, dtype=torch.float32).eval()
     results = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": {**describe_machine(1), "threads": torch.get_num_threads()},
+        "machine": describe_machine(),
         "model": model.resolve().name,
         "severity": SEVERITY,
         "seed": SEED,

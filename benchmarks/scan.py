@@ -6,21 +6,22 @@ that their time allows. mamba-ssm's reference joins where mamba-ssm is installed
 
 import importlib
 import json
-import platform
 import statistics
 import sys
 import time
 import types
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-import matplotlib as mpl
 import torch
 import typer
+from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from benchmarks.files import RESULTS, write_text
+from benchmarks.machine import describe_machine, measure_memory
 from benchmarks.rendering import format_columns
 from modeling_dpmambair.selective_scan_dpmambair import selective_scan, selective_scan_chunked, selective_scan_loop
 
@@ -83,7 +84,8 @@ def measure(scans: dict[str, Scan], length: int, repeats: int) -> list[dict[str,
         repeats: rounds after one that warms up.
 
     Returns:
-        A record each: medians of forward and backward in seconds, and state updates (L D N) a second.
+        A record each: medians of forward and backward in seconds, and state updates (L D N) a second; of ours also
+        the most memory held by forward and backward, over that of inputs, output and their gradients.
     """
     inputs = make_inputs(length)
     running = {name: scan for name, scan in scans.items() if length <= LONGEST[name]}
@@ -99,13 +101,24 @@ def measure(scans: dict[str, Scan], length: int, repeats: int) -> list[dict[str,
         forward, backward = (statistics.median(each) for each in zip(*spent, strict=True))
         rate = length * D * N / forward
         records.append({"scan": name, "L": length, "forward": forward, "backward": backward, "updates": rate})
+        if name == "ours":
+            held = sum(each.nbytes for each in inputs)
+            beyond = measure_memory(partial(propagate, running["ours"], inputs))
+            if beyond is not None:
+                records[-1]["memory"] = (held + beyond) / (2 * held + 2 * inputs[0].nbytes)
     return records
+
+
+def propagate(scan: Scan, inputs: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    """Run a scan forwards and backwards; returns the gradients."""
+    y = scan(*inputs)
+    return torch.autograd.grad(y, inputs, torch.ones_like(y))
 
 
 def grid(records: list[dict[str, Any]]) -> list[list[str]]:
     """Bring the records into rows, with each rival's time over ours at the same length."""
     ours = {one["L"]: one["forward"] for one in records if one["scan"] == "ours"}
-    rows = [["scan", "L", "forward (ms)", "over ours", "G updates/s", "backward / forward"]]
+    rows = [["scan", "L", "forward (ms)", "over ours", "G updates/s", "backward / forward", "memory / data"]]
     for one in records:
         ratio = one["backward"] / one["forward"]
         rows.append(
@@ -116,6 +129,7 @@ def grid(records: list[dict[str, Any]]) -> list[list[str]]:
                 f"{one['forward'] / ours[one['L']]:.1f}",
                 f"{one['updates'] / 1e9:.3f}",
                 f"{ratio:.2f}" if ratio else "-",
+                f"{one['memory']:.2f}" if "memory" in one else "-",
             ]
         )
     return rows
@@ -123,7 +137,7 @@ def grid(records: list[dict[str, Any]]) -> list[list[str]]:
 
 def draw(records: list[dict[str, Any]], path: Path) -> None:
     """Plot time over length for every scan, both axes logarithmic, into a PNG file."""
-    figure = mpl.figure.Figure(figsize=(6, 4), layout="constrained")
+    figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
     for name in LONGEST:
         points = [(one["L"], one["forward"] * 1e3) for one in records if one["scan"] == name]
@@ -151,8 +165,8 @@ def main(
         scans["mamba-ssm reference"] = reference
     lengths = [length for length in LENGTHS if length <= longest]
     records = [one for length in tqdm(lengths, disable=None) for one in measure(scans, length, repeats)]
-    machine = {"processor": platform.processor(), "threads": torch.get_num_threads(), "torch": torch.__version__}
-    write_text(output, json.dumps({"D": D, "N": N, "machine": machine, "records": records}, indent=2) + "\n")
+    results = {"D": D, "N": N, "machine": describe_machine(), "records": records}
+    write_text(output, json.dumps(results, indent=2) + "\n")
     draw(records, output.with_suffix(".png"))
     typer.echo(format_columns(grid(records)))
 

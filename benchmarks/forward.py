@@ -1,0 +1,187 @@
+"""Time whole restorers beside their peers: `python -m benchmarks.forward`.
+
+All sides run in one process, in turn, on the same picture, threads, dtype and allocator settings; medians count. The
+peers are those that `spandrel` and `spandrel_extra_arches` carry, in the sizes of their papers. Weights are random on
+every side: speed does not depend on them.
+"""
+
+import json
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from matplotlib.figure import Figure
+from spandrel.architectures.NAFNet.__arch.NAFNet_arch import NAFNet
+from spandrel.architectures.SwinIR.__arch.SwinIR import SwinIR
+from spandrel_extra_arches.architectures.MIRNet2.__arch.mirnet_v2_arch import MIRNet_v2
+from spandrel_extra_arches.architectures.MPRNet.__arch.MPRNet import MPRNet
+from spandrel_extra_arches.architectures.Restormer.__arch.restormer_arch import Restormer
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+from tqdm import tqdm
+
+from benchmarks.cost import MODELS
+from benchmarks.files import RESULTS, write_text
+from benchmarks.machine import describe_machine, has_bfloat16, measure_ceiling, measure_memory, time_call
+from benchmarks.rendering import format_columns
+from modeling_dpmambair import DPMambaIRConfig, DPMambaIRModel
+from training.memory import keep_freed_memory
+
+OURS = ("base", "small", "tiny")
+RIVAL = "Restormer"
+# Peers at the size of their papers' restoration models; SwinIR's is that for denoising.
+PEERS: dict[str, Callable[[], nn.Module]] = {
+    RIVAL: Restormer,
+    "MPRNet": MPRNet,
+    "MIRNet-v2": MIRNet_v2,
+    "NAFNet-64": lambda: NAFNet(width=64, middle_blk_num=12, enc_blk_nums=[2, 2, 4, 8], dec_blk_nums=[2, 2, 2, 2]),
+    "SwinIR": lambda: SwinIR(
+        upscale=1, img_size=128, window_size=8, img_range=1.0, depths=[6] * 6, embed_dim=180, num_heads=[6] * 6,
+        mlp_ratio=2, upsampler="", resi_connection="1conv",
+    ),
+}  # fmt: skip
+# Sides that each is asked for at most, pixels: beyond it takes too much time or memory.
+LARGEST = {"base": 1024, "small": 1024, "tiny": 2048, RIVAL: 512, "NAFNet-64": 512}
+LARGEST_PEER = 256
+# The size at which the paper counts.
+COUNTED_SIDE = 256
+
+
+@dataclass(frozen=True)
+class Side:
+    """One network to time: its name, itself, and its multiply-accumulates for a picture of 256 x 256."""
+
+    name: str
+    network: nn.Module
+    macs: int
+
+    def restore(self, picture: torch.Tensor, dtype: torch.dtype) -> None:
+        """Run the network once, in the dtype by autocast where it is not float32."""
+        is_mixed = dtype != torch.float32
+        with torch.inference_mode(), torch.autocast("cpu", dtype, enabled=is_mixed):
+            self.network(picture)
+
+
+def build_ours(name: str) -> Side:
+    """Build a member of the family from `configuration/model`."""
+    config = DPMambaIRConfig.from_dict(json.loads((MODELS / f"{name}.json").read_text(encoding="utf-8")))
+    model = DPMambaIRModel(config).eval()
+    return Side(name, model, model.count_cost(COUNTED_SIDE, COUNTED_SIDE).macs)
+
+
+def build_peer(name: str) -> Side:
+    """Build a peer, and count its multiply-accumulates as ours are."""
+    network = PEERS[name]().eval()
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        network(torch.zeros(1, 3, COUNTED_SIDE, COUNTED_SIDE))
+    return Side(name, network, counter.get_total_flops() // 2)
+
+
+def measure(sides: list[Side], pixels: int, dtype: torch.dtype, repeats: int) -> list[dict[str, Any]]:
+    """Time the sides that this size is not too much for, in turn, and measure each one's memory once.
+
+    Args:
+        sides: what to time.
+        pixels: side of the square picture.
+        dtype: in which they compute.
+        repeats: rounds after the one that warms up and measures memory.
+
+    Returns:
+        A record each: median `seconds`, `memory` in bytes, `flops` a second, counted on multiply-accumulates alone.
+    """
+    picture = torch.rand(1, 3, pixels, pixels)
+    running = [side for side in sides if pixels <= LARGEST.get(side.name, LARGEST_PEER)]
+    memory = {side.name: measure_memory(lambda side=side: side.restore(picture, dtype)) for side in running}
+    seconds: dict[str, list[float]] = {side.name: [] for side in running}
+    for _ in range(repeats):
+        for side in running:
+            seconds[side.name].append(time_call(lambda side=side: side.restore(picture, dtype)))
+    records = []
+    for side in running:
+        median = statistics.median(seconds[side.name])
+        rate = 2 * side.macs * (pixels / COUNTED_SIDE) ** 2 / median
+        name = str(dtype).removeprefix("torch.")
+        one = {"model": side.name, "dtype": name, "pixels": pixels, "seconds": median, "flops": rate}
+        records.append(one | {"memory": memory[side.name], "spread": max(seconds[side.name]) / median})
+    return records
+
+
+def grid(results: dict[str, Any]) -> list[list[str]]:
+    """Bring the records into rows, with each time and memory over Restormer's float32 at the same size."""
+    rivals = {one["pixels"]: one for one in results["records"] if (one["model"], one["dtype"]) == (RIVAL, "float32")}
+    rows = [["model", "dtype", "pixels", "seconds", f"of {RIVAL}'s", "GiB", f"of {RIVAL}'s", "of ceiling", "s / Mpx"]]
+    for one in results["records"]:
+        rival = rivals.get(one["pixels"])
+        has_memory = one["memory"] is not None
+        rows.append(
+            [
+                one["model"],
+                one["dtype"],
+                str(one["pixels"]),
+                f"{one['seconds']:.2f}",
+                f"{one['seconds'] / rival['seconds']:.2f}" if rival else "-",
+                f"{one['memory'] / 2**30:.2f}" if has_memory else "-",
+                f"{one['memory'] / rival['memory']:.2f}" if rival and has_memory else "-",
+                f"{one['flops'] / results['ceiling'][one['dtype']]:.0%}",
+                f"{one['seconds'] / one['pixels'] ** 2 * 1e6:.2f}",
+            ]
+        )
+    return rows
+
+
+def draw(results: dict[str, Any], path: Path) -> None:
+    """Plot time over size for every side and dtype, both axes logarithmic, into a PNG file."""
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for name, dtype in dict.fromkeys((one["model"], one["dtype"]) for one in results["records"]):
+        mine = [one for one in results["records"] if (one["model"], one["dtype"]) == (name, dtype)]
+        style = "-" if name in OURS else "--"
+        axes.loglog(
+            [one["pixels"] for one in mine], [one["seconds"] for one in mine], style, marker="o", base=2,
+            label=f"{name}, {dtype}",
+        )  # fmt: skip
+    axes.set(xlabel="side of the picture, pixels", ylabel="seconds", title="restoring one picture on the processor")
+    axes.grid(visible=True, which="both", alpha=0.3)
+    axes.legend(fontsize="small")
+    figure.savefig(path, dpi=120)
+
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def main(
+    pixels: Annotated[list[int], typer.Option(min=8, help="Side of the picture; repeatable.")] = (128, 256, 512, 1024),
+    model: Annotated[list[str], typer.Option(help="Side to time; repeatable.")] = (*OURS, *PEERS),
+    repeats: Annotated[int, typer.Option(min=1, help="Rounds that count, after one that warms up.")] = 5,
+    output: Annotated[Path, typer.Option(help="JSON file to write; the plot goes beside it.")] = (
+        RESULTS / "forward.json"
+    ),
+) -> None:
+    """Print time, memory and share of the machine's ceiling of every side and size, and write them.
+
+    In float32, and in bfloat16 where the processor computes in it.
+    """
+    keep_freed_memory()
+    for name in model:
+        if name not in (*OURS, *PEERS):
+            raise typer.BadParameter(f"`model` must be one of {', '.join((*OURS, *PEERS))}, got {name!r}; correct it")
+    dtypes = [torch.float32, *([torch.bfloat16] if has_bfloat16() else [])]
+    sides = [
+        build_ours(name) if name in OURS else build_peer(name) for name in tqdm(model, desc="build", disable=None)
+    ]
+    ceiling = {str(dtype).removeprefix("torch."): measure_ceiling(dtype) for dtype in dtypes}
+    work = [(side, dtype) for side in pixels for dtype in dtypes]
+    records = [one for side, dtype in tqdm(work, disable=None) for one in measure(sides, side, dtype, repeats)]
+    results = {"machine": describe_machine(), "ceiling": ceiling, "repeats": repeats, "records": records}
+    write_text(output, json.dumps(results, indent=2) + "\n")
+    draw(results, output.with_suffix(".png"))
+    typer.echo(format_columns(grid(results)))
+
+
+if __name__ == "__main__":
+    app()

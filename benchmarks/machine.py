@@ -1,0 +1,74 @@
+"""What a measurement runs on: the processor's name, its measured ceiling, and the memory that a call takes."""
+
+import ctypes
+import os
+import platform
+import re
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+CEILING_SIDE, CEILING_REPEATS = 2048, 7
+
+
+def describe_machine() -> dict[str, Any]:
+    """Name processor, cores, threads and torch for a results file."""
+    information = Path("/proc/cpuinfo")
+    named = re.search(r"^model name\s*:\s*(.+)$", information.read_text(), re.M) if information.is_file() else None
+    return {
+        "cpu": named.group(1) if named else platform.processor() or platform.machine(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "cores": os.cpu_count(),
+        "device": "cpu",
+        "processes": 1,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
+
+
+def has_bfloat16() -> bool:
+    """Tell whether the processor computes in bfloat16 itself; emulated, it is slower than float32."""
+    features = torch.cpu.get_capabilities()
+    return any(features.get(name, False) for name in ("amx_bf16", "avx512_bf16", "bf16"))
+
+
+def measure_ceiling(dtype: torch.dtype) -> float:
+    """Return the rate of a large square matrix product, operations a second (two for a multiply-accumulate).
+
+    Args:
+        dtype: of the matrices.
+    """
+    a, b = (torch.randn(CEILING_SIDE, CEILING_SIDE).to(dtype) for _ in range(2))
+    seconds = [time_call(lambda: a @ b) for _ in range(CEILING_REPEATS)]
+    return 2 * CEILING_SIDE**3 / statistics.median(seconds[1:])
+
+
+def time_call(call: Callable[[], Any]) -> float:
+    """Time one call, seconds."""
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def measure_memory(call: Callable[[], Any]) -> int | None:
+    """Return the most memory that a call holds beyond what was held before it, bytes; None where Linux does not say.
+
+    Args:
+        call: run once, after freed memory went back to the system.
+    """
+    reset, status = Path("/proc/self/clear_refs"), Path("/proc/self/status")
+    if not reset.exists():
+        return None
+    ctypes.CDLL(None).malloc_trim(0)
+    reset.write_text("5")  # the peak begins anew at what is held now
+    before = _read_kibibytes(status, "VmRSS")
+    call()
+    return 1024 * (_read_kibibytes(status, "VmHWM") - before)
+
+
+def _read_kibibytes(status: Path, entry: str) -> int:
+    return int(re.search(rf"^{entry}:\s+(\d+) kB$", status.read_text(), re.M).group(1))

@@ -1,0 +1,56 @@
+"""The benchmark of whole restorers: what it builds, counts and writes."""
+
+import json
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from benchmarks import forward
+from modeling_dpmambair import DPMambaIRModel
+
+
+def test_restormer_counts_what_its_paper_says():
+    # 154.88 G multiply-accumulates by the count of arXiv:2504.17732v3, Table IV, which the paper gives for 26.13 M.
+    rival = forward.build_peer(forward.RIVAL)
+    assert sum(parameter.numel() for parameter in rival.network.parameters()) == pytest.approx(26.13e6, rel=0.001)
+    assert rival.macs == pytest.approx(154.88e9, rel=0.01)
+
+
+def test_ours_are_the_family():
+    side = forward.build_ours("tiny")
+    assert isinstance(side.network, DPMambaIRModel)
+    assert side.macs == side.network.count_cost(256, 256).macs
+
+
+def test_peers_restore_a_picture_of_the_benchmark(tmp_path, monkeypatch):
+    monkeypatch.setattr(forward, "COUNTED_SIDE", 64)
+    side = forward.build_peer("NAFNet-64")
+    with torch.inference_mode():
+        assert side.network(torch.rand(1, 3, 64, 64)).shape == (1, 3, 64, 64)
+
+
+def test_results_say_time_memory_and_share_of_the_ceiling(tmp_path):
+    output = tmp_path / "forward.json"
+    arguments = ["--pixels", 16, "--model", "tiny", "--repeats", 2, "--output", output]
+    result = CliRunner().invoke(forward.app, [*map(str, arguments)])
+    assert result.exit_code == 0, result.output
+    results = json.loads(output.read_text())
+    (record,) = [one for one in results["records"] if one["dtype"] == "float32"]
+    macs = forward.build_ours("tiny").macs
+    assert record["flops"] == pytest.approx(2 * macs * (16 / 256) ** 2 / record["seconds"])
+    assert results["ceiling"]["float32"] > 0
+    assert output.with_suffix(".png").is_file()
+
+
+def test_ratios_are_over_restormer_in_float32():
+    record = {"model": "tiny", "dtype": "float32", "pixels": 256, "seconds": 1.0, "flops": 5e10, "memory": 2**30}
+    rival = record | {"model": forward.RIVAL, "seconds": 4.0, "memory": 2**32}
+    rows = forward.grid({"records": [record, rival], "ceiling": {"float32": 1e11}})
+    assert rows[1][3:8] == ["1.00", "0.25", "1.00", "0.25", "50%"]
+
+
+def test_unknown_side_is_refused():
+    result = CliRunner().invoke(forward.app, ["--model", "huge"])
+    assert result.exit_code == 2
+    assert "`model` must be one of" in " ".join(result.output.split())
