@@ -28,7 +28,6 @@ SOURCES = {path.name for path in Path(modeling_dpmambair.__file__).parent.glob("
 ABOVE_MODEL = {"pipeline_dpmambair.py", "sharing_dpmambair.py", "tiles_dpmambair.py", "tiling_dpmambair.py"}
 ABOVE_EXTRACTOR = ABOVE_MODEL | {
     "modeling_dpmambair.py", "prompt_scan_dpmambair.py", "image_processing_dpmambair.py",
-    "selective_scan_dpmambair.py", "selective_scan_cpu_dpmambair.py", "selective_scan_kernels_dpmambair.py",
 }  # fmt: skip
 RESTORER, EXTRACTOR = "modeling_dpmambair.DPMambaIRModel", "modeling_degradation_extractor.DegradationExtractorModel"
 
