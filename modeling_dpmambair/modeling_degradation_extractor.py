@@ -129,8 +129,10 @@ class DegradationExtractorModel(DPMambaIRPreTrainedModel):
             x = stage(x)
             variance, mean = torch.var_mean(x.float(), (1, 2), correction=0)
             statistics += [mean, torch.sqrt(variance + VARIANCE_EPS)]
-        embedding = torch.cat(statistics, -1).to(self.head.weight.dtype)
-        return DegradationExtractorOutput(degradation_embedding=self.head(embedding))
+        # What tells degradations apart is small beside what pictures share; eight bits of mantissa would round it away.
+        with torch.autocast(x.device.type, enabled=False):
+            embedding = self.head(torch.cat(statistics, -1).to(self.head.weight.dtype))
+        return DegradationExtractorOutput(degradation_embedding=embedding)
 
     def reparameterize(self) -> None:
         """Merge each stage's branches into one convolution, in place; the outputs stay the same to rounding."""

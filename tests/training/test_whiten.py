@@ -1,0 +1,90 @@
+"""Whitening: the embedding changes, the model does not."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+from modeling_dpmambair import (
+    DegradationExtractorForPreTraining,
+    DegradationExtractorModel,
+    DPMambaIRModel,
+)
+from tests.modeling_dpmambair.models import pictures, randomized, small_extractor_config, small_model
+from training.whiten import app, draw_embeddings, find_whitening, whiten
+
+
+def embeddings_of(extractor, samples=64):
+    """Embed pictures that differ in brightness and contrast."""
+    draw = torch.Generator().manual_seed(0)
+    light, contrast = torch.rand(2, samples, 1, 1, 1, generator=draw)
+    with torch.no_grad():
+        return extractor(light * (1 - contrast * torch.rand(samples, 3, 16, 16, generator=draw))).degradation_embedding
+
+
+def test_whitened_samples_have_no_mean_and_the_identity_as_covariance():
+    draw = torch.Generator().manual_seed(0)
+    samples = torch.randn(5000, 4, generator=draw) @ torch.randn(4, 4, generator=draw) + 3
+    matrix, mean = find_whitening(samples)
+    whitened = ((samples.double() - mean) @ matrix.T).numpy()
+    np.testing.assert_allclose(whitened.mean(0), 0, atol=1e-9)
+    np.testing.assert_allclose(np.cov(whitened.T, bias=True), np.eye(4), atol=0.15)
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"insertion": "concatenation", "prompts": []}, {"insertion": "attention", "prompts": []}]
+)
+def test_restorer_stays_the_same_while_its_embedding_spreads(changes):
+    model = randomized(small_model(**changes)).eval()
+    x = pictures(2, 24, 16)
+    with torch.no_grad():
+        before = model(x)
+        whiten(model, embeddings_of(model.extractor))
+        after = model(x)
+    torch.testing.assert_close(after.reconstruction, before.reconstruction, rtol=1e-3, atol=1e-3)
+    assert not torch.allclose(after.degradation_embedding, before.degradation_embedding, atol=0.1)
+
+
+def test_reconstruction_unit_stays_the_same():
+    model = randomized(DegradationExtractorForPreTraining(small_extractor_config(lpips_weight=0.0))).eval()
+    degraded, clean = pictures(1, 16, 16), pictures(1, 16, 16).flip(-1)
+    with torch.no_grad():
+        torch.manual_seed(0)
+        before = model(degraded, clean).reconstruction
+        whiten(model, embeddings_of(model.extractor))
+        torch.manual_seed(0)
+        after = model(degraded, clean).reconstruction
+    torch.testing.assert_close(after, before, rtol=1e-3, atol=1e-3)
+
+
+def test_model_without_extractor_is_refused():
+    with pytest.raises(ValueError, match="`model` must hold an extractor and no head that describes"):
+        whiten(small_model(embedding_source="given"), torch.randn(8, 4))
+
+
+def test_command_writes_a_model_that_restores_the_same(tmp_path):
+    for seed in range(16):
+        noise = np.random.default_rng(seed).integers(256, size=(40, 40, 3), dtype=np.uint8)
+        (tmp_path / "clean").mkdir(exist_ok=True)
+        Image.fromarray(noise).save(tmp_path / "clean" / f"{seed}.png")
+    model = randomized(small_model()).eval()
+    model.save_pretrained(tmp_path / "model")
+    arguments = ["model", "--clean", "clean", "-o", "out", "--samples", "256", "--patch", "16"]
+    paths = [str(tmp_path / each) if each in ("model", "clean", "out") else each for each in arguments]
+    result = CliRunner().invoke(app, paths)
+    assert result.exit_code == 0, result.output
+    whitened, x = DPMambaIRModel.from_pretrained(tmp_path / "out").eval(), pictures(1, 16, 16)
+    with torch.no_grad():
+        torch.testing.assert_close(whitened(x).reconstruction, model(x).reconstruction, rtol=1e-3, atol=1e-3)
+    found = draw_embeddings(whitened.extractor, [tmp_path / "clean"], 256, 16)
+    assert found.var(0).max() < 1.2
+    again = CliRunner().invoke(app, paths)
+    assert "`output` must be a new folder" in " ".join(again.output.split())
+
+
+def test_extractor_alone_is_whitened():
+    extractor = randomized(DegradationExtractorModel(small_extractor_config())).eval()
+    whiten(extractor, embeddings_of(extractor))
+    found = embeddings_of(extractor)
+    torch.testing.assert_close(found.mean(0), torch.zeros(found.shape[1]), rtol=0, atol=1e-2)
