@@ -114,7 +114,7 @@ def test_compiling_without_a_compiler_is_refused(small, tmp_path, monkeypatch):
     def find_none():
         raise export_model.InvalidCxxCompiler
 
-    monkeypatch.setattr(export_model, "trace", lambda *_: None)
+    monkeypatch.setattr(export_model, "trace", lambda *_, **__: None)
     monkeypatch.setattr(export_model, "get_cpp_compiler", find_none)
     result = run(small, "--format", "aoti", "-o", tmp_path / "a.pt2")
     assert result.exit_code == 2
@@ -168,7 +168,7 @@ def test_pictures_to_check_with_are_pictures_and_always_the_same():
 
 
 def test_file_that_fails_its_check_leaves_the_old_one_in_place(small, tmp_path, monkeypatch):
-    monkeypatch.setattr(export_model, "trace", lambda *_: None)
+    monkeypatch.setattr(export_model, "trace", lambda *_, **__: None)
     monkeypatch.setattr(export_model, "write_onnx", lambda _, path: path.write_text("new"))
     monkeypatch.setattr(export_model, "open_exported", lambda *_: wrong)
     target = tmp_path / "restorer.onnx"

@@ -187,7 +187,7 @@ def test_transparent_colour_of_a_palette_becomes_alpha(run):
     np.testing.assert_array_equal(read("out/photo.png").getchannel("A"), [[255, 0]])
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "P", "CMYK", "YCbCr"])
+@pytest.mark.parametrize("mode", ["1", "L", "P", "CMYK"])
 def test_other_modes_become_rgb(tmp_path, mode):
     image = photograph(mode=mode)
     path = save(tmp_path / "photo.tif", image)
