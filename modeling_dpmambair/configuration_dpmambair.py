@@ -29,9 +29,6 @@ class DegradationExtractorConfig(PreTrainedConfig):
             Odd kernel sizes of the central-difference branches: edges first, then the scales.
         theta (`float`, *optional*, defaults to `0.7`):
             Share of central difference in each of those convolutions, in [0, 1].
-        padding_mode (`str`, *optional*, defaults to `"replicate"`):
-            How convolutions see beyond the border. Zeros make an edge there, and the embedding then depends on the
-            picture's size: "zeros" is for weights that were trained so.
         embedding_dim (`int`, *optional*, defaults to `512`):
             Width of the degradation embedding.
         is_merged (`bool`, *optional*, defaults to `False`):
@@ -55,7 +52,6 @@ class DegradationExtractorConfig(PreTrainedConfig):
     channels: list[int] | tuple[int, ...] = (32, 64, 96, 192)
     kernel_sizes: list[int] | tuple[int, ...] = (3, 3, 5, 7)
     theta: float = 0.7
-    padding_mode: Literal["replicate", "zeros"] = "replicate"
     embedding_dim: int = 512
     is_merged: bool = False
     reconstruction_dim: int = 48

@@ -175,7 +175,6 @@ class CentralDifferenceBranches(nn.Module):
         stride: step of the convolution.
         theta: share of central difference, in [0, 1].
         is_merged: build the single convolution instead of the branches.
-        padding_mode: "replicate", or "zeros".
     """
 
     def __init__(
@@ -187,13 +186,11 @@ class CentralDifferenceBranches(nn.Module):
         theta: float = 0.7,
         *,
         is_merged: bool = False,
-        padding_mode: str = "replicate",
     ) -> None:
         super().__init__()
         self.theta, self.stride, self.size = theta, stride, max(3, *kernel_sizes)
-        self.padding_mode = padding_mode
         if is_merged:
-            self.merged = ChannelsLastConv2d(channels, out_channels, self.size, stride, padding_mode=padding_mode)
+            self.merged = ChannelsLastConv2d(channels, out_channels, self.size, stride, padding_mode="replicate")
         else:
             self.plain = ChannelsLastConv2d(channels, out_channels, 3, stride)
             self.differences = nn.ModuleList(
@@ -228,8 +225,8 @@ class CentralDifferenceBranches(nn.Module):
         if self.is_merged:
             return
         weight, bias = self.merged_weight(), self.plain.bias
-        channels, mode = (weight.shape[1], weight.shape[0]), self.padding_mode
-        merged = ChannelsLastConv2d(*channels, self.size, self.stride, padding_mode=mode)
+        channels = weight.shape[1], weight.shape[0]
+        merged = ChannelsLastConv2d(*channels, self.size, self.stride, padding_mode="replicate")
         self.merged = merged.to(weight.device, weight.dtype)
         self.merged.weight.copy_(weight)
         self.merged.bias.copy_(bias)
@@ -244,8 +241,7 @@ class CentralDifferenceBranches(nn.Module):
         """
         if self.is_merged:
             return self.merged(x)
-        mode = {"zeros": "constant"}.get(self.padding_mode, self.padding_mode)
-        padded = F.pad(x.permute(0, 3, 1, 2), (self.size // 2,) * 4, mode=mode)
+        padded = F.pad(x.permute(0, 3, 1, 2), (self.size // 2,) * 4, mode="replicate")
         return F.conv2d(padded, self.merged_weight(), self.plain.bias, self.stride).permute(0, 2, 3, 1)
 
 

@@ -43,11 +43,10 @@ class ExtractorStage(nn.Module):
         channels = 3 if stage == 0 else config.channels[stage - 1]
         width, is_last = config.channels[stage], stage == len(config.channels) - 1
         stride = 1 if stage == 0 else 2
-        mode = config.padding_mode
         self.branches = CentralDifferenceBranches(
-            channels, width, config.kernel_sizes, stride, config.theta, is_merged=config.is_merged, padding_mode=mode
+            channels, width, config.kernel_sizes, stride, config.theta, is_merged=config.is_merged
         )
-        self.mix = ChannelsLastConv2d(width, width, 3 if is_last else 1, padding_mode=mode)
+        self.mix = ChannelsLastConv2d(width, width, 3 if is_last else 1, padding_mode="replicate")
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map (B, H, W, C) to (B, ceil(H / stride), ceil(W / stride), C')."""
@@ -129,7 +128,7 @@ class DegradationExtractorModel(DPMambaIRPreTrainedModel):
             x = stage(x)
             variance, mean = torch.var_mean(x.float(), (1, 2), correction=0)
             statistics += [mean, torch.sqrt(variance + VARIANCE_EPS)]
-        # What tells degradations apart is small beside what pictures share; eight bits of mantissa would round it away.
+        # What tells degradations apart is small beside what pictures share: bfloat16 would round it away.
         with torch.autocast(x.device.type, enabled=False):
             embedding = self.head(torch.cat(statistics, -1).to(self.head.weight.dtype))
         return DegradationExtractorOutput(degradation_embedding=embedding)

@@ -114,8 +114,6 @@ def shipped():
 
 @pytest.mark.slow
 def test_shipped_weights_restore_like_the_model(loader, shipped):
-    if getattr(shipped.config.extractor_config, "padding_mode", "replicate") != "replicate":
-        pytest.skip("these weights were trained with padding that they do not show")
     check_restores_like(loader.load_from_file(WEIGHTS), shipped, (61, 83))
 
 
