@@ -27,7 +27,7 @@ SCRIPTS = (
 FOLDERS = ("benchmarks", "demo", "examples")
 # What `demo/app.py` finds beside itself, in the repository as in a Space.
 PAGE = "restoration_page"
-OURS = {"app", *PACKAGES, *UPPER_PACKAGES, *SCRIPTS, *FOLDERS, PAGE, "app", "tests"}
+OURS = {"app", *PACKAGES, *UPPER_PACKAGES, *SCRIPTS, *FOLDERS, PAGE, "tests"}
 
 # Rows from bottom to top: a file imports from the rows below its own, never from its row or above.
 LAYERS = {
