@@ -320,9 +320,7 @@ def _preparing() -> Iterator[Bundle]:
     with tempfile.TemporaryDirectory(prefix="publishing-") as folder:
         try:
             yield Bundle(Path(folder, "repository"))
-        except (
-            Exception
-        ) as error:  # the client's transport has errors of its own, which no other package should import
+        except Exception as error:  # the client's transport has errors of its own, no concern of other packages
             typer.echo(f"error: {_one_line(error)}", err=True)
             raise typer.Exit(1) from error
 

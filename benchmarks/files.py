@@ -1,7 +1,8 @@
 """Where results files live, and how files are written."""
 
-import os
 from pathlib import Path
+
+from training.files import replacing
 
 RESULTS = Path(__file__).resolve().parent / "results"
 
@@ -13,10 +14,5 @@ def write_text(path: Path, text: str) -> None:
         path: file to write, UTF-8; its folder is made.
         text: all of its content.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with replacing(path) as unfinished:
         unfinished.write_text(text, encoding="utf-8")
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
