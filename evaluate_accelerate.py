@@ -6,9 +6,6 @@ pictures are shared among the processes, and the result is the same up to roundi
 
 import hashlib
 import json
-import os
-import platform
-import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -34,6 +31,7 @@ from restoration_metrics.figures import draw_gains, join_pictures
 from restoration_metrics.functional import SSIM_WINDOW
 from restoration_metrics.scores import format_table, score, summarize
 from training.files import replacing
+from training.machine import describe_machine
 
 BENCHMARKS = Path(__file__).resolve().parent / "configuration" / "benchmarks.json"
 PICTURES_PER_GRID = 4
@@ -264,27 +262,6 @@ def describe_model(model: DPMambaIRModel, folder: Path, dtype: Dtype) -> dict[st
     }
 
 
-def describe_machine(accelerator: Accelerator) -> dict[str, Any]:
-    """Say what the measurement ran on.
-
-    Args:
-        accelerator: knows the device and the number of processes.
-
-    Returns:
-        Entries for the results file.
-    """
-    information = Path("/proc/cpuinfo")
-    named = re.search(r"^model name\s*:\s*(.+)$", information.read_text(), re.M) if information.is_file() else None
-    return {
-        "cpu": named.group(1) if named else platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "device": accelerator.device.type,
-        "processes": accelerator.num_processes,
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-    }
-
-
 def write_results(results: dict[str, Any], path: Path) -> None:
     """Write the results as strict JSON; an infinite PSNR, of identical pictures, becomes null.
 
@@ -352,7 +329,7 @@ def main(
         results = {
             "benchmark": asdict(definition) | {"clean": clean.resolve().name, "failures": sorted(found.failures)},
             "model": describe_model(restorer, model, dtype),
-            "machine": describe_machine(accelerator),
+            "machine": describe_machine(accelerator.device.type, accelerator.num_processes),
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
         } | summarize(found.scores, definition.kinds)
         write_results(results, output)

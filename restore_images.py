@@ -275,14 +275,11 @@ def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
     """Return the torch dtype of that name; `auto` is bfloat16 where `device` has instructions for it."""
     import torch
 
+    from training.machine import has_bfloat16
+
     if dtype != "auto":
         return getattr(torch, dtype)
-    if device.type == "cuda":
-        is_native = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        features = torch.cpu.get_capabilities() if device.type == "cpu" else {}
-        is_native = any(features.get(name, False) for name in ("amx_bf16", "avx512_bf16", "bf16"))
-    return torch.bfloat16 if is_native else torch.float32
+    return torch.bfloat16 if has_bfloat16(device) else torch.float32
 
 
 @contextmanager

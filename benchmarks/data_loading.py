@@ -24,7 +24,6 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from benchmarks.files import RESULTS, write_text
-from benchmarks.machine import describe_machine
 from benchmarks.rendering import format_columns
 from dataset_scripts import (
     KINDS,
@@ -35,6 +34,7 @@ from dataset_scripts import (
     load_clean_photographs,
 )
 from dataset_scripts.transforms import crop, sample_window, to_float, to_tensor
+from training.machine import describe_machine
 
 PATCH_SIZE, BATCH_SIZE = 192, 8
 # Two megapixels, as a camera's 4:3 gives them.
@@ -206,7 +206,7 @@ def measure(pictures: Path, limit: int, samples: int, workers: int) -> dict[str,
         mixture = build_mixture(clean, pair_with_itself(clean))
         return {
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
-            "machine": describe_machine() | {"processes": workers, "threads": 1},
+            "machine": describe_machine(processes=workers) | {"threads": 1},
             "patch_size": PATCH_SIZE,
             "pictures": {"count": len(clean), "first_size": list(clean[0]["clean"].size)},
             "mixture": measure_mixture(mixture, samples, workers),

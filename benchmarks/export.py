@@ -24,13 +24,13 @@ from tqdm import tqdm
 
 from benchmarks.failures import PHOTOGRAPHS, load_photograph
 from benchmarks.files import RESULTS, write_text
-from benchmarks.machine import describe_machine
 from benchmarks.rendering import export_grid, format_columns
 from dataset_scripts import KINDS
 from dataset_scripts.degradations import apply_degradations, sample_degradation
 from dataset_scripts.transforms import to_float, to_tensor
 from modeling_dpmambair import DPMambaIRModel
 from restoration_metrics import psnr
+from training.machine import describe_machine
 
 ROOT = Path(__file__).resolve().parents[1]
 SEVERITY, SEED = 0.5, 2504

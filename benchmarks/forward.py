@@ -26,9 +26,10 @@ from tqdm import tqdm
 
 from benchmarks.cost import MODELS
 from benchmarks.files import RESULTS, write_text
-from benchmarks.machine import describe_machine, has_bfloat16, measure_ceiling, measure_memory, time_call
+from benchmarks.machine import measure_ceiling, measure_memory, time_call
 from benchmarks.rendering import format_columns
 from modeling_dpmambair import DPMambaIRConfig, DPMambaIRModel
+from training.machine import describe_machine, has_bfloat16
 from training.memory import keep_freed_memory
 
 OURS = ("base", "small", "tiny")
@@ -170,7 +171,7 @@ def main(
     for name in model:
         if name not in (*OURS, *PEERS):
             raise typer.BadParameter(f"`model` must be one of {', '.join((*OURS, *PEERS))}, got {name!r}; correct it")
-    dtypes = [torch.float32, *([torch.bfloat16] if has_bfloat16() else [])]
+    dtypes = [torch.float32, *([torch.bfloat16] if has_bfloat16(torch.device("cpu")) else [])]
     sides = [
         build_ours(name) if name in OURS else build_peer(name) for name in tqdm(model, desc="build", disable=None)
     ]

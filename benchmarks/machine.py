@@ -1,8 +1,6 @@
-"""What a measurement runs on: the processor's name, its measured ceiling, and the memory that a call takes."""
+"""What calls take on this machine: time, memory, and the rate that no network exceeds."""
 
 import ctypes
-import os
-import platform
 import re
 import statistics
 import time
@@ -13,27 +11,6 @@ from typing import Any
 import torch
 
 CEILING_SIDE, CEILING_REPEATS = 2048, 7
-
-
-def describe_machine() -> dict[str, Any]:
-    """Name processor, cores, threads and torch for a results file."""
-    information = Path("/proc/cpuinfo")
-    named = re.search(r"^model name\s*:\s*(.+)$", information.read_text(), re.M) if information.is_file() else None
-    return {
-        "cpu": named.group(1) if named else platform.processor() or platform.machine(),
-        "instructions": torch.backends.cpu.get_cpu_capability(),
-        "cores": os.cpu_count(),
-        "device": "cpu",
-        "processes": 1,
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-    }
-
-
-def has_bfloat16() -> bool:
-    """Tell whether the processor computes in bfloat16 itself; emulated, it is slower than float32."""
-    features = torch.cpu.get_capabilities()
-    return any(features.get(name, False) for name in ("amx_bf16", "avx512_bf16", "bf16"))
 
 
 def measure_ceiling(dtype: torch.dtype) -> float:

@@ -21,9 +21,10 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from benchmarks.files import RESULTS, write_text
-from benchmarks.machine import describe_machine, measure_memory
+from benchmarks.machine import measure_memory
 from benchmarks.rendering import format_columns
 from modeling_dpmambair.selective_scan_dpmambair import selective_scan, selective_scan_chunked, selective_scan_loop
+from training.machine import describe_machine
 
 Scan = Callable[..., torch.Tensor]
 # The sizes at which the targets are set: one picture of 256 x 256 at twice base's width.
