@@ -2,8 +2,8 @@
 
 import math
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from types import MappingProxyType
 
@@ -22,7 +22,8 @@ class DegradationRecipe:
     """How the degradations of a picture are drawn: one kind, or now and then two or three.
 
     Attributes:
-        kinds: kinds to choose from, all equally likely.
+        kinds: kinds to choose from.
+        weights: how often a kind is drawn against the others, 1 where none is given.
         severity: range of the severities, within 0 to 1, drawn uniformly and independently for each kind.
         composite_probability: how often two or three kinds (as likely; no more than there are) act together, 0 to 1.
 
@@ -33,6 +34,7 @@ class DegradationRecipe:
     kinds: tuple[str, ...] = KINDS
     severity: tuple[float, float] = TRAINING_SEVERITY
     composite_probability: float = 0.2
+    weights: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         low, high = self.severity
@@ -48,6 +50,8 @@ class DegradationRecipe:
             raise ValueError(
                 f"`kinds` must be some of {', '.join(KINDS)}, got {tuple(self.kinds)}; check the spelling"
             )
+        if wrong := {kind: weight for kind, weight in self.weights.items() if kind not in KINDS or not weight > 0}:
+            raise ValueError(f"`weights` must be above 0, for kinds that exist, got {wrong}; leave these out")
 
     def draw(self, rng: np.random.Generator) -> tuple[Degradation, ...]:
         """Draw what happens to a picture.
@@ -59,7 +63,9 @@ class DegradationRecipe:
             The degradations, each kind at most once.
         """
         count = int(rng.integers(2, 4)) if rng.random() < self.composite_probability else 1
-        chosen = rng.choice(len(self.kinds), size=min(count, len(self.kinds)), replace=False)
+        weights = np.array([self.weights.get(kind, 1.0) for kind in self.kinds])
+        shares = weights / weights.sum() if self.weights else None
+        chosen = rng.choice(len(self.kinds), size=min(count, len(self.kinds)), replace=False, p=shares)
         return tuple(
             sample_degradation(self.kinds[position], float(rng.uniform(*self.severity)), rng) for position in chosen
         )

@@ -14,6 +14,7 @@ from training.rules import (
     BETAS,
     BOOLEAN,
     FRACTION,
+    KIND_WEIGHTS,
     OBJECT,
     PATH,
     PATH_OR_NULL,
@@ -78,6 +79,7 @@ class DataRecipe:
         severity: range of the severities, drawn uniformly, in [0, 1].
         composite_probability: share of the patches that get several kinds at once.
         kinds: the degradations.
+        kind_weights: how often a kind is drawn against the others, 1 where none is given.
         corpora: published corpora of pairs (`dataset_scripts.CORPORA`), or "paired_folders" for pairs of one's own.
         corpora_dir: folder that holds a folder of each corpus' name.
         paired_task: what the pairs of "paired_folders" suffer, one of the kinds.
@@ -93,6 +95,7 @@ class DataRecipe:
     severity: tuple[float, float] = _setting((0.05, 0.9), SEVERITY)
     composite_probability: float = _setting(0.15, PROBABILITY)
     kinds: tuple[str, ...] = _setting(KINDS, some_of("kinds", KINDS, at_least=1))
+    kind_weights: dict[str, float] = _setting({}, KIND_WEIGHTS)
     corpora: tuple[str, ...] = _setting((), some_of("corpora", TRAINING_CORPORA))
     corpora_dir: str | None = _setting(None, PATH_OR_NULL, local=True)
     paired_task: str | None = _setting(None, one_of(*KINDS, None))

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+from dataset_scripts import KINDS
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -62,6 +64,10 @@ BATCH = Rule(
 WEIGHTS = Rule(
     "'balanced', 'natural' or an object with a positive share of each set",
     lambda value: value in ("balanced", "natural") or (isinstance(value, dict) and _are_shares(value)),
+)
+KIND_WEIGHTS = Rule(
+    f"an object with numbers above 0 for some of {', '.join(KINDS)}",
+    lambda value: isinstance(value, dict) and set(value) <= set(KINDS) and (not value or _are_shares(value)),
 )
 SPACING = Rule("an integer of at least 2", lambda value: _is_integer(value) and value >= 2)
 BOOLEAN = Rule("true or false", lambda value: isinstance(value, bool))

@@ -4,6 +4,7 @@ Reconstruction alone leaves an embedding that spreads along three directions, br
 those in which rain, snow, JPEG and blur differ; what learns from it sees three numbers. Here it is rewritten as
 E' = M (E - mean), after which all directions spread alike. M goes into the extractor's last layer and its inverse into
 the layers that read the embedding, so the model's outputs stay the same: what is trained on it next learns faster.
+With --restart-prompts a restorer forgets the prompts that it learnt from the narrow embedding, to be trained on.
 """
 
 import shutil
@@ -25,6 +26,7 @@ from modeling_dpmambair import (
     DPMambaIRImageProcessor,
     DPMambaIRModel,
 )
+from modeling_dpmambair.prompt_scan_dpmambair import PromptMap
 
 # Share of the mean spread below which a direction counts as noise and is not spread to one.
 FLOOR = 0.01
@@ -76,6 +78,28 @@ def whiten(model: PreTrainedModel, embeddings: Tensor) -> None:
             reader.weight.copy_(reader.weight.double() @ inverse)
 
 
+@torch.no_grad()
+def restart_prompts(model: DPMambaIRModel, embeddings: Tensor) -> None:
+    """Start the prompts of a trained restorer anew, in place: each picture gets the mean of what they made of many.
+
+    Prompts that learnt from an embedding of few directions are made of these alone; new ones learn from all.
+
+    Args:
+        model: the restorer.
+        embeddings: of many degraded pictures, (samples, E).
+
+    Raises:
+        ValueError: the model has no prompts.
+    """
+    prompts = [module for module in model.modules() if isinstance(module, PromptMap)]
+    if not prompts:
+        raise ValueError("`model` must be a restorer with prompts, got one without; leave --restart-prompts out")
+    for prompt in prompts:
+        prompt.out_proj.bias.copy_(prompt(embeddings).mean(0))
+        nn.init.zeros_(prompt.out_proj.weight)
+        prompt.in_proj.reset_parameters()
+
+
 def _reads_embedding(name: str) -> bool:
     return any(part in name for part in (".prompts.", ".insertion.", "reconstruction_unit."))
 
@@ -119,13 +143,19 @@ def main(
     output: Annotated[Path, typer.Option("--output", "-o", help="New folder.")],
     samples: Annotated[int, typer.Option(min=256, help="Degraded patches to look at.")] = 4096,
     patch: Annotated[int, typer.Option(min=8, help="Their side, pixels.")] = 128,
+    restarts_prompts: Annotated[
+        bool, typer.Option("--restart-prompts", help="Start a restorer's prompts anew, at their means.")
+    ] = False,
 ) -> None:
     """Write a model whose embedding spreads alike in all directions and which otherwise does the same."""
     if output.exists():
         raise typer.BadParameter(f"`output` must be a new folder, got {str(output)!r}; remove it, or name another")
     loaded = load(model).eval()
     extractor = loaded if isinstance(loaded, DegradationExtractorModel) else loaded.extractor
-    whiten(loaded, draw_embeddings(extractor, clean, samples, patch))
+    embeddings = draw_embeddings(extractor, clean, samples, patch)
+    if restarts_prompts:
+        restart_prompts(loaded, embeddings)
+    whiten(loaded, embeddings)
     unfinished = output.with_name(f"{output.name}.tmp")
     shutil.rmtree(unfinished, ignore_errors=True)
     loaded.save_pretrained(unfinished)

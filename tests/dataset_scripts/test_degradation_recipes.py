@@ -35,6 +35,19 @@ def test_kinds_are_equally_likely_and_severities_fill_their_range():
     np.testing.assert_allclose(np.quantile(severities, (0, 0.5, 1)), (0.2, 0.4, 0.6), atol=0.015)
 
 
+def test_kinds_with_weights_are_drawn_in_their_proportion():
+    drawn = drawn_by(DegradationRecipe(KINDS, (0.2, 0.6), 0.0, {"jpeg": 3.0, "blur": 0.5}), 3000)
+    counts = [sum(record[0].kind == kind for record in drawn) for kind in KINDS]
+    weights = np.array([{"jpeg": 3.0, "blur": 0.5}.get(kind, 1.0) for kind in KINDS])
+    np.testing.assert_allclose(counts, 3000 * weights / weights.sum(), atol=130)
+
+
+@pytest.mark.parametrize("weights", [{"fog": 1.0}, {"rain": 0.0}])
+def test_weights_of_no_kind_or_not_above_zero_are_refused(weights):
+    with pytest.raises(ValueError, match="`weights` must be above 0, for kinds that exist"):
+        DegradationRecipe(weights=weights)
+
+
 def test_composites_have_two_or_three_different_kinds_as_often_as_asked():
     drawn = drawn_by(DegradationRecipe(KINDS, (0, 1), 0.4), 2000)
     assert all(len({degradation.kind for degradation in record}) == len(record) for record in drawn)

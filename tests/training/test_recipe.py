@@ -158,6 +158,8 @@ def test_portable_recipe_names_no_local_path(tmp_path: Path) -> None:
         ("data.held_out_every=1", "`data.held_out_every` must be an integer of at least 2, got 1"),
         ('data.kinds=["haze","fog"]', r"`data.kinds` must be a list of different kinds out of haze, rain, .*'fog'"),
         ('data.kinds=["haze","haze"]', "`data.kinds` must be a list of different kinds"),
+        ('data.kind_weights={"fog":2}', "`data.kind_weights` must be an object with numbers above 0 for some of haze"),
+        ('data.kind_weights={"rain":0}', "`data.kind_weights` must be an object with numbers above 0 .*'rain': 0"),
         ("data.clean_dirs=5", "`data.clean_dirs` must be a list of paths, got 5"),
         ("model.stage=both", "`model.stage` must be 'extractor' or 'restorer' or 'describe', got 'both'"),
         ("model.config=", "`model.config` must be a path, got ''"),

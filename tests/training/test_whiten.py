@@ -11,8 +11,9 @@ from modeling_dpmambair import (
     DegradationExtractorModel,
     DPMambaIRModel,
 )
+from modeling_dpmambair.prompt_scan_dpmambair import PromptMap
 from tests.modeling_dpmambair.models import pictures, randomized, small_extractor_config, small_model
-from training.whiten import app, draw_embeddings, find_whitening, whiten
+from training.whiten import app, draw_embeddings, find_whitening, restart_prompts, whiten
 
 
 def embeddings_of(extractor, samples=64):
@@ -56,6 +57,23 @@ def test_reconstruction_unit_stays_the_same():
         torch.manual_seed(0)
         after = model(degraded, clean).reconstruction
     torch.testing.assert_close(after, before, rtol=1e-3, atol=1e-3)
+
+
+def test_restarted_prompts_are_the_mean_of_the_old_ones_for_every_picture():
+    model = randomized(small_model()).eval()
+    embeddings = embeddings_of(model.extractor)
+    old = [prompt for prompt in model.modules() if isinstance(prompt, PromptMap)]
+    means = [prompt(embeddings).mean(0) for prompt in old]
+    restart_prompts(model, embeddings)
+    for prompt, mean in zip(old, means, strict=True):
+        torch.testing.assert_close(prompt(embeddings), mean.expand(len(embeddings), -1))
+    model(pictures(1, 16, 16)).reconstruction.sum().backward()
+    assert all(prompt.out_proj.weight.grad.abs().sum() > 0 for prompt in old)
+
+
+def test_prompts_of_a_model_without_any_cannot_be_restarted():
+    with pytest.raises(ValueError, match="`model` must be a restorer with prompts"):
+        restart_prompts(small_model(prompts=[]), torch.randn(8, 4))
 
 
 def test_model_without_extractor_is_refused():
