@@ -6,7 +6,7 @@ the machine has: one AVX-512 register, two AVX, four NEON. Loads and stores also
 
 import math
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -278,14 +278,25 @@ def absolute(typing_context: Any, x: Float32x16) -> tuple:
     return float32x16(x), lambda context, builder, signature, args: _call(builder, "llvm.fabs.v16f32", *args)
 
 
-@njit(nogil=True, cache=True, forceinline=True)
+def kernel(function: Callable) -> Callable:
+    """Compile serial code that allocates nothing, so that numba counts no references, and keep it on disk if possible.
+
+    Where neither the installation nor the user's cache folder can be written, each process compiles anew.
+    """
+    try:
+        return njit(nogil=True, _nrt=False, cache=True)(function)
+    except RuntimeError:
+        return njit(nogil=True, _nrt=False)(function)
+
+
+@njit(nogil=True, forceinline=True)
 def softplus(x: Float32x16) -> Float32x16:
     """Logarithm of 1 + exp(x), without overflow on either side."""
     decay = exp2(absolute(x) * splat(np.float32(-1.0 / LN_2)))
     return maximum(x, splat(np.float32(0.0))) + log1p(decay)
 
 
-@njit(nogil=True, cache=True, forceinline=True)
+@njit(nogil=True, forceinline=True)
 def sigmoid(x: Float32x16) -> Float32x16:
     """Derivative of softplus, as exp(min(x, 0)) / (1 + exp(-|x|)): no cancellation on either side."""
     smaller = (x + absolute(x) * splat(np.float32(-1.0))) * splat(np.float32(0.5))
@@ -294,7 +305,7 @@ def sigmoid(x: Float32x16) -> Float32x16:
     return above / (splat(np.float32(1.0)) + below)
 
 
-@njit(nogil=True, cache=True, forceinline=True)
+@njit(nogil=True, forceinline=True)
 def erf(x: Float32x16) -> Float32x16:
     """Error function (absolute error 1e-7)."""
     one, size = splat(np.float32(1.0)), absolute(x)

@@ -2,7 +2,7 @@
 
 Small models are bound by element-wise traffic: each of these is one pass over memory where separate operators make two
 to five, and reads and writes float32 or bfloat16 as it comes, so that mixed precision costs no conversion passes.
-All arithmetic is float32. Kernels allocate nothing (`_nrt=False`), so numba counts no references inside their loops.
+All arithmetic is float32.
 Widths are multiples of sixteen; rows may lie apart (a slice of wider rows).
 """
 
@@ -10,12 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-try:
-    from numba import njit
-except ImportError as error:  # as in the lanes below
-    raise ImportError("the fast layers on the processor need numba: pip install numba") from error
-
-from .lanes_dpmambair import LANES, erf, exp2, fma, lane_sum, load, sigmoid, splat, store
+from .lanes_dpmambair import LANES, erf, exp2, fma, kernel, lane_sum, load, sigmoid, splat, store
 
 ONE = np.float32(1.0)
 SQRT_HALF = np.float32(0.5**0.5)
@@ -41,7 +36,7 @@ class RowTask(NamedTuple):
     slot: int
 
 
-@njit(nogil=True, cache=True, _nrt=False)
+@kernel
 def _standardize(x, at, shape):  # noqa: ANN001, ANN202
     """Return a row's mean and the inverse of its standard deviation."""
     total = splat(np.float32(0.0))
@@ -56,7 +51,7 @@ def _standardize(x, at, shape):  # noqa: ANN001, ANN202
     return mean, ONE / np.sqrt(variance + np.float32(shape.eps))
 
 
-@njit(nogil=True, cache=True, _nrt=False)
+@kernel
 def norm_forward(x, weight, bias, shape, task, out):  # noqa: ANN001, ANN201
     """Write layer norm of the task's rows to `out`, dense rows."""
     for row in range(task.first, task.last):
@@ -67,7 +62,7 @@ def norm_forward(x, weight, bias, shape, task, out):  # noqa: ANN001, ANN201
             store(out, row * shape.width + c, fma(standard, load(weight, c), load(bias, c)))
 
 
-@njit(nogil=True, cache=True, _nrt=False)
+@kernel
 def _finish_row(x, at, shape, row, mean, scale, by_standard, by_x):  # noqa: ANN001, ANN202
     """Turn a row's gradient by the standardised values (scratch, one row) into the gradient by the values."""
     total, weighted = splat(np.float32(0.0)), splat(np.float32(0.0))
@@ -83,7 +78,7 @@ def _finish_row(x, at, shape, row, mean, scale, by_standard, by_x):  # noqa: ANN
         store(by_x, row * shape.width + c, centred * splat(scale))
 
 
-@njit(nogil=True, cache=True, _nrt=False)
+@kernel
 def norm_backward(x, weight, by_out, shape, task, by_x, by_weight, by_bias, by_standard):  # noqa: ANN001, ANN201
     """Write the gradient by the task's rows, and add to its slot of the sums (slots, width) by weight and bias.
 
@@ -101,7 +96,7 @@ def norm_backward(x, weight, by_out, shape, task, by_x, by_weight, by_bias, by_s
         _finish_row(x, at, shape, row, mean, scale, by_standard, by_x)
 
 
-@njit(nogil=True, cache=True, _nrt=False)
+@kernel
 def gated_norm_forward(x, gate, weight, bias, shape, task, out):  # noqa: ANN001, ANN201
     """Write layer norm times SiLU of the gate for the task's rows."""
     for row in range(task.first, task.last):
@@ -114,7 +109,7 @@ def gated_norm_forward(x, gate, weight, bias, shape, task, out):  # noqa: ANN001
             store(out, row * shape.width + c, normed * opening * sigmoid(opening))
 
 
-@njit(nogil=True, cache=True, _nrt=False)
+@kernel
 def gated_norm_backward(x, gate, weight, bias, by_out, shape, task, by_x, by_gate, by_weight, by_bias, by_standard):  # noqa: ANN001, ANN201
     """Write the gradients by the task's rows of both inputs, and add to its slot of the sums by weight and bias.
 
@@ -139,13 +134,13 @@ def gated_norm_backward(x, gate, weight, bias, by_out, shape, task, by_x, by_gat
         _finish_row(x, at, shape, row, mean, scale, by_standard, by_x)
 
 
-@njit(nogil=True, cache=True, _nrt=False)
+@kernel
 def _normal_distribution(x):  # noqa: ANN001, ANN202
     """Return the standard normal's distribution function, (1 + erf(x / sqrt 2)) / 2."""
     return fma(erf(x * splat(SQRT_HALF)), splat(np.float32(0.5)), splat(np.float32(0.5)))
 
 
-@njit(nogil=True, cache=True, _nrt=False)
+@kernel
 def gelu_gate_forward(x, shape, task, out):  # noqa: ANN001, ANN201
     """Write GELU of the first half of each row times the second half; `shape.width` is one half's."""
     for row in range(task.first, task.last):
@@ -155,7 +150,7 @@ def gelu_gate_forward(x, shape, task, out):  # noqa: ANN001, ANN201
             store(out, row * shape.width + c, gate * _normal_distribution(gate) * load(x, at + shape.width + c))
 
 
-@njit(nogil=True, cache=True, _nrt=False)
+@kernel
 def gelu_gate_backward(x, by_out, shape, task, by_x):  # noqa: ANN001, ANN201
     """Write the gradient by both halves of the task's rows, dense rows of twice `shape.width`."""
     for row in range(task.first, task.last):

@@ -6,18 +6,12 @@ the prompts and the skip D happen inside, so the mixer makes no other pass over 
 the cache; the backward starts from one stored state a chunk and recomputes the others.
 
 The kernels are serial and release the interpreter's lock; their callers give each thread its own tasks and scratch.
-They allocate nothing (`_nrt=False`), so numba counts no references inside their loops. Numba keeps
-them compiled on disk by this file's date: touch it after a change of the lanes below it.
+Numba keeps them compiled on disk by this file's date: touch it after a change of the lanes below it.
 """
 
 from typing import NamedTuple
 
 import numpy as np
-
-try:
-    from numba import njit
-except ImportError as error:  # as in the lanes below
-    raise ImportError("the fast selective scan on the processor needs numba: pip install numba") from error
 
 from .lanes_dpmambair import (
     LANES,
@@ -26,6 +20,7 @@ from .lanes_dpmambair import (
     exp2,
     exp2m1,
     fma,
+    kernel,
     load,
     load_scalar,
     sigmoid,
@@ -104,12 +99,12 @@ class ScanTask(NamedTuple):
     group: int
 
 
-@njit(nogil=True, cache=True, _nrt=False)
+@kernel
 def _row(step: int, size: ScanSize) -> int:
     return size.L - 1 - step if size.is_reversed else step
 
 
-@njit(nogil=True, cache=True, _nrt=False)
+@kernel
 def _read_matrices(rows, weights, size, picture, start, steps, B, C):  # noqa: ANN001, ANN202
     """Copy a chunk's B and C rows, times their prompts, to float32 arrays that stay in the cache."""
     for i in range(steps):
@@ -119,7 +114,7 @@ def _read_matrices(rows, weights, size, picture, start, steps, B, C):  # noqa: A
             C[i * size.N + n] = load_scalar(rows.C, source + n) * weights.alpha_C[picture * size.N + n]
 
 
-@njit(nogil=True, cache=True, _nrt=False)
+@kernel
 def _step_size(dt, weights, size, picture, channel):  # noqa: ANN001, ANN202
     """Return the modulated step size (Eq. 9): dt itself, or alpha_Delta * softplus(dt + bias)."""
     if size.has_softplus:
@@ -127,7 +122,7 @@ def _step_size(dt, weights, size, picture, channel):  # noqa: ANN001, ANN202
     return dt
 
 
-@njit(nogil=True, cache=True, _nrt=False)
+@kernel
 def _discretize(delta, weights, size, A):  # noqa: ANN001, ANN202
     """Return exp(Delta A) and what B u is multiplied by: Delta, or (exp(Delta A) - 1) / A (Eq. 4)."""
     exponent = delta * load(weights.A, A)
@@ -137,7 +132,7 @@ def _discretize(delta, weights, size, A):  # noqa: ANN001, ANN202
     return exp2(exponent), delta
 
 
-@njit(nogil=True, cache=True, _nrt=False)
+@kernel
 def scan_forward(rows, weights, size, task, y, states, H, B, C):  # noqa: ANN001, ANN201
     """Run one task's share of the recurrence, writing its part of `y` (B, L, D) in the inputs' dtype.
 
@@ -231,7 +226,7 @@ def backward_scratch(task: ScanTask, N: int) -> tuple[np.ndarray, ScanChunk]:
     return np.zeros((task.last - task.first) * N * LANES, np.float32), ScanChunk(*matrices, *rows)
 
 
-@njit(nogil=True, cache=True, _nrt=False)
+@kernel
 def _begin_block(rows, weights, size, dy, place, cache):  # noqa: ANN001, ANN202
     """Read a block's rows of a chunk, recompute their step sizes and clear the sums over the states."""
     picture, block, start, steps = place
@@ -245,7 +240,7 @@ def _begin_block(rows, weights, size, dy, place, cache):  # noqa: ANN001, ANN202
     cache.by_u.fill(0.0)
 
 
-@njit(nogil=True, cache=True, _nrt=False)
+@kernel
 def _replay(weights, size, block, steps, n, h, cache):  # noqa: ANN001, ANN202
     """Recompute one state of a block and its decays inside a chunk, from the state `h` before it."""
     A = (block * size.N + n) * LANES
@@ -258,7 +253,7 @@ def _replay(weights, size, block, steps, n, h, cache):  # noqa: ANN001, ANN202
         store(cache.H, at + LANES, h)
 
 
-@njit(nogil=True, cache=True, _nrt=False)
+@kernel
 def _adjoint(weights, size, block, steps, n, g, of_A, cache):  # noqa: ANN001, ANN202
     """Run the adjoint recurrence backwards over one state of a block's chunk.
 
@@ -281,7 +276,7 @@ def _adjoint(weights, size, block, steps, n, g, of_A, cache):  # noqa: ANN001, A
     return g, of_A
 
 
-@njit(nogil=True, cache=True, _nrt=False)
+@kernel
 def _held_adjoint(weights, size, block, steps, n, g, of_A, cache):  # noqa: ANN001, ANN202
     """Run `_adjoint` where the input is held: h_i = decay h_{i-1} + hold B u with hold = (decay - 1) / A.
 
@@ -307,7 +302,7 @@ def _held_adjoint(weights, size, block, steps, n, g, of_A, cache):  # noqa: ANN0
     return g, of_A
 
 
-@njit(nogil=True, cache=True, _nrt=False)
+@kernel
 def _backpropagate_block(weights, size, states, by_A, place, kept, G, cache):  # noqa: ANN001, ANN202
     """Run one block's states through a chunk, forwards again from the kept ones and then backwards, one by one.
 
@@ -327,7 +322,7 @@ def _backpropagate_block(weights, size, states, by_A, place, kept, G, cache):  #
         store(by_A, at_A, of_A)
 
 
-@njit(nogil=True, cache=True, _nrt=False)
+@kernel
 def _write_step_gradient(rows, weights, size, gradients, place, row, by_delta):  # noqa: ANN001, ANN202
     """Carry the step size's gradient on to dt and, where softplus and the prompt are ours, to bias and prompt."""
     picture, channel = place[0], place[1] * LANES
@@ -341,7 +336,7 @@ def _write_step_gradient(rows, weights, size, gradients, place, row, by_delta): 
         store(gradients.alpha_delta, at, fma(by_delta, softplus(raw), load(gradients.alpha_delta, at)))
 
 
-@njit(nogil=True, cache=True, _nrt=False)
+@kernel
 def _finish_block(rows, weights, size, gradients, place, cache):  # noqa: ANN001, ANN202
     """Turn a block's sums over the states into the gradients of u, dt, D and what dt was made with."""
     picture, block, start, steps = place
@@ -357,7 +352,7 @@ def _finish_block(rows, weights, size, gradients, place, cache):  # noqa: ANN001
         _write_step_gradient(rows, weights, size, gradients, place, row, by_delta)
 
 
-@njit(nogil=True, cache=True, _nrt=False)
+@kernel
 def _write_matrix_gradients(gradients, size, first_row, start, steps, cache):  # noqa: ANN001, ANN202
     """Write a chunk's rows of the gradients of B and C, whose sums over the blocks are complete."""
     for i in range(steps):
@@ -368,7 +363,7 @@ def _write_matrix_gradients(gradients, size, first_row, start, steps, cache):  #
             gradients.C[row + n] = cache.BC_sums[at + 2] + cache.BC_sums[at + 3]
 
 
-@njit(nogil=True, cache=True, _nrt=False)
+@kernel
 def scan_backward(rows, weights, size, task, dy, states, gradients, G, cache):  # noqa: ANN001, ANN201
     """Write one task's share of all gradients, given the gradient `dy` (B, L, D) of the output and the kept states.
 

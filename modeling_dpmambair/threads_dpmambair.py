@@ -1,4 +1,4 @@
-"""What the processor's operators share: names, threads for serial numba kernels, tensors as flat arrays.
+"""What the processor's operators share: names, threads for serial numba kernels, compilation progress, flat arrays.
 
 Numba's own threading layers abort when two threads call them at once (workqueue) or after a fork (OpenMP); a plain
 thread pool around kernels that release the interpreter's lock does neither.
@@ -9,9 +9,43 @@ import os
 import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import torch
+from transformers.utils import logging
+
+try:
+    from numba.core import event
+except ImportError as error:  # as in the kernels
+    raise ImportError("the fast layers on the processor need numba: pip install numba") from error
+
+
+class CompilationProgress(event.Listener):
+    """Shows on stderr that a kernel is compiled and how long it took, because the first call would else only wait.
+
+    A kernel found in numba's cache makes no such event.
+    """
+
+    def __init__(self) -> None:
+        self._bars: dict[str, Any] = {}
+
+    def on_start(self, event: event.Event) -> None:
+        """Open the line of a kernel; what is compiled into one, and functions of other packages, have none."""
+        function, package = event.data["dispatcher"].py_func, __name__.rpartition(".")[0]
+        is_ours = function.__module__.startswith(package) and function.__module__.endswith("kernels_dpmambair")
+        if is_ours and not function.__name__.startswith("_"):
+            title = f"compiling {function.__name__} for this processor, once"
+            self._bars[function.__name__] = logging.tqdm(desc=title, bar_format="{desc}: {elapsed}")
+
+    def on_end(self, event: event.Event) -> None:
+        """Close the line."""
+        bar = self._bars.pop(event.data["dispatcher"].py_func.__name__, None)
+        if bar is not None:  # an unbounded bar has no truth value
+            bar.close()
+
+
+event.register("numba:compile", CompilationProgress())
 
 
 def operator_name(name: str) -> str:

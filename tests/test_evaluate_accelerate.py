@@ -200,6 +200,20 @@ def test_two_processes_find_the_same_as_one(finished, model, clean, tmp_path):
         assert np.abs(np.subtract(*grids, dtype=int)).max() <= 1
 
 
+@pytest.mark.slow
+def test_shipped_weights_lose_less_than_a_tenth_of_a_decibel_in_bfloat16(tmp_path):
+    (tmp_path / "clean").mkdir()
+    Image.fromarray(data.chelsea()[60:220, 100:292]).save(tmp_path / "clean" / "chelsea.png")
+    found = {}
+    for dtype in ("float32", "bfloat16"):
+        output = tmp_path / f"{dtype}.json"
+        result = run(ROOT / "checkpoints/dpmambair-tiny", tmp_path / "clean", output, "--dtype", dtype)
+        assert result.exit_code == 0, result.output
+        found[dtype] = [image["psnr_restored"] for image in read_results(output)["images"]]
+    assert found["float32"] != found["bfloat16"]
+    np.testing.assert_allclose(found["bfloat16"], found["float32"], rtol=0, atol=0.1)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

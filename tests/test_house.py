@@ -243,12 +243,12 @@ def has_decorator(function: Function, *decorators: str) -> bool:
 
 def is_typed_elsewhere(function: Function) -> bool:
     """Whether numba infers the types, or an operator's schema gives them."""
-    return has_decorator(function, "njit", "overload", "register_fake")
+    return has_decorator(function, "njit", "kernel", "overload", "register_fake")
 
 
 def takes_flat_arguments(function: Function) -> bool:
     """Whether the function is a kernel or an operator: these take arrays and scalars, not objects that group them."""
-    return has_decorator(function, "njit", "intrinsic", "overload", "custom_op", "register_fake")
+    return has_decorator(function, "njit", "kernel", "intrinsic", "overload", "custom_op", "register_fake")
 
 
 def is_command(function: Function) -> bool:
