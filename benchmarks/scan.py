@@ -21,15 +21,18 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from benchmarks.files import RESULTS, write_text
-from benchmarks.machine import measure_memory
+from benchmarks.machine import measure_memory, time_call
 from benchmarks.rendering import format_columns
 from modeling_dpmambair.selective_scan_dpmambair import selective_scan, selective_scan_chunked, selective_scan_loop
 from training.machine import describe_machine
+from training.memory import keep_freed_memory
 
 Scan = Callable[..., torch.Tensor]
 # The sizes at which the targets are set: one picture of 256 x 256 at twice base's width.
 D, N = 96, 16
 LENGTHS = tuple(2**power for power in (12, 14, 16, 18, 20))
+# Seconds below which a call is repeated.
+SHORT = 0.1
 # Longest sequence that each rival is asked for, steps.
 LONGEST = {"ours": 2**20, "chunked": 2**18, "mamba-ssm reference": 2**16, "loop": 2**14}
 
@@ -61,19 +64,24 @@ def make_inputs(length: int) -> list[torch.Tensor]:
     return [each.requires_grad_() for each in (u, delta, A, B, C, torch.ones(D))]
 
 
-def time_once(scan: Scan, inputs: list[torch.Tensor], backward: bool) -> tuple[float, float]:
-    """Time one forward without gradients and, if asked, the backward of another, in seconds."""
+def time_forward(scan: Scan, inputs: list[torch.Tensor]) -> float:
+    """Time a forward without gradients, seconds: the median of several where it is short, for the first is cold."""
     with torch.no_grad():
-        start = time.perf_counter()
-        scan(*inputs)
-        forward_seconds = time.perf_counter() - start
-    if not backward:
-        return forward_seconds, 0.0
-    y = scan(*inputs)
-    seed = torch.ones_like(y)
+        seconds = [time_call(partial(scan, *inputs))]
+        while sum(seconds) < SHORT:
+            seconds.append(time_call(partial(scan, *inputs)))
+    return statistics.median(seconds)
+
+
+def time_step(scan: Scan, inputs: list[torch.Tensor]) -> tuple[float, float]:
+    """Time a forward that keeps what its backward needs, and this backward, seconds."""
     start = time.perf_counter()
+    y = scan(*inputs)
+    between = time.perf_counter()
+    seed = torch.ones_like(y)
+    begin = time.perf_counter()
     torch.autograd.grad(y, inputs, seed)
-    return forward_seconds, time.perf_counter() - start
+    return between - start, time.perf_counter() - begin
 
 
 def measure(scans: dict[str, Scan], length: int, repeats: int) -> list[dict[str, Any]]:
@@ -85,24 +93,27 @@ def measure(scans: dict[str, Scan], length: int, repeats: int) -> list[dict[str,
         repeats: rounds after one that warms up.
 
     Returns:
-        A record each: medians of forward and backward in seconds, and state updates (L D N) a second; of ours also
-        the most memory held by forward and backward, over that of inputs, output and their gradients.
+        A record each: the forward's median in seconds and state updates (L D N) a second; of ours also a training
+        step's forward and backward, and the most memory they hold over that of inputs, output and their gradients.
     """
     inputs = make_inputs(length)
     running = {name: scan for name, scan in scans.items() if length <= LONGEST[name]}
-    times: dict[str, list[tuple[float, float]]] = {name: [] for name in running}
-    for turn in range(repeats + 1):
+    forwards: dict[str, list[float]] = {name: [] for name in running}
+    steps = []
+    for scan in running.values():
+        time_forward(scan, inputs)
+    for _ in range(repeats):
         for name, scan in running.items():
-            # The rivals' backward takes minutes and decides nothing.
-            spent = time_once(scan, inputs, backward=name == "ours")
-            if turn:
-                times[name].append(spent)
+            forwards[name].append(time_forward(scan, inputs))
+            if name == "ours":  # the rivals' backward takes minutes and decides nothing
+                steps.append(time_step(scan, inputs))
     records = []
-    for name, spent in times.items():
-        forward, backward = (statistics.median(each) for each in zip(*spent, strict=True))
-        rate = length * D * N / forward
-        records.append({"scan": name, "L": length, "forward": forward, "backward": backward, "updates": rate})
+    for name, spent in forwards.items():
+        forward = statistics.median(spent)
+        records.append({"scan": name, "L": length, "forward": forward, "updates": length * D * N / forward})
         if name == "ours":
+            kept, backward = (statistics.median(each) for each in zip(*steps, strict=True))
+            records[-1] |= {"training_forward": kept, "backward": backward}
             held = sum(each.nbytes for each in inputs)
             beyond = measure_memory(partial(propagate, running["ours"], inputs))
             if beyond is not None:
@@ -121,7 +132,6 @@ def grid(records: list[dict[str, Any]]) -> list[list[str]]:
     ours = {one["L"]: one["forward"] for one in records if one["scan"] == "ours"}
     rows = [["scan", "L", "forward (ms)", "over ours", "G updates/s", "backward / forward", "memory / data"]]
     for one in records:
-        ratio = one["backward"] / one["forward"]
         rows.append(
             [
                 one["scan"],
@@ -129,7 +139,7 @@ def grid(records: list[dict[str, Any]]) -> list[list[str]]:
                 f"{one['forward'] * 1e3:.2f}",
                 f"{one['forward'] / ours[one['L']]:.1f}",
                 f"{one['updates'] / 1e9:.3f}",
-                f"{ratio:.2f}" if ratio else "-",
+                f"{one['backward'] / one['training_forward']:.2f}" if "backward" in one else "-",
                 f"{one['memory']:.2f}" if "memory" in one else "-",
             ]
         )
@@ -160,6 +170,7 @@ def main(
     output: Annotated[Path, typer.Option(help="JSON file to write; the plot goes beside it.")] = RESULTS / "scan.json",
 ) -> None:
     """Print forward and backward times of every scan, and write them."""
+    keep_freed_memory()  # of all sides alike, as in our commands
     scans = {"ours": selective_scan, "chunked": selective_scan_chunked, "loop": selective_scan_loop}
     reference = load_mamba_reference()
     if reference is not None:
