@@ -156,11 +156,20 @@ def scan_forward(rows, weights, size, task, y, states, H, B, C):  # noqa: ANN001
                 u = load(rows.u, row)
                 delta = _step_size(load(rows.dt, row), weights, size, task.picture, channel)
                 out = skip * u
-                for n in range(N):
-                    decay, hold = _discretize(delta, weights, size, A + n * LANES)
-                    h = fma(decay, load(H, state + n * LANES), (hold * u) * splat(B[i * N + n]))
-                    store(H, state + n * LANES, h)
-                    out = fma(h, splat(C[i * N + n]), out)
+                # Two loops, since one for both kinds would keep more vectors than there are registers.
+                if size.is_held:
+                    for n in range(N):
+                        decay, hold = _discretize(delta, weights, size, A + n * LANES)
+                        h = fma(decay, load(H, state + n * LANES), (hold * u) * splat(B[i * N + n]))
+                        store(H, state + n * LANES, h)
+                        out = fma(h, splat(C[i * N + n]), out)
+                else:
+                    source = delta * u
+                    for n in range(N):
+                        decay = exp2(delta * load(weights.A, A + n * LANES))
+                        h = fma(decay, load(H, state + n * LANES), source * splat(B[i * N + n]))
+                        store(H, state + n * LANES, h)
+                        out = fma(h, splat(C[i * N + n]), out)
                 store(y, row, out)
 
 
