@@ -17,6 +17,8 @@ except ImportError:  # numba is missing: plain torch computes the same
 
 # What the row kernels divide a row into.
 ROW_MULTIPLE = 16
+# Pixels whose feed-forward is computed at once where no gradient is asked for.
+STRIP_PIXELS = 2**16
 
 
 def _has_row_kernel(x: torch.Tensor, width: int) -> bool:
@@ -157,8 +159,21 @@ class GatedFeedForward(nn.Module):
         self.out_proj = nn.Linear(hidden, dim, bias=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map (B, H, W, C) to (B, H, W, C)."""
-        return self.out_proj(gelu_gate(self.conv(self.in_proj(x))))
+        """Map (B, H, W, C) to (B, H, W, C).
+
+        Without gradients, strip by strip: the hidden channels, up to eight times as wide as the features, are then the
+        size of the cache and not of the picture.
+        """
+        batch, height, width = x.shape[:3]
+        rows = max(STRIP_PIXELS // (batch * width), 1)
+        if torch.is_grad_enabled() or torch.compiler.is_compiling() or rows >= height:
+            return self.out_proj(gelu_gate(self.conv(self.in_proj(x))))
+        return torch.cat([self._map_rows(x, start, start + rows) for start in range(0, height, rows)], 1)
+
+    def _map_rows(self, x: torch.Tensor, start: int, stop: int) -> torch.Tensor:
+        above = min(start, 1)  # the convolution sees one row more on either side
+        hidden = self.conv(self.in_proj(x[:, start - above : stop + 1]))
+        return self.out_proj(gelu_gate(hidden[:, above : above + stop - start]))
 
 
 class CentralDifferenceBranches(nn.Module):

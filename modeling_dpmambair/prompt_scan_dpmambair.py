@@ -61,7 +61,7 @@ class PromptedScan(nn.Module):
         Returns:
             u (B, L, D), dt before bias and softplus (B, L, D), B and C (B, L, N).
         """
-        u = F.silu(self.conv(x)).flatten(1, 2)  # (B, H, W, D) -> (B, L, D)
+        u = F.silu(self.conv(x), inplace=not torch.is_grad_enabled()).flatten(1, 2)  # (B, H, W, D) -> (B, L, D)
         dt, B, C = self.x_proj(u).split([self.dt_rank, self.d_state, self.d_state], dim=-1)
         return u, F.linear(dt, self.dt_proj.weight), B, C
 

@@ -3,6 +3,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from modeling_dpmambair import layers_dpmambair as layers
 from modeling_dpmambair.layers_dpmambair import (
     CentralDifferenceBranches,
     ChannelsLastConv2d,
@@ -114,6 +115,15 @@ def branch_by_branch(branches, x):
 every_form = pytest.mark.parametrize(("sizes", "stride", "theta"), [
     ([3, 3, 5, 7], 1, 0.7), ([3, 3, 5], 2, 0.7), ([1], 1, 1.0), ([5, 3], 2, 0.0),
 ])  # fmt: skip
+
+
+@pytest.mark.parametrize("strip_pixels", [1, 2 * 9 * 4, 2 * 9 * 10])
+def test_feed_forward_strip_by_strip_is_that_of_the_whole_picture(monkeypatch, strip_pixels):
+    layer, x = GatedFeedForward(16, 2.0), torch.randn(2, 11, 9, 16)
+    expected = layer(x)  # with gradients, so at once
+    monkeypatch.setattr(layers, "STRIP_PIXELS", strip_pixels)
+    with torch.no_grad():
+        torch.testing.assert_close(layer(x), expected.detach())
 
 
 @every_form
