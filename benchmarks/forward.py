@@ -27,13 +27,12 @@ from tqdm import tqdm
 from benchmarks.cost import MODELS
 from benchmarks.files import RESULTS, write_text
 from benchmarks.machine import measure_ceiling, measure_memory, time_call
-from benchmarks.rendering import format_columns
+from benchmarks.rendering import RIVAL, format_columns, forward_grid
 from modeling_dpmambair import DPMambaIRConfig, DPMambaIRModel
 from training.machine import describe_machine, has_bfloat16
 from training.memory import keep_freed_memory
 
 OURS = ("base", "small", "tiny")
-RIVAL = "Restormer"
 # Peers at the size of their papers' restoration models; SwinIR's is that for denoising.
 PEERS: dict[str, Callable[[], nn.Module]] = {
     RIVAL: Restormer,
@@ -111,29 +110,6 @@ def measure(sides: list[Side], pixels: int, dtype: torch.dtype, repeats: int) ->
     return records
 
 
-def grid(results: dict[str, Any]) -> list[list[str]]:
-    """Bring the records into rows, with each time and memory over Restormer's float32 at the same size."""
-    rivals = {one["pixels"]: one for one in results["records"] if (one["model"], one["dtype"]) == (RIVAL, "float32")}
-    rows = [["model", "dtype", "pixels", "seconds", f"of {RIVAL}'s", "GiB", f"of {RIVAL}'s", "of ceiling", "s / Mpx"]]
-    for one in results["records"]:
-        rival = rivals.get(one["pixels"])
-        has_memory = one["memory"] is not None
-        rows.append(
-            [
-                one["model"],
-                one["dtype"],
-                str(one["pixels"]),
-                f"{one['seconds']:.2f}",
-                f"{one['seconds'] / rival['seconds']:.2f}" if rival else "-",
-                f"{one['memory'] / 2**30:.2f}" if has_memory else "-",
-                f"{one['memory'] / rival['memory']:.2f}" if rival and has_memory else "-",
-                f"{one['flops'] / results['ceiling'][one['dtype']]:.0%}",
-                f"{one['seconds'] / one['pixels'] ** 2 * 1e6:.2f}",
-            ]
-        )
-    return rows
-
-
 def draw(results: dict[str, Any], path: Path) -> None:
     """Plot time over size for every side and dtype, both axes logarithmic, into a PNG file."""
     figure = Figure(figsize=(7, 4.5), layout="constrained")
@@ -181,7 +157,7 @@ def main(
     results = {"machine": describe_machine(), "ceiling": ceiling, "repeats": repeats, "records": records}
     write_text(output, json.dumps(results, indent=2) + "\n")
     draw(results, output.with_suffix(".png"))
-    typer.echo(format_columns(grid(results)))
+    typer.echo(format_columns(forward_grid(results)))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,9 @@ from typing import Any
 # Of a mean that no number holds, such as the PSNR of identical pictures; strict JSON carries null in its place.
 NOT_FINITE = "not finite"
 
+# The network beside whose time and memory those of all others are set.
+RIVAL = "Restormer"
+
 Grid = list[list[str]]
 
 
@@ -258,4 +261,121 @@ def render_description(results: dict[str, Any]) -> str:
         f"{format_markdown(description_grid(results))}\n\n"
         f"`{results['model']}` on {results['pictures']} clean pictures of `{results['clean']}`, each spoiled by each "
         f"kind, seed {results['seed']}."
+    )
+
+
+def scan_grid(results: dict[str, Any]) -> Grid:
+    """Bring the times of `benchmarks.scan` into rows, with each rival's over ours at the same length.
+
+    Args:
+        results: what it wrote.
+    """
+    records = results["records"]
+    ours = {one["L"]: one["forward"] for one in records if one["scan"] == "ours"}
+    rows = [["scan", "L", "forward (ms)", "over ours", "G updates/s", "backward / forward", "memory / data"]]
+    for one in records:
+        rows.append(
+            [
+                one["scan"],
+                str(one["L"]),
+                f"{one['forward'] * 1e3:.2f}",
+                f"{one['forward'] / ours[one['L']]:.1f}",
+                f"{one['updates'] / 1e9:.3f}",
+                f"{one['backward'] / one['training_forward']:.2f}" if "backward" in one else "-",
+                f"{one['memory']:.2f}" if "memory" in one else "-",
+            ]
+        )
+    return rows
+
+
+def render_scan(results: dict[str, Any]) -> str:
+    """Render what the selective scan takes.
+
+    Args:
+        results: what `benchmarks.scan` wrote.
+
+    Returns:
+        A Markdown table, and its conditions.
+    """
+    return (
+        f"{format_markdown(scan_grid(results))}\n\n"
+        f"One picture, L steps of {results['D']} channels with {results['N']} states, float32. The backward is set "
+        "beside the forward of the same\ntraining step; memory is the most that both hold, over inputs, output and "
+        f"their gradients.\nMeasured on {describe_machine(results['machine'])}, medians."
+    )
+
+
+def forward_grid(results: dict[str, Any]) -> Grid:
+    """Bring the times of `benchmarks.forward` into rows, with each one over Restormer's in float32 at the same size.
+
+    Args:
+        results: what it wrote.
+    """
+    rivals = {one["pixels"]: one for one in results["records"] if (one["model"], one["dtype"]) == (RIVAL, "float32")}
+    rows = [["model", "dtype", "pixels", "seconds", f"of {RIVAL}'s", "GiB", f"of {RIVAL}'s", "of ceiling", "s / Mpx"]]
+    for one in results["records"]:
+        rival = rivals.get(one["pixels"])
+        has_memory = one["memory"] is not None
+        rows.append(
+            [
+                one["model"],
+                one["dtype"],
+                str(one["pixels"]),
+                f"{one['seconds']:.2f}",
+                f"{one['seconds'] / rival['seconds']:.2f}" if rival else "-",
+                f"{one['memory'] / 2**30:.2f}" if has_memory else "-",
+                f"{one['memory'] / rival['memory']:.2f}" if rival and has_memory else "-",
+                f"{one['flops'] / results['ceiling'][one['dtype']]:.0%}",
+                f"{one['seconds'] / one['pixels'] ** 2 * 1e6:.2f}",
+            ]
+        )
+    return rows
+
+
+def render_forward(results: dict[str, Any]) -> str:
+    """Render what restoring one picture takes.
+
+    Args:
+        results: what `benchmarks.forward` wrote.
+
+    Returns:
+        A Markdown table, and its conditions.
+    """
+    ceilings = ", ".join(f"{rate / 1e9:.0f} GFLOP/s in {dtype}" for dtype, rate in results["ceiling"].items())
+    return (
+        f"{format_markdown(forward_grid(results))}\n\n"
+        f"One square picture, random weights, medians of {results['repeats']} interleaved runs in one process, the "
+        f"same memory settings for all.\nThe ceiling is a matrix product's rate: {ceilings}. "
+        f"Measured on {describe_machine(results['machine'])}."
+    )
+
+
+def command_grid(results: dict[str, Any]) -> Grid:
+    """Bring the runs of `benchmarks.command` into rows, a picture each.
+
+    Args:
+        results: what it wrote.
+    """
+    rows = [["picture", "megapixels", "seconds", "GiB"]]
+    for one in results["records"]:
+        megapixels = one["width"] * one["height"] / 1e6
+        name = f"{one['width']} x {one['height']}"
+        rows.append([name, f"{megapixels:.2f}", f"{one['seconds']:.1f}", f"{one['memory'] / 2**30:.2f}"])
+    return rows
+
+
+def render_command(results: dict[str, Any]) -> str:
+    """Render what the command line takes from file to file.
+
+    Args:
+        results: what `benchmarks.command` wrote.
+
+    Returns:
+        A Markdown table, and its conditions.
+    """
+    return (
+        f"{format_markdown(command_grid(results))}\n\n"
+        f"`restore_images.py` with `{results['model']}`, a process for each picture: imports, weights, decoding, "
+        f"restoring, encoding.\nMedians of {results['repeats']} runs with compiled kernels, memory the highest. "
+        f"Measured on {describe_machine(results['machine'])}."
     )

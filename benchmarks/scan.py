@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from benchmarks.files import RESULTS, write_text
 from benchmarks.machine import measure_memory, time_call
-from benchmarks.rendering import format_columns
+from benchmarks.rendering import format_columns, scan_grid
 from modeling_dpmambair.selective_scan_dpmambair import selective_scan, selective_scan_chunked, selective_scan_loop
 from training.machine import describe_machine
 from training.memory import keep_freed_memory
@@ -127,25 +127,6 @@ def propagate(scan: Scan, inputs: list[torch.Tensor]) -> tuple[torch.Tensor, ...
     return torch.autograd.grad(y, inputs, torch.ones_like(y))
 
 
-def grid(records: list[dict[str, Any]]) -> list[list[str]]:
-    """Bring the records into rows, with each rival's time over ours at the same length."""
-    ours = {one["L"]: one["forward"] for one in records if one["scan"] == "ours"}
-    rows = [["scan", "L", "forward (ms)", "over ours", "G updates/s", "backward / forward", "memory / data"]]
-    for one in records:
-        rows.append(
-            [
-                one["scan"],
-                str(one["L"]),
-                f"{one['forward'] * 1e3:.2f}",
-                f"{one['forward'] / ours[one['L']]:.1f}",
-                f"{one['updates'] / 1e9:.3f}",
-                f"{one['backward'] / one['training_forward']:.2f}" if "backward" in one else "-",
-                f"{one['memory']:.2f}" if "memory" in one else "-",
-            ]
-        )
-    return rows
-
-
 def draw(records: list[dict[str, Any]], path: Path) -> None:
     """Plot time over length for every scan, both axes logarithmic, into a PNG file."""
     figure = Figure(figsize=(6, 4), layout="constrained")
@@ -180,7 +161,7 @@ def main(
     results = {"D": D, "N": N, "machine": describe_machine(), "records": records}
     write_text(output, json.dumps(results, indent=2) + "\n")
     draw(records, output.with_suffix(".png"))
-    typer.echo(format_columns(grid(records)))
+    typer.echo(format_columns(scan_grid(results)))
 
 
 if __name__ == "__main__":

@@ -20,12 +20,15 @@ from huggingface_hub import EvalResult, ModelCard
 
 from benchmarks.files import RESULTS, write_text
 from benchmarks.rendering import (
+    render_command,
     render_cost,
     render_description,
     render_export,
     render_failures,
+    render_forward,
     render_losses,
     render_quality,
+    render_scan,
 )
 from restoration_metrics.model_index import is_evaluation, list_eval_results, measured_weights
 
@@ -50,12 +53,15 @@ class Table:
 
 
 TABLES = {
+    "command": Table("command.json", render_command),
     "cost": Table("cost.json", render_cost),
     "description": Table("description.json", render_description),
     "export": Table("export.json", render_export),
     "failures": Table("failures.json", render_failures),
+    "forward": Table("forward.json", render_forward),
     "losses": Table("synthetic7_cbsd68.json", render_losses),
     "quality": Table("synthetic7_cbsd68.json", render_quality),
+    "scan": Table("scan.json", render_scan),
 }
 
 

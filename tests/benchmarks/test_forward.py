@@ -43,13 +43,6 @@ def test_results_say_time_memory_and_share_of_the_ceiling(tmp_path):
     assert output.with_suffix(".png").is_file()
 
 
-def test_ratios_are_over_restormer_in_float32():
-    record = {"model": "tiny", "dtype": "float32", "pixels": 256, "seconds": 1.0, "flops": 5e10, "memory": 2**30}
-    rival = record | {"model": forward.RIVAL, "seconds": 4.0, "memory": 2**32}
-    rows = forward.grid({"records": [record, rival], "ceiling": {"float32": 1e11}})
-    assert rows[1][3:8] == ["1.00", "0.25", "1.00", "0.25", "50%"]
-
-
 def test_unknown_side_is_refused():
     result = CliRunner().invoke(forward.app, ["--model", "huge"])
     assert result.exit_code == 2

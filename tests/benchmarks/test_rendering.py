@@ -6,15 +6,19 @@ import pytest
 
 from benchmarks.rendering import (
     NOT_FINITE,
+    RIVAL,
     compare_with_paper,
     describe_machine,
     format_columns,
     format_markdown,
+    render_command,
     render_cost,
     render_description,
     render_failures,
+    render_forward,
     render_losses,
     render_quality,
+    render_scan,
 )
 from dataset_scripts import KINDS
 from restoration_metrics.scores import METRICS, summarize
@@ -135,3 +139,29 @@ def test_description_table_has_a_row_for_each_kind_and_the_mean():
     text = render_description(results | {"accuracy": scores, "spearman": {"low_light": 0.875, "mean": 0.25}})
     assert markdown_rows(text)[2:] == [["low light", "0.500", "0.875"], ["mean", "0.750", "0.250"]]
     assert text.endswith("`small-one` on 68 clean pictures of `photographs`, each spoiled by each kind, seed 3.")
+
+
+def test_times_and_memories_are_set_over_restormers_in_float32():
+    record = {"model": "tiny", "dtype": "float32", "pixels": 256, "seconds": 1.0, "flops": 5e10, "memory": 2**30}
+    rival = record | {"model": RIVAL, "seconds": 4.0, "memory": 2**32}
+    results = {"records": [record, rival], "ceiling": {"float32": 1e11}, "machine": MACHINE, "repeats": 5}
+    text = render_forward(results)
+    assert markdown_rows(text)[2][3:8] == ["1.00", "0.25", "1.00", "0.25", "50%"]
+    assert "100 GFLOP/s in float32" in text
+    assert "Model X, 2 cores" in text
+
+
+def test_rivals_scans_are_set_over_ours_of_the_same_length():
+    ours = {"scan": "ours", "L": 64, "forward": 0.002, "updates": 3e9, "training_forward": 0.004, "backward": 0.01}
+    rival = {"scan": "loop", "L": 64, "forward": 0.1, "updates": 6e7}
+    results = {"D": 96, "N": 16, "machine": MACHINE, "records": [ours | {"memory": 1.25}, rival]}
+    rows = markdown_rows(render_scan(results))
+    assert rows[2] == ["ours", "64", "2.00", "1.0", "3.000", "2.50", "1.25"]
+    assert rows[3] == ["loop", "64", "100.00", "50.0", "0.060", "-", "-"]
+
+
+def test_command_is_told_by_picture():
+    record = {"width": 2000, "height": 1000, "seconds": 3.21, "memory": 3 * 2**29}
+    text = render_command({"model": "small-one", "repeats": 3, "machine": MACHINE, "records": [record]})
+    assert markdown_rows(text)[2] == ["2000 x 1000", "2.00", "3.2", "1.50"]
+    assert "Medians of 3 runs" in text
