@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from sklearn.manifold import TSNE
+from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
@@ -141,7 +142,9 @@ def probe(training: Embedded, tests: Mapping[str, Embedded]) -> dict[str, dict[s
     Returns:
         Of each test `confusion`: true kind to counts of named kinds; `accuracy`: by kind, and `mean`.
     """
-    classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
+    # How strongly to regularise, the training pictures tell by cross-validation.
+    linear = make_pipeline(StandardScaler(), LogisticRegression(max_iter=5000))
+    classifier = GridSearchCV(linear, {"logisticregression__C": [0.01, 0.1, 1.0, 10.0]})
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # a fit that did not converge measures nothing
         classifier.fit(training.embeddings, training.kinds)
