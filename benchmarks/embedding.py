@@ -192,7 +192,7 @@ def main(
         list[Path], typer.Option(exists=True, file_okay=False, help="Clean pictures to train on; repeatable.")
     ],
     clean: Annotated[Path, typer.Option(exists=True, file_okay=False, help="Other clean pictures, to test on.")],
-    limit: Annotated[int, typer.Option(min=1, help="Photographs to train the classifier on, evenly chosen.")] = 300,
+    limit: Annotated[int, typer.Option(min=5, help="Photographs to train the classifier on, evenly chosen.")] = 300,
     output: Annotated[Path, typer.Option(help="JSON file to write; the map goes beside it.")] = (
         RESULTS / "embedding.json"
     ),
