@@ -161,8 +161,8 @@ class GatedFeedForward(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map (B, H, W, C) to (B, H, W, C).
 
-        Without gradients, strip by strip: the hidden channels, up to eight times as wide as the features, are then the
-        size of the cache and not of the picture.
+        Without gradients, strip by strip: the hidden channels, several times as many as the features', then take
+        memory for a strip and not for the picture.
         """
         batch, height, width = x.shape[:3]
         rows = max(STRIP_PIXELS // (batch * width), 1)

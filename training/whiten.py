@@ -51,12 +51,15 @@ def find_whitening(embeddings: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def whiten(model: PreTrainedModel, embeddings: Tensor) -> None:
+def whiten(model: PreTrainedModel, embeddings: Tensor) -> Tensor:
     """Rewrite the embedding of a model in place; what the model returns beside it stays the same to rounding.
 
     Args:
         model: an extractor, or a model that holds one, without a head that describes.
         embeddings: of many degraded pictures, (samples, E).
+
+    Returns:
+        The embeddings of these pictures from now on, (samples, E).
 
     Raises:
         ValueError: the model has no extractor, or a head that describes.
@@ -76,6 +79,7 @@ def whiten(model: PreTrainedModel, embeddings: Tensor) -> None:
         if is_reader and isinstance(reader, nn.Linear) and _reads_embedding(name):
             reader.bias.add_(reader.weight.double() @ mean)
             reader.weight.copy_(reader.weight.double() @ inverse)
+    return ((embeddings.double() - mean) @ matrix.T).to(embeddings.dtype)
 
 
 @torch.no_grad()
@@ -152,10 +156,9 @@ def main(
         raise typer.BadParameter(f"`output` must be a new folder, got {str(output)!r}; remove it, or name another")
     loaded = load(model).eval()
     extractor = loaded if isinstance(loaded, DegradationExtractorModel) else loaded.extractor
-    embeddings = draw_embeddings(extractor, clean, samples, patch)
-    if restarts_prompts:
-        restart_prompts(loaded, embeddings)
-    whiten(loaded, embeddings)
+    whitened = whiten(loaded, draw_embeddings(extractor, clean, samples, patch))
+    if restarts_prompts:  # after whitening, which would narrow the new layers to what the old embedding showed
+        restart_prompts(loaded, whitened)
     unfinished = output.with_name(f"{output.name}.tmp")
     shutil.rmtree(unfinished, ignore_errors=True)
     loaded.save_pretrained(unfinished)

@@ -101,6 +101,29 @@ def test_command_writes_a_model_that_restores_the_same(tmp_path):
     assert "`output` must be a new folder" in " ".join(again.output.split())
 
 
+def test_whitening_returns_what_the_extractor_embeds_from_now_on():
+    extractor = randomized(DegradationExtractorModel(small_extractor_config())).eval()
+    returned = whiten(extractor, embeddings_of(extractor))
+    torch.testing.assert_close(returned, embeddings_of(extractor), rtol=1e-2, atol=1e-2)
+
+
+def test_command_starts_prompts_that_see_all_directions_alike(tmp_path):
+    noise = np.random.default_rng(0).integers(256, size=(16, 40, 40, 3), dtype=np.uint8)
+    (tmp_path / "clean").mkdir()
+    for number, pixels in enumerate(noise):
+        Image.fromarray(pixels).save(tmp_path / "clean" / f"{number}.png")
+    randomized(small_model()).save_pretrained(tmp_path / "model")
+    options = ["--clean", tmp_path / "clean", "-o", tmp_path / "out", "--samples", 256, "--patch", 16]
+    result = CliRunner().invoke(app, [str(each) for each in [tmp_path / "model", *options, "--restart-prompts"]])
+    assert result.exit_code == 0, result.output
+    model = DPMambaIRModel.from_pretrained(tmp_path / "out")
+    prompts = [module for module in model.modules() if isinstance(module, PromptMap)]
+    # The bound of torch's own start of a linear layer; folding the whitening in would leave it far behind.
+    bound = prompts[0].in_proj.in_features ** -0.5
+    assert max(prompt.in_proj.weight.abs().max() for prompt in prompts) <= bound
+    assert not any(prompt.out_proj.weight.any() for prompt in prompts)
+
+
 def test_extractor_alone_is_whitened():
     extractor = randomized(DegradationExtractorModel(small_extractor_config())).eval()
     whiten(extractor, embeddings_of(extractor))
