@@ -245,7 +245,10 @@ for model in [*models, *models]:
     model.zero_grad()
     model(given["degraded"], labels=given["restored"].flip(0)).loss.backward()
     gradients.append(model.network.conv_in.weight.grad.clone())
-assert all(torch.equal(each, gradients[0]) for each in gradients)
+for first, later in zip(gradients[:3], gradients[3:]):
+    assert torch.equal(first, later)
+    # Not to the bit between copies, for the reason that `check` gives.
+    torch.testing.assert_close(first, gradients[0], rtol=0, atol=5e-6 * gradients[0].abs().max().item())
 print(json.dumps(len(gradients)))
 """
 )
