@@ -41,7 +41,7 @@ FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP
 # The grid holds thumbnails, and not of endlessly many pictures: neither memory nor the file may grow without bound.
 GRID_LIMIT, THUMBNAIL = 48, (348, 232)
 # GiB that restoring one picture may take.
-MEMORY = 2.0
+MEMORY = 3.0
 
 main = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 

@@ -2,7 +2,7 @@
 
 Clean pictures, enlarged to 1024 x 1024 and spoiled in seven ways, are restored whole and in tiles. Seams are sought in
 the error: its root mean square in the rows in which tiles change over, against that elsewhere. And the peak memory of
-restoring is measured, of each model in a process of its own: what one pixel of a tile takes.
+restoring is measured, of each model in a process of its own, beside what the package plans with.
 """
 
 import json
@@ -22,6 +22,7 @@ from dataset_scripts.degradations import KINDS, apply_degradations, sample_degra
 from dataset_scripts.synthetic_restoration import list_photographs
 from dataset_scripts.transforms import to_float, to_tensor
 from modeling_dpmambair import DPMambaIRConfig, DPMambaIRModel, plan_tiles, restore_tiled
+from modeling_dpmambair.tiling_dpmambair import bytes_needed
 from restoration_metrics.figures import join_pictures
 from training.memory import keep_freed_memory, peak_memory
 
@@ -87,18 +88,18 @@ def measure(model: DPMambaIRModel, degraded: torch.Tensor, tile: tuple[int, int]
     return found, shown
 
 
-def _take_memory(name: str, side: int) -> int:
+def _take_memory(name: str, side: int) -> dict[str, int]:
     keep_freed_memory()
     model = DPMambaIRModel(DPMambaIRConfig.from_json_file(MODELS / f"{name}.json")).eval()
     pictures = torch.rand(1, 3, 3 * side, side)
     restore_tiled(model, pictures[..., :136, :64], tile=(96, 64))  # compiles the kernels
     before = peak_memory(model.device)
     restore_tiled(model, pictures, tile=(side, side))
-    return (peak_memory(model.device) - before) // side**2
+    return {"measured": peak_memory(model.device) - before, "planned": bytes_needed(model, side**2)}
 
 
-def measure_memory(name: str, side: int) -> int:
-    """Return the bytes that one pixel of a tile takes at the peak, float32, in a process of its own.
+def measure_memory(name: str, side: int) -> dict[str, int]:
+    """Return the bytes that a tile takes at the peak, float32, in a process of its own, and those planned for it.
 
     Args:
         name: of a configuration in `configuration/model`.
@@ -149,10 +150,12 @@ def main(
             if place == 0:
                 shown.append(join_pictures([to_picture(each) for each in views]))
     memory = {name: measure_memory(name, memory_side) for name in ("tiny", "small", "base")}
-    results = {"model": model.resolve().name, "side": side, "tile": tile, "gain": GAIN, "bytes_per_pixel": memory}
+    results = {"model": model.resolve().name, "side": side, "tile": tile, "gain": GAIN, "memory": memory}
     write_text(output, json.dumps(results | {"records": records}, indent=2) + "\n")
     join_pictures(shown, vertical=True).save(output.with_suffix(".png"))
     typer.echo(format_columns(summarize(records)))
+    rows = [[name, *(f"{found / 2**20:.0f} MiB" for found in one.values())] for name, one in memory.items()]
+    typer.echo(format_columns([["tile's memory", "measured", "planned"], *rows]))
 
 
 if __name__ == "__main__":

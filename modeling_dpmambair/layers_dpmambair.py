@@ -4,6 +4,8 @@ Features are channels-last, (B, H, W, C), between layers: linear layers and norm
 flattening is a view, and convolutions get the memory format in which they are fastest.
 """
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -17,8 +19,56 @@ except ImportError:  # numba is missing: plain torch computes the same
 
 # What the row kernels divide a row into.
 ROW_MULTIPLE = 16
-# Pixels whose feed-forward is computed at once where no gradient is asked for.
-STRIP_PIXELS = 2**16
+# Pixels of the strips in which blocks work where no gradient is asked for: on the processor few enough for its caches,
+# elsewhere enough for its many cores.
+CPU_STRIP_PIXELS, STRIP_PIXELS = 2**15, 2**18
+# Rows that a strip has at least, because each computes one row more on either side.
+STRIP_ROWS = 16
+
+
+class Strip(NamedTuple):
+    """Rows of a picture that are computed at once.
+
+    Attributes:
+        start: first row.
+        stop: row after the last.
+    """
+
+    start: int
+    stop: int
+
+    @property
+    def place(self) -> slice:
+        """Where they lie in the picture."""
+        return slice(self.start, self.stop)
+
+    @property
+    def seen(self) -> slice:
+        """What a 3x3 convolution sees of the picture there: a row more on either side."""
+        return slice(max(self.start - 1, 0), self.stop + 1)
+
+    @property
+    def inner(self) -> slice:
+        """Where they lie in what is seen."""
+        above = min(self.start, 1)
+        return slice(above, above + self.stop - self.start)
+
+
+def strip_pixels(device: torch.device) -> int:
+    """Return how many pixels a strip has on a device."""
+    return CPU_STRIP_PIXELS if device.type == "cpu" else STRIP_PIXELS
+
+
+def plan_strips(x: torch.Tensor) -> list[Strip]:
+    """Divide features (B, H, W, C) into strips, so that what a block computes on the way takes memory for one of them.
+
+    With gradients, which keep everything anyway, and in compiled programs there is one strip.
+    """
+    batch, height, width = x.shape[:3]
+    rows = max(strip_pixels(x.device) // (batch * width), STRIP_ROWS)
+    if torch.is_grad_enabled() or torch.compiler.is_compiling() or rows >= height:
+        return [Strip(0, height)]
+    return [Strip(start, min(start + rows, height)) for start in range(0, height, rows)]
 
 
 def _has_row_kernel(x: torch.Tensor, width: int) -> bool:
@@ -143,9 +193,17 @@ class HighFrequencyEnhancement(nn.Module):
         super().__init__()
         self.scale = nn.Parameter(torch.zeros(1))
 
+    def average(self, x: torch.Tensor) -> torch.Tensor:
+        """Return each channel's mean over the picture, (B, H, W, C) -> (B, 1, 1, C)."""
+        return x.mean((1, 2), keepdim=True)
+
+    def enhance(self, x: torch.Tensor, average: torch.Tensor) -> torch.Tensor:
+        """Enhance what differs from the picture's means, for any rows of it, (B, H, W, C) -> (B, H, W, C)."""
+        return torch.lerp(x, average, -self.scale.to(x.dtype))
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Enhance what differs from each channel's mean over the picture, (B, H, W, C) -> (B, H, W, C)."""
-        return torch.lerp(x, x.mean((1, 2), keepdim=True), -self.scale.to(x.dtype))
+        return self.enhance(x, self.average(x))
 
 
 class GatedFeedForward(nn.Module):
@@ -158,22 +216,9 @@ class GatedFeedForward(nn.Module):
         self.conv = ChannelsLastConv2d(2 * hidden, 2 * hidden, 3, groups=2 * hidden, bias=False)
         self.out_proj = nn.Linear(hidden, dim, bias=False)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map (B, H, W, C) to (B, H, W, C).
-
-        Without gradients, strip by strip: the hidden channels, several times as many as the features', then take
-        memory for a strip and not for the picture.
-        """
-        batch, height, width = x.shape[:3]
-        rows = max(STRIP_PIXELS // (batch * width), 1)
-        if torch.is_grad_enabled() or torch.compiler.is_compiling() or rows >= height:
-            return self.out_proj(gelu_gate(self.conv(self.in_proj(x))))
-        return torch.cat([self._map_rows(x, start, start + rows) for start in range(0, height, rows)], 1)
-
-    def _map_rows(self, x: torch.Tensor, start: int, stop: int) -> torch.Tensor:
-        above = min(start, 1)  # the convolution sees one row more on either side
-        hidden = self.conv(self.in_proj(x[:, start - above : stop + 1]))
-        return self.out_proj(gelu_gate(hidden[:, above : above + stop - start]))
+    def forward(self, x: torch.Tensor, rows: slice = slice(None)) -> torch.Tensor:
+        """Map (B, H, W, C) to (B, h, W, C), for those rows; the convolution sees the others too."""
+        return self.out_proj(gelu_gate(self.conv(self.in_proj(x))[:, rows]))
 
 
 class CentralDifferenceBranches(nn.Module):

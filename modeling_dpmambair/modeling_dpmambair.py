@@ -23,11 +23,13 @@ from .layers_dpmambair import (
     GatedFeedForward,
     HighFrequencyEnhancement,
     RowNorm,
+    Strip,
     Upsample,
     ZeroStartConv2d,
     ZeroStartLinear,
     crop,
     pad_to_multiple,
+    plan_strips,
 )
 from .modeling_degradation_extractor import (
     DegradationDescription,
@@ -108,11 +110,31 @@ class DPMambaIRBlock(GradientCheckpointingLayer):
 
     def forward(self, x: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
         """Map features (B, H, W, C) under the embedding (B, E)."""
-        normed = self.norm1(x)
-        if self.insertion is not None:
-            normed = self.insertion(normed, embedding)
-        x = x + self.heb(self.mixer(normed, embedding))
+        strips = plan_strips(x)
+        if len(strips) > 1:
+            return self._map_strips(x, embedding, strips)
+        x = x + self.heb(self.mixer(self.prepare(x, embedding), embedding))
         return x + self.ffn(self.norm2(x))
+
+    def prepare(self, x: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
+        """Return what the mixer mixes, (B, H, W, C)."""
+        normed = self.norm1(x)
+        return normed if self.insertion is None else self.insertion(normed, embedding)
+
+    def _map_strips(self, x: torch.Tensor, embedding: torch.Tensor, strips: list[Strip]) -> torch.Tensor:
+        """Map features with two of their kind in memory, the input and what becomes the output."""
+        mapped, done = torch.empty_like(x), []
+        self.mixer.mix_strips(strips, lambda strip: self.prepare(x[:, strip.seen], embedding), embedding, mapped)
+        has_heb = not isinstance(self.heb, nn.Identity)
+        average = self.heb.average(mapped) if has_heb else None
+        for strip in strips:
+            mixed = mapped[:, strip.seen]
+            seen = x[:, strip.seen] + (self.heb.enhance(mixed, average) if has_heb else mixed)
+            if done:  # the strip above, whose last row this one has seen only now
+                mapped[:, done[0].place] = done[1]
+            done = strip, seen[:, strip.inner] + self.ffn(self.norm2(seen), strip.inner)
+        mapped[:, done[0].place] = done[1]
+        return mapped
 
 
 class DPMambaIRStage(nn.Module):
@@ -150,33 +172,39 @@ class DPMambaIRNetwork(nn.Module):
         self.refinement = DPMambaIRStage(config, 2 * dim, config.refinement_depth)
         self.conv_out = ZeroStartConv2d(2 * dim, 3, 3, bias=False)
 
-    def forward(self, x: torch.Tensor, embedding: torch.Tensor) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+    def forward(
+        self, x: torch.Tensor, embedding: torch.Tensor, hidden_states: list[torch.Tensor] | None = None
+    ) -> torch.Tensor:
         """Compute the correction of a picture.
 
         Args:
             x: pictures, (B, H, W, 3), H and W multiples of 8.
             embedding: degradation embeddings, (B, E), or (1, E) for all pictures.
+            hidden_states: what the features after each stage are appended to; without it they are freed on the way.
 
         Returns:
-            What to add to the pictures, (B, H, W, 3), and the features after each stage.
+            What to add to the pictures, (B, H, W, 3).
         """
+        keep = (lambda _: None) if hidden_states is None else hidden_states.append
         dtype = self.conv_in.weight.dtype
         x, embedding = self.conv_in(x.to(dtype)), embedding.to(dtype).expand(len(x), -1)
         skips = []
         for stage, down in zip(self.encoder, self.down, strict=True):
-            skips.append(stage(x, embedding))
-            x = down(skips[-1])
-        hidden_states = [*skips, self.latent(x, embedding)]
-        x = hidden_states[-1]
+            x = stage(x, embedding)
+            keep(x)
+            skips.append(x)
+            x = down(x)
+        x = self.latent(x, embedding)
+        keep(x)
         for step, (up, stage) in enumerate(zip(self.up, self.decoder, strict=True)):
             x = torch.cat([up(x), skips.pop()], -1)
             x = stage(self.reduce[step](x) if step < len(self.reduce) else x, embedding)
-            hidden_states.append(x)
-        hidden_states.append(self.refinement(x, embedding))
+            keep(x)
+        x = self.refinement(x, embedding)
+        keep(x)
         # The correction is often a few grey levels; eight bits of mantissa would round it away.
         with torch.autocast(x.device.type, enabled=False):
-            correction = self.conv_out(hidden_states[-1].to(self.conv_out.weight.dtype))
-        return correction, tuple(hidden_states)
+            return self.conv_out(x.to(self.conv_out.weight.dtype))
 
 
 class DPMambaIRModel(DPMambaIRPreTrainedModel):
@@ -320,14 +348,17 @@ class DPMambaIRModel(DPMambaIRPreTrainedModel):
         """
         readings: dict[str, BlockPrompts] = {}
 
-        def read(name: str, scan: PromptedScan, inputs: tuple[torch.Tensor, ...]) -> None:
-            branch, _, embedding = inputs
-            steps = scan.compute_step_sizes(branch, embedding).flatten(1)
-            prompts = scan.compute_prompts(embedding)
-            readings[name] = BlockPrompts(*prompts, steps.mean(1), steps.std(1), steps.median(1).values)
+        def read(name: str, block: DPMambaIRBlock, inputs: tuple[torch.Tensor, torch.Tensor]) -> None:
+            x, embedding = inputs
+            branch, _ = block.mixer.project(block.prepare(x, embedding))
+            for part, scan in block.mixer.named_children():
+                if isinstance(scan, PromptedScan):
+                    steps = scan.compute_step_sizes(branch, embedding).flatten(1)
+                    spread = steps.mean(1), steps.std(1), steps.median(1).values
+                    readings[f"{name}.mixer.{part}"] = BlockPrompts(*scan.compute_prompts(embedding), *spread)
 
-        scans = [(name, module) for name, module in self.named_modules() if isinstance(module, PromptedScan)]
-        hooks = [scan.register_forward_pre_hook(functools.partial(read, name)) for name, scan in scans]
+        blocks = [(name, module) for name, module in self.named_modules() if isinstance(module, DPMambaIRBlock)]
+        hooks = [block.register_forward_pre_hook(functools.partial(read, name)) for name, block in blocks]
         try:
             self(pixel_values)
         finally:
@@ -360,7 +391,8 @@ class DPMambaIRModel(DPMambaIRPreTrainedModel):
         def count_branches(branches: CentralDifferenceBranches, _: tuple, output: torch.Tensor) -> None:
             extra["branches"] += math.prod(output.shape[1:3]) * branches.count_unmerged_weights()
 
-        with FakeTensorMode(), torch.no_grad(), FlopCounterMode(display=False) as counter:
+        # With gradients, because without them large pictures would pass in strips that overlap.
+        with FakeTensorMode(), torch.enable_grad(), FlopCounterMode(display=False) as counter:
             model = type(self)(self.config)
             for module in model.modules():
                 if isinstance(module, PromptedScan):
@@ -422,11 +454,12 @@ class DPMambaIRModel(DPMambaIRPreTrainedModel):
         height, width = pixel_values.shape[-2:]
         padded = pad_to_multiple(pixel_values, SIZE_MULTIPLE)
         # (B, 3, H, W) -> (B, H, W, 3) and back
-        correction, hidden_states = self.network(padded.permute(0, 2, 3, 1), embedding)
+        hidden_states: list[torch.Tensor] | None = [] if output_hidden_states else None
+        correction = self.network(padded.permute(0, 2, 3, 1), embedding, hidden_states)
         correction = crop(correction, height, width).permute(0, 3, 1, 2)
         reconstruction = pixel_values + (correction if strength is None else strength * correction)
         loss = None if labels is None else self._loss(reconstruction.float(), labels.float())
-        return DPMambaIROutput(loss, reconstruction, embedding, hidden_states if output_hidden_states else None)
+        return DPMambaIROutput(loss, reconstruction, embedding, tuple(hidden_states) if hidden_states else None)
 
     def _loss(self, restored: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
         """Eq. 11: mean absolute error, mean squared error, and mean absolute error of the spectra."""

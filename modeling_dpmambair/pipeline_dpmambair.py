@@ -39,7 +39,7 @@ class ImageRestorationPipeline(Pipeline):
                 (H, W, 3), RGB, uint8 or float in [0, 1]. EXIF orientation is applied, an alpha channel left out.
             **options: `strength`, a number from 0 up: 0 returns the input, 1 (the default) restores, more exaggerates.
                 `return_description`, whether to tell what had spoiled the picture (default: False). `memory_budget`,
-                what restoring may take beside model and picture, in bytes (default: 2 GiB): larger pictures are
+                what restoring may take beside model and picture, in bytes (default: 3 GiB): larger pictures are
                 restored in tiles. `progress`, called after each tile with the number of tiles that are done, and of
                 all. And what every pipeline takes: `batch_size` for pictures of one size, `num_workers`.
 
@@ -84,7 +84,7 @@ class ImageRestorationPipeline(Pipeline):
             raise ValueError(f"`strength` must be a number from 0 up, got {strength!r}; 1 restores, 0 does nothing")
         if memory_budget is not None and not (isinstance(memory_budget, int) and memory_budget > 0):
             rule = f"a positive number of bytes, got {memory_budget!r}"
-            raise ValueError(f"`memory_budget` must be {rule}; 2 * 2**30 is the default")
+            raise ValueError(f"`memory_budget` must be {rule}; 3 * 2**30 is the default")
         if return_description and not self.model.config.has_description:
             raise ValueError(
                 "`return_description` must be false for a model that cannot describe, got True; "

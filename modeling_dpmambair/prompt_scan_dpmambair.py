@@ -1,15 +1,32 @@
 """The degradation-aware prompt state space mixer (DP-SSM), and the two other ways to show a block the embedding."""
 
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from .configuration_dpmambair import DPMambaIRConfig
-from .layers_dpmambair import ChannelsLastConv2d, GatedNorm, ZeroStartLinear
-from .selective_scan_dpmambair import ScanPrompts, prompted_selective_scan
+from .layers_dpmambair import ChannelsLastConv2d, GatedNorm, Strip, ZeroStartLinear
+from .selective_scan_dpmambair import ScanPrompts, prompted_selective_scan, resume_selective_scan
 
 # Tokens that the embedding is cut into where features attend to it.
 EMBEDDING_TOKENS = 8
+
+
+class ScanStrip(NamedTuple):
+    """Rows of a picture that are scanned at once.
+
+    Attributes:
+        x: the scanned branch F1 there, with what lies around for the convolution, (B, H, W, D).
+        gate: the gate branch F2, (B, h, W, D).
+        rows: of x that are scanned, h of them.
+    """
+
+    x: torch.Tensor
+    gate: torch.Tensor
+    rows: slice
 
 
 class PromptMap(nn.Module):
@@ -52,16 +69,18 @@ class PromptedScan(nn.Module):
             factors[name] = torch.exp(3 * torch.tanh(m / 3)) if name == "delta" else 1 + m
         return ScanPrompts(factors["delta"], factors["B"], factors["C"])
 
-    def project(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def project(self, x: torch.Tensor, rows: slice = slice(None)) -> tuple[torch.Tensor, ...]:
         """Compute what the scan reads (Eq. 7).
 
         Args:
             x: the scanned branch F1, (B, H, W, D).
+            rows: those to be scanned; the convolution sees the others too.
 
         Returns:
             u (B, L, D), dt before bias and softplus (B, L, D), B and C (B, L, N).
         """
-        u = F.silu(self.conv(x), inplace=not torch.is_grad_enabled()).flatten(1, 2)  # (B, H, W, D) -> (B, L, D)
+        convolved = self.conv(x)[:, rows]
+        u = F.silu(convolved, inplace=not torch.is_grad_enabled()).flatten(1, 2)  # (B, H, W, D) -> (B, L, D)
         dt, B, C = self.x_proj(u).split([self.dt_rank, self.d_state, self.d_state], dim=-1)
         return u, F.linear(dt, self.dt_proj.weight), B, C
 
@@ -82,14 +101,30 @@ class PromptedScan(nn.Module):
             Scan output, normalised and gated, (B, H, W, D).
         """
         u, dt, B, C = self.project(x)
-        y = prompted_selective_scan(
-            *(u, dt, -torch.exp(self.A_log.float()), B, C, self.D.float()),
-            dt_bias=self.dt_proj.bias.float(),
-            prompts=self.compute_prompts(embedding),
-            is_reversed=self.is_reversed,
-            discretization=self.discretization,
-        )
-        return self.norm(y.view_as(x), gate)
+        A, D, kind = self.compute_constants(embedding)
+        return self.norm(prompted_selective_scan(u, dt, A, B, C, D, **kind).view_as(x), gate)
+
+    def scan_strips(self, strips: Iterable[ScanStrip], embedding: torch.Tensor) -> Iterator[torch.Tensor]:
+        """Scan strip by strip, without gradients: together they are the whole picture's forward.
+
+        Args:
+            strips: from top to bottom, of a reversed scan from bottom to top.
+            embedding: degradation embeddings, (B, E).
+
+        Yields:
+            Scan output of each, normalised and gated, (B, h, W, D).
+        """
+        (A, D, kind), state = self.compute_constants(embedding), None
+        for strip in strips:
+            u, dt, B, C = self.project(strip.x, strip.rows)
+            y, state = resume_selective_scan(state, u, dt, A, B, C, D, **kind)
+            yield self.norm(y.view_as(strip.gate), strip.gate)
+
+    def compute_constants(self, embedding: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, dict[str, Any]]:
+        """Return A, D and what the scan takes by name: all that does not change along the sequence."""
+        kind = {"is_reversed": self.is_reversed, "discretization": self.discretization}
+        prompts, bias = self.compute_prompts(embedding), self.dt_proj.bias.float()
+        return -torch.exp(self.A_log.float()), self.D.float(), {"dt_bias": bias, "prompts": prompts, **kind}
 
 
 class DegradationPromptMixer(nn.Module):
@@ -108,12 +143,45 @@ class DegradationPromptMixer(nn.Module):
 
     def forward(self, x: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
         """Mix features (B, H, W, C) under the embedding (B, E)."""
-        # Two products rather than one and a split: the convolution after it would copy half of interleaved rows.
-        branch, gate = (F.linear(x, weight) for weight in self.in_proj.weight.chunk(2))
+        branch, gate = self.project(x)
         scanned = self.scan(branch, gate, embedding)
         if self.reverse_scan is not None:
             scanned = scanned + self.reverse_scan(branch, gate, embedding)
         return self.out_proj(scanned)
+
+    def project(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the branches F1 and F2, (B, H, W, D) each, of features (B, H, W, C)."""
+        # Two products rather than one and a split: the convolution after it would copy half of interleaved rows.
+        to_branch, to_gate = self.in_proj.weight.chunk(2)
+        return F.linear(x, to_branch), F.linear(x, to_gate)
+
+    def mix_strips(
+        self,
+        strips: list[Strip],
+        prepare: Callable[[Strip], torch.Tensor],
+        embedding: torch.Tensor,
+        mixed: torch.Tensor,
+    ) -> None:
+        """Mix a picture strip by strip, without gradients: the same as forward.
+
+        Args:
+            strips: from top to bottom.
+            prepare: returns the features that a strip sees, (B, H, W, C).
+            embedding: degradation embeddings, (B, E).
+            mixed: receives the mixed features of all strips, (B, H, W, C).
+        """
+
+        def project(strip: Strip) -> ScanStrip:
+            branch, gate = self.project(prepare(strip))
+            return ScanStrip(branch, gate[:, strip.inner], strip.inner)
+
+        for strip, scanned in zip(strips, self.scan.scan_strips(map(project, strips), embedding), strict=True):
+            mixed[:, strip.place] = self.out_proj(scanned)
+        if self.reverse_scan is not None:
+            upwards = strips[::-1]
+            scans = self.reverse_scan.scan_strips(map(project, upwards), embedding)
+            for strip, scanned in zip(upwards, scans, strict=True):
+                mixed[:, strip.place] += self.out_proj(scanned)
 
 
 class EmbeddingConcatenation(nn.Module):

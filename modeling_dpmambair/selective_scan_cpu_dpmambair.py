@@ -43,6 +43,49 @@ def _weights_of(A: torch.Tensor, is_held: bool, *others: torch.Tensor | None) ->
     return ScanWeights(*map(flat, (by_blocks / LN_2, A_inverse, *others)))
 
 
+def _run_forward(
+    u: torch.Tensor,
+    dt: torch.Tensor,
+    A: torch.Tensor,
+    B: torch.Tensor,
+    C: torch.Tensor,
+    D: torch.Tensor,
+    dt_bias: torch.Tensor | None,
+    alpha_delta: torch.Tensor,
+    alpha_B: torch.Tensor,
+    alpha_C: torch.Tensor,
+    is_reversed: bool,
+    is_held: bool,
+    states: torch.Tensor,
+    H: torch.Tensor,
+) -> torch.Tensor:
+    (pictures, L, channels), N = u.shape, A.shape[1]
+    y = torch.empty_like(u, memory_format=torch.contiguous_format)
+    inputs = (_rows_of(u, dt, B, C), _weights_of(A, is_held, D, dt_bias, alpha_delta, alpha_B, alpha_C))
+    size = ScanSize(L, channels, N, is_reversed, dt_bias is not None, is_held)
+    tasks = _share_out(pictures, channels // LANES, torch.get_num_threads())
+    run_tasks(scan_forward, tasks, (*inputs, size), (flat(y), flat(states), flat(H)), partial(forward_scratch, N=N))
+    return y
+
+
+def resume_scan_cpu(
+    state: torch.Tensor | None,
+    tensors: tuple[torch.Tensor | None, ...],
+    is_reversed: bool,
+    is_held: bool,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scan on from a state (B, D, N), or from none, without gradients and outside compiled programs.
+
+    `tensors` are those of `prompted_scan_cpu`. Returns the output and the state after the last step.
+    """
+    u, _, A = tensors[:3]
+    blocks = (len(u), u.shape[2] // LANES, LANES, A.shape[1])
+    state = A.new_zeros(blocks) if state is None else state.view(blocks)
+    H = state.transpose(2, 3).clone(memory_format=torch.contiguous_format)
+    y = _run_forward(*tensors, is_reversed, is_held, A.new_empty(0), H)
+    return y, H.transpose(2, 3).reshape(len(u), *A.shape)
+
+
 @torch.library.custom_op(operator_name("selective_scan"), mutates_args=(), device_types="cpu")
 def prompted_scan_cpu(
     u: torch.Tensor,
@@ -64,14 +107,11 @@ def prompted_scan_cpu(
     u, dt, B and C share one dtype, float32 or bfloat16; everything else is float32. D is a multiple of 16.
     Returns the output and the states that the backward needs (empty unless `keeps_states`).
     """
-    pictures, L, channels = u.shape
-    N, blocks, chunks = A.shape[1], channels // LANES, -(-L // CHUNK)
-    y = torch.empty_like(u, memory_format=torch.contiguous_format)
-    states = A.new_empty((pictures, chunks, blocks, N, LANES) if keeps_states else (0,))
-    inputs = (_rows_of(u, dt, B, C), _weights_of(A, is_held, D, dt_bias, alpha_delta, alpha_B, alpha_C))
-    size = ScanSize(L, channels, N, is_reversed, dt_bias is not None, is_held)
-    tasks = _share_out(pictures, blocks, torch.get_num_threads())
-    run_tasks(scan_forward, tasks, (*inputs, size), (flat(y), flat(states)), partial(forward_scratch, N=N))
+    (pictures, L, channels), N = u.shape, A.shape[1]
+    kept = (pictures, -(-L // CHUNK), channels // LANES, N, LANES)
+    states = A.new_empty(kept if keeps_states else (0,))
+    tensors = (u, dt, A, B, C, D, dt_bias, alpha_delta, alpha_B, alpha_C)
+    y = _run_forward(*tensors, is_reversed, is_held, states, A.new_zeros(pictures, channels * N))
     return y, states
 
 

@@ -25,7 +25,7 @@ from torch._higher_order_ops.scan import scan_op
 from torch.utils.checkpoint import checkpoint
 
 try:
-    from .selective_scan_cpu_dpmambair import LANES, prompted_scan_cpu
+    from .selective_scan_cpu_dpmambair import LANES, prompted_scan_cpu, resume_scan_cpu
 except ImportError:  # numba is missing
     prompted_scan_cpu = None
 try:
@@ -39,6 +39,8 @@ Discretization = Literal["euler", "zoh"]
 CHUNK_STEPS = 64
 # Steps of a part of an exported scan, which takes them one by one and all parts at once.
 EXPORT_STEPS = 128
+# Before the softplus: makes steps of about 1e-7, which neither decay the state nor leave float32.
+ALMOST_NO_STEP = -16.0
 
 _forced: contextvars.ContextVar[Backend | None] = contextvars.ContextVar("forced", default=None)
 
@@ -199,6 +201,71 @@ def prompted_selective_scan(
     options = {"is_held": True} if is_held else {}  # mamba-ssm knows no hold and is never chosen for it
     y = _SCANS[backend](u, delta, A, B, C, D, **options)
     return y.flip(1) if is_reversed else y
+
+
+def resume_selective_scan(
+    state: torch.Tensor | None,
+    u: torch.Tensor,
+    dt: torch.Tensor,
+    A: torch.Tensor,
+    B: torch.Tensor,
+    C: torch.Tensor,
+    D: torch.Tensor,
+    *,
+    dt_bias: torch.Tensor,
+    prompts: ScanPrompts,
+    is_reversed: bool = False,
+    discretization: Discretization = "euler",
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Run `prompted_selective_scan` over a further part of a sequence, without gradients.
+
+    Where no kernel of ours scans, the state enters by N steps of almost no length, each of which adds one column, and
+    N more read it out.
+
+    Args:
+        state: what the call for the part before returned, (B, D, N), float32; None at the beginning.
+        u: input sequence of this part, (B, L, D); all that follows is as there.
+        dt: step size before its bias and softplus, (B, L, D).
+        A: continuous decay, (D, N).
+        B: input matrix, (B, L, N).
+        C: output matrix, (B, L, N).
+        D: skip, (D,).
+        dt_bias: bias of the step size, (D,).
+        prompts: alpha_Delta, alpha_B, alpha_C.
+        is_reversed: run from the last step to the first; the last part then comes first.
+        discretization: "euler" or "zoh".
+
+    Returns:
+        Output of this part, (B, L, D), in the dtype of `u`, and the state after it.
+
+    Raises:
+        ValueError: shapes that do not belong together.
+    """
+    kind = {"dt_bias": dt_bias, "is_reversed": is_reversed, "discretization": discretization}
+    if _choose_backend(u, discretization) == "numba":
+        _check_shapes(u, dt, A, B, C, D)
+        _check_prompts(u, A, dt_bias, prompts)
+        channels, tensors = u.shape[2], _prepare_for_numba(u, dt, A, B, C, D, dt_bias, prompts)
+        padded = None if state is None else F.pad(state, (0, 0, 0, -channels % LANES))
+        y, state = resume_scan_cpu(padded, tensors, is_reversed, discretization == "zoh")
+        return y[..., :channels].to(u.dtype), state[:, :channels]
+    N = A.shape[1]
+    B, C = ((each * prompt[:, None]).to(u.dtype) for each, prompt in ((B, prompts.B), (C, prompts.C)))
+    basis = torch.eye(N, dtype=u.dtype, device=u.device).expand(len(u), -1, -1)
+    still = (ALMOST_NO_STEP - dt_bias).to(u.dtype).expand(len(u), N, -1)
+    step = F.softplus(still.float() + dt_bias) * prompts.delta[:, None]
+    none = torch.zeros_like(still)
+    added = none if state is None else (state.transpose(1, 2) / step).to(u.dtype)
+    ends = ((added, none), (still, still), (basis, basis), (basis, basis))
+    joined = (
+        torch.cat([last, each, first] if is_reversed else [first, each, last], 1)
+        for each, (first, last) in zip((u, dt, B, C), ends, strict=True)
+    )
+    u, dt, B, C = joined
+    ones = torch.ones(len(u), N, device=u.device)
+    y = prompted_selective_scan(u, dt, A, B, C, D, prompts=ScanPrompts(prompts.delta, ones, ones), **kind)
+    read = y[:, :N] if is_reversed else y[:, -N:]
+    return y[:, N:-N], read.transpose(1, 2).float()
 
 
 def _check_shapes(
@@ -385,20 +452,32 @@ def _scan_numba(
     is_reversed: bool = False,
     is_held: bool = False,
 ) -> torch.Tensor:
+    tensors = _prepare_for_numba(u, dt, A, B, C, D, dt_bias, prompts)
+    keeps_states = torch.is_grad_enabled() and any(each is not None and each.requires_grad for each in tensors)
+    y, _ = prompted_scan_cpu(*tensors, is_reversed, is_held, keeps_states)
+    return y[..., : u.shape[2]].to(u.dtype)
+
+
+def _prepare_for_numba(
+    u: torch.Tensor,
+    dt: torch.Tensor,
+    A: torch.Tensor,
+    B: torch.Tensor,
+    C: torch.Tensor,
+    D: torch.Tensor,
+    dt_bias: torch.Tensor | None,
+    prompts: ScanPrompts,
+) -> tuple[torch.Tensor | None, ...]:
     """Give the kernels one dtype and a whole number of sixteen-channel blocks."""
-    channels, dtype = u.shape[2], u.dtype
     is_half = all(each.dtype == torch.bfloat16 for each in (u, dt, B, C))
     u, dt, B, C = (each if is_half else each.float() for each in (u, dt, B, C))
     A, D, alpha_delta, alpha_B, alpha_C = (each.float() for each in (A, D, *prompts))
-    missing = -channels % LANES
+    missing = -u.shape[2] % LANES
     if missing:
         u, dt, D, alpha_delta = (F.pad(each, (0, missing)) for each in (u, dt, D, alpha_delta))
         A = F.pad(A, (0, 0, 0, missing), value=-1.0)
         dt_bias = None if dt_bias is None else F.pad(dt_bias, (0, missing))
-    tensors = (u, dt, A, B, C, D, dt_bias, alpha_delta, alpha_B, alpha_C)
-    keeps_states = torch.is_grad_enabled() and any(each is not None and each.requires_grad for each in tensors)
-    y, _ = prompted_scan_cpu(*tensors, is_reversed, is_held, keeps_states)
-    return y[..., :channels].to(dtype)
+    return u, dt, A, B, C, D, dt_bias, alpha_delta, alpha_B, alpha_C
 
 
 _SCANS = {

@@ -137,7 +137,8 @@ def scan_forward(rows, weights, size, task, y, states, H, B, C):  # noqa: ANN001
     """Run one task's share of the recurrence, writing its part of `y` (B, L, D) in the inputs' dtype.
 
     `states` keeps the state before each chunk, (B, chunks, D / 16, N, 16), for the backward; empty: none is kept.
-    H, B and C come from `forward_scratch`.
+    H is the state before the first step, (B, D / 16, N, 16), and becomes that after the last. B and C come from
+    `forward_scratch`.
     """
     N, blocks, chunks = size.N, size.D // LANES, (size.L + CHUNK - 1) // CHUNK
     for chunk in range(chunks):
@@ -145,7 +146,7 @@ def scan_forward(rows, weights, size, task, y, states, H, B, C):  # noqa: ANN001
         steps = min(CHUNK, size.L - start)
         _read_matrices(rows, weights, size, task.picture, start, steps, B, C)
         for block in range(task.first, task.last):
-            channel, state, A = block * LANES, (block - task.first) * N * LANES, block * N * LANES
+            channel, state, A = block * LANES, (task.picture * blocks + block) * N * LANES, block * N * LANES
             if states.size:
                 kept = ((task.picture * chunks + chunk) * blocks + block) * N * LANES
                 for n in range(N):
@@ -223,9 +224,9 @@ class ScanChunk(NamedTuple):
     by_u: np.ndarray
 
 
-def forward_scratch(task: ScanTask, N: int) -> tuple[np.ndarray, ...]:
-    """Allocate what one task of the forward works on: its states, zero at the start, and a chunk's B and C."""
-    return np.zeros((task.last - task.first) * N * LANES, np.float32), *np.empty((2, CHUNK * N), np.float32)
+def forward_scratch(_: ScanTask, N: int) -> tuple[np.ndarray, ...]:
+    """Allocate what one task of the forward works on: a chunk's B and C."""
+    return tuple(np.empty((2, CHUNK * N), np.float32))
 
 
 def backward_scratch(task: ScanTask, N: int) -> tuple[np.ndarray, ScanChunk]:

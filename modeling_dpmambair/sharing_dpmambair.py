@@ -2,21 +2,19 @@
 
 import copy
 import itertools
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import nn
 
 from .layers_dpmambair import HighFrequencyEnhancement
 from .modeling_dpmambair import DPMambaIRModel
-from .prompt_scan_dpmambair import PromptedScan
-from .selective_scan_dpmambair import ScanPrompts, prompted_selective_scan
+from .prompt_scan_dpmambair import PromptedScan, ScanStrip
+from .selective_scan_dpmambair import resume_selective_scan
 from .tiles_dpmambair import Tile
 
-# Before the softplus: makes steps of about 1e-7, which neither decay the state nor leave float32.
-ALMOST_NO_STEP = -16.0
 
-
-class PictureEnhancement(nn.Module):
+class PictureEnhancement(HighFrequencyEnhancement):
     """HEB of tiles around the means of the picture.
 
     Without means it takes those of the tile, as HEB does of a picture; and it always measures them.
@@ -35,13 +33,12 @@ class PictureEnhancement(nn.Module):
         mean, self.sum, self.count = self.sum / self.count, 0.0, 0
         return mean
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Enhance what differs from the means, (B, H, W, C) -> (B, H, W, C)."""
+    def average(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the picture's means, (B, 1, 1, C), or a tile's if they are not known."""
         inner = x[:, self.tile.rows.inner(x.shape[1]), self.tile.columns.inner(x.shape[2])]
         self.sum = self.sum + inner.sum((1, 2), dtype=torch.float32)
         self.count += inner.shape[1] * inner.shape[2]
-        mean = x.mean((1, 2), keepdim=True) if self.mean is None else self.mean[:, None, None].to(x.dtype)
-        return torch.lerp(x, mean, -self.scale.to(x.dtype))
+        return super().average(x) if self.mean is None else self.mean[:, None, None].to(x.dtype)
 
 
 class PictureScan(nn.Module):
@@ -57,57 +54,39 @@ class PictureScan(nn.Module):
         # Of the tile that comes next, by its rows.
         self.states: dict[int, torch.Tensor] = {}
 
+    @property
+    def is_reversed(self) -> bool:
+        """Never: tiles come from top to bottom."""
+        return self.scan.is_reversed
+
     def forward(self, x: torch.Tensor, gate: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
-        """Scan row-major, as `PromptedScan` does."""
-        (height, width), rows = x.shape[1:3], self.tile.rows
-        enter, leave, following = (rows.scale(row, height) for row in (rows.enter, rows.leave, rows.following))
-        u, dt, B, C = (each.float() if each.dtype == torch.float16 else each for each in self.scan.project(x))
-        prompts = self.scan.compute_prompts(embedding)
-        B, C = ((each * prompt[:, None]).to(u.dtype) for each, prompt in ((B, prompts.B), (C, prompts.C)))
-        A, above, state, parts = -torch.exp(self.scan.A_log.float()), self.states, None, []
-        self.states = {}
-        for start, stop in itertools.pairwise(sorted({0, enter, following, leave, height})):
-            sequences = (each[:, start * width : stop * width] for each in (u, dt, B, C))
-            part, state = self._scan_from(above.get(start, state), *sequences, A=A, alpha=prompts.delta)
-            parts.append(part)
-            if stop in (following, leave):
-                self.states[stop - following] = state
-        return self.scan.norm(torch.cat(parts, 1).to(x.dtype).view_as(x), gate)
+        """Scan a tile row-major, as `PromptedScan` does a picture."""
+        return next(self.scan_strips([ScanStrip(x, gate, slice(None))], embedding))
 
-    def _scan_from(
-        self,
-        state: torch.Tensor | None,
-        u: torch.Tensor,
-        dt: torch.Tensor,
-        B: torch.Tensor,
-        C: torch.Tensor,
-        *,
-        A: torch.Tensor,
-        alpha: torch.Tensor,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Scan a sequence from a state, and return its outputs and the state behind it, (B, D, N).
-
-        The state enters by N steps of almost no length, each of which adds one column, and N more read it out.
-        """
-        N, bias = A.shape[1], self.scan.dt_proj.bias.float()
-        basis = torch.eye(N, dtype=u.dtype, device=u.device).expand(len(u), -1, -1)
-        still = (ALMOST_NO_STEP - bias).to(u.dtype).expand(len(u), N, -1)
-        step = nn.functional.softplus(still.float() + bias) * alpha[:, None]
-        none = torch.zeros_like(still)
-        added = none if state is None else (state.transpose(1, 2) / step).to(u.dtype)
-        ones = torch.ones(len(u), N, device=u.device)
-        y = prompted_selective_scan(
-            torch.cat([added, u, none], 1),
-            torch.cat([still, dt, still], 1),
-            A,
-            torch.cat([basis, B, basis], 1),
-            torch.cat([basis, C, basis], 1),
-            self.scan.D.float(),
-            dt_bias=bias,
-            prompts=ScanPrompts(alpha, ones, ones),
-            discretization=self.scan.discretization,
-        )
-        return y[:, N:-N], y[:, -N:].transpose(1, 2).float()
+    def scan_strips(self, strips: Iterable[ScanStrip], embedding: torch.Tensor) -> Iterator[torch.Tensor]:
+        """Scan a tile strip by strip, as `PromptedScan` does a picture."""
+        (A, D, kind), rows = self.scan.compute_constants(embedding), self.tile.rows
+        above, self.states, state, top = self.states, {}, None, 0
+        for strip in strips:
+            sequences = self.scan.project(strip.x, strip.rows)
+            u, dt, B, C = (each.float() if each.dtype == torch.float16 else each for each in sequences)
+            height, width = strip.gate.shape[1:3]
+            halvings = self.tile.columns.padded // width
+            enter, leave, following = (
+                (row - rows.start) // halvings for row in (rows.enter, rows.leave, rows.following)
+            )
+            cuts = {top, top + height, *(row for row in (enter, leave, following) if top < row < top + height)}
+            parts = []
+            for start, stop in itertools.pairwise(sorted(cuts)):
+                part = slice((start - top) * width, (stop - top) * width)
+                sequences = (each[:, part] for each in (u, dt))
+                matrices = (each[:, part] for each in (B, C))
+                y, state = resume_selective_scan(above.get(start, state), *sequences, A, *matrices, D, **kind)
+                parts.append(y)
+                if stop in (following, leave):
+                    self.states[stop - following] = state
+            yield self.scan.norm(torch.cat(parts, 1).to(strip.gate.dtype).view_as(strip.gate), strip.gate)
+            top += height
 
 
 class PictureView:

@@ -36,10 +36,14 @@ class Span:
         """Where it lies in the picture."""
         return slice(self.start, self.stop)
 
+    @property
+    def padded(self) -> int:
+        """Its length with the network's padding."""
+        return self.stop - self.start + (self.start - self.stop) % GRID
+
     def scale(self, place: int, size: int) -> int:
         """Find a place of the picture in features of `size` rows (or columns) of this span."""
-        padded = self.stop - self.start + (self.start - self.stop) % GRID
-        return (place - self.start) // (padded // size)
+        return (place - self.start) // (self.padded // size)
 
     def inner(self, size: int) -> slice:
         """Find the inner part in features of `size` rows (or columns) of this span."""

@@ -17,14 +17,16 @@ from typing import TypeAlias
 
 import torch
 
-from .configuration_dpmambair import DPMambaIRConfig
+from .layers_dpmambair import strip_pixels
 from .modeling_degradation_extractor import VARIANCE_EPS, DegradationExtractorModel
 from .modeling_dpmambair import SIZE_MULTIPLE, DPMambaIRModel, DPMambaIROutput
 from .sharing_dpmambair import PictureView
 from .tiles_dpmambair import OVERLAP, Tile, plan_tiles
 
 # Fixed, not taken from the machine's free memory, so that a picture is restored alike everywhere.
-MEMORY_BUDGET = 2 * 2**30
+MEMORY_BUDGET = 3 * 2**30
+# What each channel of the first stage takes for each pixel of the picture, and of a strip of it.
+PIXEL_BYTES, STRIP_BYTES = 40, 190
 # Times the usual overlap where scans begin anew in each tile and must first forget it.
 SCAN_CONTEXT = 4
 # Rows of the bands of a sheet, and its largest share of a picture.
@@ -33,15 +35,22 @@ BAND_ROWS, SHEET_SHARE = 32, 1 / 4
 Progress: TypeAlias = Callable[[int, int], None]
 
 
-def bytes_per_pixel(config: DPMambaIRConfig) -> int:
-    """Return how much memory restoring takes at its peak, in bytes for each pixel, float32.
+def bytes_needed(model: DPMambaIRModel, pixels: int) -> int:
+    """Return how much memory restoring takes at its peak, float32, beside the model.
 
     `python -m benchmarks.tiling` measures it; this is a little more for each of the family's sizes.
 
     Args:
-        config: of the model.
+        model: restores.
+        pixels: of all pictures that it restores at once.
     """
-    return 4 * config.dim * (19 * config.expand + 9)
+    return model.config.dim * (PIXEL_BYTES * pixels + STRIP_BYTES * min(pixels, strip_pixels(model.device)))
+
+
+def pixels_within(model: DPMambaIRModel, memory_budget: int) -> int:
+    """Return how many pixels may be restored at once: `bytes_needed`, the other way round."""
+    budget, strip = memory_budget // model.config.dim, strip_pixels(model.device)
+    return max(budget // (PIXEL_BYTES + STRIP_BYTES), (budget - STRIP_BYTES * strip) // PIXEL_BYTES)
 
 
 def choose_tile(height: int, width: int, pixels: int) -> tuple[tuple[int, int], int]:
@@ -100,7 +109,7 @@ def restore_tiled(
         ValueError: tile, overlap or memory are impossible, or the model needs an embedding that was not given.
     """
     batch, _, height, width = pixel_values.shape
-    pixels = memory_budget // (bytes_per_pixel(model.config) * batch)
+    pixels = pixels_within(model, memory_budget) // batch
     fits = height * width <= pixels if tile is None else height <= tile[0] and width <= tile[1]
     report = progress or (lambda done, total: None)
     if fits:

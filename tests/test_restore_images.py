@@ -13,7 +13,7 @@ import torch
 from PIL import Image, ImageCms
 
 import restore_images
-from modeling_dpmambair.tiling_dpmambair import bytes_per_pixel
+from modeling_dpmambair.tiling_dpmambair import bytes_needed
 from restore_images import Restorer, find_pictures, load_picture, to_rgb
 from tests.restoring import ROOT, files_below, photograph, read, run_command, save, save_random_model
 
@@ -62,7 +62,7 @@ def test_a_picture_beyond_the_memory_is_restored_in_tiles(run, restorer):
     degraded = photograph((16, 300))
     save("in/large.png", degraded)
     save("in/small.png")
-    budget = 16 * 160 * bytes_per_pixel(restorer.model.config) / 2**30
+    budget = bytes_needed(restorer.model, 16 * 160) / 2**30
     assert run("in", "-o", "out", "--dtype", "float32", "--memory", budget).exit_code == 0
     steps = []
     expected = dataclasses.replace(restorer, memory=budget)(degraded, lambda *step: steps.append(step))

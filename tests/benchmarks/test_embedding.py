@@ -82,7 +82,7 @@ def test_command_writes_numbers_and_map(model, pictures, tmp_path):
     result = CliRunner().invoke(embedding.app, [str(part) for option in options.items() for part in option])
     assert result.exit_code == 0, result.output
     results = json.loads(output.read_text())
-    assert results["pictures"] == {"training": 5, "test": 5, "side": 256}
+    assert results["pictures"] == {"training": 15, "test": 5, "side": 256}
     assert set(results["probe"]["middle"]["accuracy"]) == set(results["rebuilding"]) == {*KINDS, "mean"}
     assert "missed" in result.stdout
     with Image.open(output.with_suffix(".png")) as picture:

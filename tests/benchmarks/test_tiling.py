@@ -32,7 +32,7 @@ def test_enlarged_pictures_are_of_eight_bits(tmp_path):
 
 @pytest.mark.slow
 def test_results_name_both_ways_at_every_overlap_and_the_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr(tiling, "measure_memory", lambda name, side: side)
+    monkeypatch.setattr(tiling, "measure_memory", lambda name, side: {"measured": side * 2**20, "planned": 2**30})
     monkeypatch.setattr(tiling, "KINDS", KINDS[:2])
     small_model().save_pretrained(tmp_path / "model")
     (tmp_path / "pictures").mkdir()
@@ -46,7 +46,10 @@ def test_results_name_both_ways_at_every_overlap_and_the_memory(tmp_path, monkey
     results = json.loads(output.read_text())
     assert [one["kind"] for one in results["records"]] == list(KINDS[:2])
     assert all(set(one["overlaps"]) == {"16", "32", "64"} for one in results["records"])
-    assert results["bytes_per_pixel"] == {"tiny": 512, "small": 512, "base": 512}
+    assert results["memory"] == {
+        name: {"measured": 512 * 2**20, "planned": 2**30} for name in ("tiny", "small", "base")
+    }
     assert "share" in result.stdout
+    assert "512 MiB" in result.stdout
     with Image.open(tmp_path / "tiling.png") as picture:
         assert picture.width == 3 * 512 + 2 * 4

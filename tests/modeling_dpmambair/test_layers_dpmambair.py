@@ -11,6 +11,7 @@ from modeling_dpmambair.layers_dpmambair import (
     GatedFeedForward,
     HighFrequencyEnhancement,
     Upsample,
+    plan_strips,
 )
 
 
@@ -48,6 +49,31 @@ def test_upsample_doubles_the_size_and_halves_the_channels():
     assert y.shape == (2, 8, 10, 3)
     assert y.is_contiguous()
     torch.testing.assert_close(y, channels_last(expected), rtol=1e-5, atol=1e-5)
+
+
+# Strips
+
+
+@pytest.mark.parametrize(("height", "count"), [(1, 1), (32, 1), (33, 2), (70, 3)])
+def test_strips_cover_the_rows_once_and_see_one_more_on_either_side(monkeypatch, height, count):
+    monkeypatch.setattr(layers, "CPU_STRIP_PIXELS", 2 * 5 * 32)
+    x = torch.arange(height).expand(2, 5, -1).mT[..., None]  # the row's number
+    with torch.no_grad():
+        strips = plan_strips(x)
+    assert len(strips) == count
+    assert torch.equal(torch.cat([x[:, strip.place] for strip in strips], 1), x)
+    assert all(torch.equal(x[:, strip.seen][:, strip.inner], x[:, strip.place]) for strip in strips)
+    for strip in strips:
+        rows = x[0, strip.seen, 0, 0].tolist()
+        assert rows == list(range(max(strip.start - 1, 0), min(strip.stop + 1, height)))
+
+
+def test_strips_have_a_least_height_and_gradients_want_none(monkeypatch):
+    monkeypatch.setattr(layers, "CPU_STRIP_PIXELS", 1)
+    x = torch.zeros(1, 40, 5, 2)
+    assert plan_strips(x) == [(0, 40)]
+    with torch.no_grad():
+        assert plan_strips(x) == [(0, 16), (16, 32), (32, 40)]
 
 
 # High-frequency enhancement (Eq. 10)
@@ -115,15 +141,6 @@ def branch_by_branch(branches, x):
 every_form = pytest.mark.parametrize(("sizes", "stride", "theta"), [
     ([3, 3, 5, 7], 1, 0.7), ([3, 3, 5], 2, 0.7), ([1], 1, 1.0), ([5, 3], 2, 0.0),
 ])  # fmt: skip
-
-
-@pytest.mark.parametrize("strip_pixels", [1, 2 * 9 * 4, 2 * 9 * 10])
-def test_feed_forward_strip_by_strip_is_that_of_the_whole_picture(monkeypatch, strip_pixels):
-    layer, x = GatedFeedForward(16, 2.0), torch.randn(2, 11, 9, 16)
-    expected = layer(x)  # with gradients, so at once
-    monkeypatch.setattr(layers, "STRIP_PIXELS", strip_pixels)
-    with torch.no_grad():
-        torch.testing.assert_close(layer(x), expected.detach())
 
 
 @every_form

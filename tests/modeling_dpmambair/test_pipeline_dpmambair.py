@@ -8,7 +8,7 @@ from transformers import pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from modeling_dpmambair import DPMambaIRImageProcessor, ImageRestorationPipeline, restore_tiled
-from modeling_dpmambair.tiling_dpmambair import bytes_per_pixel
+from modeling_dpmambair.tiling_dpmambair import bytes_needed
 from tests.modeling_dpmambair.models import small_model
 
 TASK = "image-restoration"
@@ -144,7 +144,7 @@ def test_description_names_every_degradation(restore):
 
 def test_picture_beyond_the_budget_is_restored_in_tiles_and_described(restore):
     pixels, steps = levels(300, 12), []
-    options = {"memory_budget": 16 * 160 * bytes_per_pixel(restore.model.config), "return_description": True}
+    options = {"memory_budget": bytes_needed(restore.model, 16 * 160), "return_description": True}
     found = restore(pixels, **options, strength=0.5, progress=lambda *step: steps.append(step))
     inputs = restore.preprocess(pixels)
     expected = restore_tiled(restore.model, **inputs, strength=0.5, memory_budget=options["memory_budget"])

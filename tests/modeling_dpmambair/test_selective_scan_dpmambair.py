@@ -13,9 +13,10 @@ from scipy.signal import lfilter
 
 from modeling_dpmambair import ScanPrompts, prompted_selective_scan, scan_backend, selective_scan
 from modeling_dpmambair import selective_scan_dpmambair as scanning
-from modeling_dpmambair.selective_scan_dpmambair import selective_scan_loop
+from modeling_dpmambair.selective_scan_dpmambair import resume_selective_scan, selective_scan_loop
 from tests.modeling_dpmambair.scanning import (
     BACKENDS,
+    SEQUENCES,
     SHAPES,
     assert_close,
     backpropagate,
@@ -44,6 +45,45 @@ def scan_in_numpy(u, delta, A, B, C, D):
                 h = np.exp(delta[b, t, d] * A[d]) * h + delta[b, t, d] * B[b, t] * u[b, t, d]
                 y[b, t, d] = np.dot(C[b, t], h) + D[d] * u[b, t, d]
     return y
+
+
+# Sequences in parts
+
+
+@both_directions
+@both_discretizations
+@pytest.mark.parametrize(("backend", "tolerance"), [("numba", 1e-6), ("chunked", 1e-5), ("loop", 1e-5)])
+@pytest.mark.parametrize("shape", [(2, 70, 33, 7), (1, 67, 16, 4)], ids=["padded width", "whole lanes"])
+def test_scan_resumed_from_its_state_is_the_scan_of_the_whole(shape, backend, tolerance, discretization, is_reversed):
+    inputs = {name: each.float() for name, each in make_inputs(shape).items()}
+    options = {"is_reversed": is_reversed, "discretization": discretization}
+    whole = run(inputs, backend, **options)
+    prompts = ScanPrompts(inputs["alpha_delta"], inputs["alpha_B"], inputs["alpha_C"])
+    cuts = [slice(0, 1), slice(1, 40), slice(40, None)]
+    state, parts = None, []
+    with scan_backend(backend), torch.no_grad():
+        for cut in reversed(cuts) if is_reversed else cuts:
+            u, dt, B, C = (inputs[name][:, cut] for name in SEQUENCES)
+            weights = {"dt_bias": inputs["dt_bias"], "prompts": prompts, **options}
+            y, state = resume_selective_scan(state, u, dt, inputs["A"], B, C, inputs["D"], **weights)
+            parts.append(y)
+    assert state.shape == (shape[0], *shape[2:])
+    assert relative_error(torch.cat(parts[::-1] if is_reversed else parts, 1), whole) < tolerance
+
+
+def test_state_of_a_resumed_scan_is_the_recurrences():
+    u, delta, A, B, C, D = (each.float() for each in make_plain_inputs((2, 37, 18, 3)))
+    h = torch.zeros(2, 18, 3, dtype=torch.float64)
+    for step in range(37):
+        delta_step, drive = delta[:, step, :, None].double(), B[:, step, None] * u[:, step, :, None]
+        h = torch.exp(delta_step * A) * h + delta_step * drive
+    inverse_softplus = delta + torch.log(-torch.expm1(-delta))
+    prompts = ScanPrompts(torch.ones(2, 18), torch.ones(2, 3), torch.ones(2, 3))
+    for backend in BACKENDS:
+        with scan_backend(backend):
+            arguments = {"dt_bias": torch.zeros(18), "prompts": prompts}
+            _, state = resume_selective_scan(None, u, inverse_softplus, A, B, C, D, **arguments)
+        assert relative_error(state, h) < 1e-5
 
 
 # Oracles

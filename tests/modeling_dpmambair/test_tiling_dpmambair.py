@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from modeling_dpmambair import restore_tiled, tiling_dpmambair
-from modeling_dpmambair.tiling_dpmambair import bytes_per_pixel, choose_tile, embed_picture
+from modeling_dpmambair.tiling_dpmambair import bytes_needed, choose_tile, embed_picture, pixels_within
 from tests.modeling_dpmambair.models import pictures, small_model
 
 
@@ -102,12 +102,19 @@ def test_budget_decides_the_tiles():
     assert choose_tile(3000, 20_000, 500_000) == ((704, 704), 128)
 
 
+@pytest.mark.parametrize("pixels", [1, 1000, 2**15, 2**15 + 1, 10**7])
+def test_budget_and_pixels_belong_together(pixels):
+    model = small_model()
+    assert pixels_within(model, bytes_needed(model, pixels)) == pixels
+    assert pixels_within(model, bytes_needed(model, pixels) - 1) == pixels - 1
+
+
 def test_budget_in_bytes_cuts_the_picture(monkeypatch):
     model, x = small_model(), pictures(1, 200, 8)
     planned = []
     plan = tiling_dpmambair.plan_tiles
     monkeypatch.setattr(tiling_dpmambair, "plan_tiles", lambda *a: planned.append(a) or plan(*a))
-    restore_tiled(model, x, memory_budget=100 * 8 * bytes_per_pixel(model.config))
+    restore_tiled(model, x, memory_budget=bytes_needed(model, 100 * 8))
     assert planned[0] == (200, 8, (96, 8), 32)
 
 
