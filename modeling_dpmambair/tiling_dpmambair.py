@@ -26,7 +26,7 @@ from .tiles_dpmambair import OVERLAP, Tile, plan_tiles
 # Fixed, not taken from the machine's free memory, so that a picture is restored alike everywhere.
 MEMORY_BUDGET = 3 * 2**30
 # What each channel of the first stage takes for each pixel of the picture, and of a strip of it.
-PIXEL_BYTES, STRIP_BYTES = 40, 190
+PIXEL_BYTES, STRIP_BYTES = 40, 300
 # Times the usual overlap where scans begin anew in each tile and must first forget it.
 SCAN_CONTEXT = 4
 # Rows of the bands of a sheet, and its largest share of a picture.
