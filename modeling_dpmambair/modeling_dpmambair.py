@@ -123,17 +123,18 @@ class DPMambaIRBlock(GradientCheckpointingLayer):
 
     def _map_strips(self, x: torch.Tensor, embedding: torch.Tensor, strips: list[Strip]) -> torch.Tensor:
         """Map features with two of their kind in memory, the input and what becomes the output."""
-        mapped, done = torch.empty_like(x), []
+        mapped = torch.empty_like(x)
         self.mixer.mix_strips(strips, lambda strip: self.prepare(x[:, strip.seen], embedding), embedding, mapped)
         has_heb = not isinstance(self.heb, nn.Identity)
         average = self.heb.average(mapped) if has_heb else None
+        above = None  # result of the strip above, kept until this one has seen the mixed row there
         for strip in strips:
             mixed = mapped[:, strip.seen]
             seen = x[:, strip.seen] + (self.heb.enhance(mixed, average) if has_heb else mixed)
-            if done:  # the strip above, whose last row this one has seen only now
-                mapped[:, done[0].place] = done[1]
-            done = strip, seen[:, strip.inner] + self.ffn(self.norm2(seen), strip.inner)
-        mapped[:, done[0].place] = done[1]
+            if above is not None:
+                mapped[:, strip.start - above.shape[1] : strip.start] = above
+            above = seen[:, strip.inner] + self.ffn(self.norm2(seen), strip.inner)
+        mapped[:, strips[-1].place] = above
         return mapped
 
 

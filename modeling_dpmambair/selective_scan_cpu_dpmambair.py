@@ -44,24 +44,12 @@ def _weights_of(A: torch.Tensor, is_held: bool, *others: torch.Tensor | None) ->
 
 
 def _run_forward(
-    u: torch.Tensor,
-    dt: torch.Tensor,
-    A: torch.Tensor,
-    B: torch.Tensor,
-    C: torch.Tensor,
-    D: torch.Tensor,
-    dt_bias: torch.Tensor | None,
-    alpha_delta: torch.Tensor,
-    alpha_B: torch.Tensor,
-    alpha_C: torch.Tensor,
-    is_reversed: bool,
-    is_held: bool,
-    states: torch.Tensor,
-    H: torch.Tensor,
+    tensors: tuple[torch.Tensor | None, ...], is_reversed: bool, is_held: bool, states: torch.Tensor, H: torch.Tensor
 ) -> torch.Tensor:
+    u, dt, A, B, C, D, dt_bias, *alphas = tensors
     (pictures, L, channels), N = u.shape, A.shape[1]
     y = torch.empty_like(u, memory_format=torch.contiguous_format)
-    inputs = (_rows_of(u, dt, B, C), _weights_of(A, is_held, D, dt_bias, alpha_delta, alpha_B, alpha_C))
+    inputs = (_rows_of(u, dt, B, C), _weights_of(A, is_held, D, dt_bias, *alphas))
     size = ScanSize(L, channels, N, is_reversed, dt_bias is not None, is_held)
     tasks = _share_out(pictures, channels // LANES, torch.get_num_threads())
     run_tasks(scan_forward, tasks, (*inputs, size), (flat(y), flat(states), flat(H)), partial(forward_scratch, N=N))
@@ -69,10 +57,7 @@ def _run_forward(
 
 
 def resume_scan_cpu(
-    state: torch.Tensor | None,
-    tensors: tuple[torch.Tensor | None, ...],
-    is_reversed: bool,
-    is_held: bool,
+    state: torch.Tensor | None, tensors: tuple[torch.Tensor | None, ...], is_reversed: bool, is_held: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Scan on from a state (B, D, N), or from none, without gradients and outside compiled programs.
 
@@ -82,7 +67,7 @@ def resume_scan_cpu(
     blocks = (len(u), u.shape[2] // LANES, LANES, A.shape[1])
     state = A.new_zeros(blocks) if state is None else state.view(blocks)
     H = state.transpose(2, 3).clone(memory_format=torch.contiguous_format)
-    y = _run_forward(*tensors, is_reversed, is_held, A.new_empty(0), H)
+    y = _run_forward(tensors, is_reversed, is_held, A.new_empty(0), H)
     return y, H.transpose(2, 3).reshape(len(u), *A.shape)
 
 
@@ -111,7 +96,7 @@ def prompted_scan_cpu(
     kept = (pictures, -(-L // CHUNK), channels // LANES, N, LANES)
     states = A.new_empty(kept if keeps_states else (0,))
     tensors = (u, dt, A, B, C, D, dt_bias, alpha_delta, alpha_B, alpha_C)
-    y = _run_forward(*tensors, is_reversed, is_held, states, A.new_zeros(pictures, channels * N))
+    y = _run_forward(tensors, is_reversed, is_held, states, A.new_zeros(pictures, channels * N))
     return y, states
 
 

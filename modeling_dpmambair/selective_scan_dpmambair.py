@@ -148,7 +148,7 @@ def selective_scan(
     backend = _choose_backend(u, "euler")
     if backend == "numba":
         prompts = ScanPrompts(u.new_ones(u.shape[::2]).float(), *(A.new_ones(len(u), A.shape[1]) for _ in range(2)))
-        return _scan_numba(u, delta, A, B, C, D, dt_bias=None, prompts=prompts)
+        return _scan_numba((u, delta, A, B, C, D, None), prompts)
     return _SCANS[backend](u, delta, A, B, C, D)
 
 
@@ -192,8 +192,7 @@ def prompted_selective_scan(
     backend = _choose_backend(u, discretization)
     is_held = discretization == "zoh"
     if backend == "numba":
-        kind = {"dt_bias": dt_bias, "prompts": prompts, "is_reversed": is_reversed, "is_held": is_held}
-        return _scan_numba(u, dt, A, B, C, D, **kind)
+        return _scan_numba((u, dt, A, B, C, D, dt_bias), prompts, is_reversed, is_held)
     # Paper: Eq. 9 multiplies Delta without saying where; here: after softplus, because Delta_dp must stay positive.
     delta = F.softplus(dt.to(dt_bias.dtype) + dt_bias) * prompts.delta[:, None]
     sequences = u, delta.to(u.dtype), (B * prompts.B[:, None]).to(u.dtype), (C * prompts.C[:, None]).to(u.dtype)
@@ -245,7 +244,7 @@ def resume_selective_scan(
     if _choose_backend(u, discretization) == "numba":
         _check_shapes(u, dt, A, B, C, D)
         _check_prompts(u, A, dt_bias, prompts)
-        channels, tensors = u.shape[2], _prepare_for_numba(u, dt, A, B, C, D, dt_bias, prompts)
+        channels, tensors = u.shape[2], _prepare_for_numba((u, dt, A, B, C, D, dt_bias), prompts)
         padded = None if state is None else F.pad(state, (0, 0, 0, -channels % LANES))
         y, state = resume_scan_cpu(padded, tensors, is_reversed, discretization == "zoh")
         return y[..., :channels].to(u.dtype), state[:, :channels]
@@ -440,35 +439,20 @@ def selective_scan_mamba(
 
 
 def _scan_numba(
-    u: torch.Tensor,
-    dt: torch.Tensor,
-    A: torch.Tensor,
-    B: torch.Tensor,
-    C: torch.Tensor,
-    D: torch.Tensor,
-    *,
-    dt_bias: torch.Tensor | None,
-    prompts: ScanPrompts,
-    is_reversed: bool = False,
-    is_held: bool = False,
+    tensors: tuple[torch.Tensor | None, ...], prompts: ScanPrompts, is_reversed: bool = False, is_held: bool = False
 ) -> torch.Tensor:
-    tensors = _prepare_for_numba(u, dt, A, B, C, D, dt_bias, prompts)
-    keeps_states = torch.is_grad_enabled() and any(each is not None and each.requires_grad for each in tensors)
-    y, _ = prompted_scan_cpu(*tensors, is_reversed, is_held, keeps_states)
+    """Scan u, dt, A, B, C, D and dt_bias with the kernels."""
+    u, prepared = tensors[0], _prepare_for_numba(tensors, prompts)
+    keeps_states = torch.is_grad_enabled() and any(each is not None and each.requires_grad for each in prepared)
+    y, _ = prompted_scan_cpu(*prepared, is_reversed, is_held, keeps_states)
     return y[..., : u.shape[2]].to(u.dtype)
 
 
 def _prepare_for_numba(
-    u: torch.Tensor,
-    dt: torch.Tensor,
-    A: torch.Tensor,
-    B: torch.Tensor,
-    C: torch.Tensor,
-    D: torch.Tensor,
-    dt_bias: torch.Tensor | None,
-    prompts: ScanPrompts,
+    tensors: tuple[torch.Tensor | None, ...], prompts: ScanPrompts
 ) -> tuple[torch.Tensor | None, ...]:
     """Give the kernels one dtype and a whole number of sixteen-channel blocks."""
+    u, dt, A, B, C, D, dt_bias = tensors
     is_half = all(each.dtype == torch.bfloat16 for each in (u, dt, B, C))
     u, dt, B, C = (each if is_half else each.float() for each in (u, dt, B, C))
     A, D, alpha_delta, alpha_B, alpha_C = (each.float() for each in (A, D, *prompts))
