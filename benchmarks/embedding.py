@@ -26,7 +26,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from benchmarks.files import RESULTS, write_text
-from benchmarks.rendering import format_columns
+from benchmarks.rendering import embedding_grid, format_columns
 from dataset_scripts.__main__ import save_figure
 from dataset_scripts.degradations import KINDS, apply_degradations, sample_degradation
 from dataset_scripts.synthetic_restoration import list_photographs
@@ -223,19 +223,7 @@ def main(
     output.parent.mkdir(parents=True, exist_ok=True)
     save_figure(draw_map(drawn), output.with_suffix(".png"))
     write_text(output, json.dumps(results, indent=2) + "\n")
-    typer.echo(format_columns(_grid(results)))
-
-
-def _grid(results: dict[str, Any]) -> list[list[str]]:
-    rows = [["degradation", "unchanged (dB)", "rebuilt", "gain", "linear probe, any severity", "severity 0.5"]]
-    accuracies = [results["probe"][name]["accuracy"] for name in ("drawn", "middle")]
-    for kind, scores in results["rebuilding"].items():
-        decibels = [f"{scores['unchanged']:.2f}", f"{scores['rebuilt']:.2f}", f"{scores['gain']:+.2f}"]
-        rows.append([kind, *decibels, *(f"{accuracy[kind]:.3f}" for accuracy in accuracies)])
-    gain, share = results["wanted"]["gain"], results["wanted"]["accuracy"]
-    is_reached = [results["rebuilding"]["mean"]["gain"] >= gain, *(each["mean"] >= share for each in accuracies)]
-    rows.append(["wanted", "-", "-", f"{gain:+.2f}", f"{share:.3f}", f"{share:.3f}"])
-    return [*rows, ["verdict", "-", "-", *("reached" if each else "missed" for each in is_reached)]]
+    typer.echo(format_columns(embedding_grid(results)))
 
 
 if __name__ == "__main__":

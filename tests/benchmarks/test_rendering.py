@@ -14,6 +14,7 @@ from benchmarks.rendering import (
     render_command,
     render_cost,
     render_description,
+    render_embedding,
     render_failures,
     render_forward,
     render_losses,
@@ -165,3 +166,20 @@ def test_command_is_told_by_picture():
     text = render_command({"model": "small-one", "repeats": 3, "machine": MACHINE, "records": [record]})
     assert markdown_rows(text)[2] == ["2000 x 1000", "2.00", "3.2", "1.50"]
     assert "Medians of 3 runs" in text
+
+
+def test_embedding_is_told_by_kind_and_set_beside_what_is_wanted():
+    scores = {"unchanged": 14.5, "rebuilt": 21.0, "gain": 6.5}
+    results = {
+        "clean": "some_pictures",
+        "pictures": {"training": 90, "test": 7, "side": 256},
+        "rebuilding": {"low_light": scores, "mean": scores},
+        "probe": {
+            name: {"accuracy": {"low_light": 1.0, "mean": mean}} for name, mean in [("drawn", 0.8), ("middle", 0.9)]
+        },
+        "wanted": {"gain": 5.0, "accuracy": 0.85},
+    }
+    text = render_embedding(results)
+    assert "| low light | 14.50 | 21.00 | +6.50 | 1.000 | 1.000 |" in text
+    assert "| verdict | - | - | reached | missed | reached |" in text
+    assert "90 pictures of each kind" in text
