@@ -4,7 +4,6 @@
 """
 
 import json
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from transformers import PreTrainedModel
 
 from modeling_dpmambair import DegradationExtractorModel, DPMambaIRModel
 from training.checkpoints import find_checkpoint
+from training.files import new_folder
 from training.journal import Journal
 from training.stages import save_trained
 
@@ -58,13 +58,11 @@ def assemble(restorer: Path, output: Path, description: Path | None = None, earl
     if description is not None:
         _check_same_extractor(model, description)
         model.load_description(description)
-    unfinished = output.with_name(f"{output.name}.tmp")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    save_trained(model, unfinished)
-    _drop_code(unfinished)
-    for name, folder in runs.items():
-        _copy_records(folder, unfinished / "training" / name)
-    os.replace(unfinished, output)
+    with new_folder(output) as unfinished:
+        save_trained(model, unfinished)
+        _drop_code(unfinished)
+        for name, folder in runs.items():
+            _copy_records(folder, unfinished / "training" / name)
     return output
 
 

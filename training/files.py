@@ -1,6 +1,7 @@
-"""Files that are whole or absent."""
+"""Files and folders that are whole or absent."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,3 +24,19 @@ def replacing(target: Path) -> Iterator[Path]:
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """Give a temporary folder that becomes `target`, which must not exist, if the block succeeds.
+
+    Args:
+        target: the final path.
+
+    Yields:
+        A path beside it, at which there is nothing.
+    """
+    temporary = target.with_name(f"{target.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    yield temporary
+    temporary.rename(target)

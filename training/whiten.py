@@ -7,7 +7,6 @@ the layers that read the embedding, so the model's outputs stay the same: what i
 With --restart-prompts a restorer forgets the prompts that it learnt from the narrow embedding, to be trained on.
 """
 
-import shutil
 from pathlib import Path
 from typing import Annotated
 
@@ -27,6 +26,7 @@ from modeling_dpmambair import (
     DPMambaIRModel,
 )
 from modeling_dpmambair.prompt_scan_dpmambair import PromptMap
+from training.files import new_folder
 
 # Share of the mean spread below which a direction counts as noise and is not spread to one.
 FLOOR = 0.01
@@ -159,11 +159,9 @@ def main(
     whitened = whiten(loaded, draw_embeddings(extractor, clean, samples, patch))
     if restarts_prompts:  # after whitening, which would narrow the new layers to what the old embedding showed
         restart_prompts(loaded, whitened)
-    unfinished = output.with_name(f"{output.name}.tmp")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    loaded.save_pretrained(unfinished)
-    DPMambaIRImageProcessor().save_pretrained(unfinished)
-    unfinished.rename(output)
+    with new_folder(output) as unfinished:
+        loaded.save_pretrained(unfinished)
+        DPMambaIRImageProcessor().save_pretrained(unfinished)
 
 
 if __name__ == "__main__":
