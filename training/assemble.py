@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from modeling_dpmambair import DegradationExtractorModel, DPMambaIRModel
+from training.average import AVERAGE
 from training.checkpoints import find_checkpoint
 from training.files import new_folder
 from training.journal import Journal
@@ -81,7 +82,7 @@ def _find_run(folder: Path) -> Path:
     """Return the folder of the run that left a model: the model's own, or the one above `best`."""
     folder = folder.resolve()
     for run in (folder, folder.parent):
-        if (run / LOG).is_file():
+        if (run / LOG).is_file() or (run / AVERAGE).is_file():
             return run
     raise FileNotFoundError(f"{str(folder)!r} must be a run's folder, got one without {LOG}; name a folder of a run")
 
@@ -89,6 +90,9 @@ def _find_run(folder: Path) -> Path:
 def _copy_records(folder: Path, target: Path) -> None:
     run = _find_run(folder)
     target.mkdir(parents=True)
+    if (run / AVERAGE).is_file():  # no training: the record says of which runs it is the mean
+        shutil.copyfile(run / AVERAGE, target / AVERAGE)
+        return
     shutil.copyfile(run / LOG, target / LOG)
     (target / RECIPE).write_text(json.dumps(_read_recipe(run), indent=2) + "\n")
     Journal(target / LOG).plot(target / "loss.png")

@@ -4,6 +4,7 @@ A run that draws some degradations more often than the one before it gains there
 lie weights that lose little of either (Wortsman et al., 2022, "Model soups").
 """
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -14,6 +15,9 @@ from torch import Tensor
 
 from modeling_dpmambair import DPMambaIRImageProcessor, DPMambaIRModel
 from training.files import new_folder
+
+# Record of what was averaged, beside the weights.
+AVERAGE = "average.json"
 
 
 def average_weights(states: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -50,6 +54,8 @@ def main(
     with new_folder(output) as unfinished:
         models[0].save_pretrained(unfinished)
         DPMambaIRImageProcessor().save_pretrained(unfinished)
+        names = [run.resolve().name for run in runs]
+        (unfinished / AVERAGE).write_text(json.dumps({"runs": names}, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from modeling_dpmambair import DegradationExtractorModel, DPMambaIRConfig, DPMambaIRModel
 from training.assemble import assemble, main
+from training.average import app as average_app
 from training.checkpoints import begin_checkpoint, finish_checkpoint
 from training.recipe import ModelRecipe
 from training.stages import build_stage, save_trained
@@ -36,6 +37,15 @@ def test_assembled_model_restores_and_describes(place: SimpleNamespace, tmp_path
     assert files == ["config.json", "model.safetensors", "preprocessor_config.json", "training"]
     assert "auto_map" not in "".join(path.read_text() for path in (tmp_path / "out").glob("*.json"))
     assert not (tmp_path / "out.tmp").exists()
+
+
+def test_mean_of_runs_is_assembled_with_the_record_of_their_names(place: SimpleNamespace, tmp_path: Path) -> None:
+    runs = [leave_run(place, tmp_path / name, "restorer") for name in ("one", "other")]
+    arguments = [*map(str, runs), "--output", str(tmp_path / "mean")]
+    assert CliRunner().invoke(average_app, arguments).exit_code == 0
+    assemble(tmp_path / "mean", tmp_path / "out", earlier=runs)
+    assert json.loads((tmp_path / "out/training/mean/average.json").read_text()) == {"runs": ["one", "other"]}
+    assert sorted(path.name for path in (tmp_path / "out/training").iterdir()) == ["mean", "one", "other"]
 
 
 def test_records_of_every_run_stand_in_folders_of_their_names(place: SimpleNamespace, tmp_path: Path) -> None:
