@@ -12,7 +12,6 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import initialization as init
-from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import ModelOutput
 
 from .configuration_dpmambair import DPMambaIRConfig
@@ -20,16 +19,12 @@ from .layers_dpmambair import (
     CentralDifferenceBranches,
     ChannelsLastConv2d,
     Downsample,
-    GatedFeedForward,
     HighFrequencyEnhancement,
-    RowNorm,
-    Strip,
     Upsample,
     ZeroStartConv2d,
     ZeroStartLinear,
     crop,
     pad_to_multiple,
-    plan_strips,
 )
 from .modeling_degradation_extractor import (
     DegradationDescription,
@@ -38,7 +33,7 @@ from .modeling_degradation_extractor import (
     DegradationHead,
     DPMambaIRPreTrainedModel,
 )
-from .prompt_scan_dpmambair import DegradationPromptMixer, EmbeddingAttention, EmbeddingConcatenation, PromptedScan
+from .prompt_scan_dpmambair import DegradationPromptMixer, DPMambaIRBlock, PromptedScan
 
 # Three halvings: heights and widths are padded to a multiple of this.
 SIZE_MULTIPLE = 8
@@ -93,49 +88,6 @@ class ModelCost(NamedTuple):
     parameters: int
     macs: int
     scan_flops: int
-
-
-class DPMambaIRBlock(GradientCheckpointingLayer):
-    """x + HEB(DP-SSM(norm(x), E)), then x + GDFN(norm(x))."""
-
-    def __init__(self, config: DPMambaIRConfig, dim: int) -> None:
-        super().__init__()
-        self.norm1 = RowNorm(dim, eps=config.layer_norm_eps)
-        insertion = {"concatenation": EmbeddingConcatenation, "attention": EmbeddingAttention}.get(config.insertion)
-        self.insertion = insertion(config, dim) if insertion else None
-        self.mixer = DegradationPromptMixer(config, dim)
-        self.heb = HighFrequencyEnhancement() if config.has_heb else nn.Identity()
-        self.norm2 = RowNorm(dim, eps=config.layer_norm_eps)
-        self.ffn = GatedFeedForward(dim, config.ffn_ratio)
-
-    def forward(self, x: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
-        """Map features (B, H, W, C) under the embedding (B, E)."""
-        strips = plan_strips(x)
-        if len(strips) > 1:
-            return self._map_strips(x, embedding, strips)
-        x = x + self.heb(self.mixer(self.prepare(x, embedding), embedding))
-        return x + self.ffn(self.norm2(x))
-
-    def prepare(self, x: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
-        """Return what the mixer mixes, (B, H, W, C)."""
-        normed = self.norm1(x)
-        return normed if self.insertion is None else self.insertion(normed, embedding)
-
-    def _map_strips(self, x: torch.Tensor, embedding: torch.Tensor, strips: list[Strip]) -> torch.Tensor:
-        """Map features with two of their kind in memory, the input and what becomes the output."""
-        mapped = torch.empty_like(x)
-        self.mixer.mix_strips(strips, lambda strip: self.prepare(x[:, strip.seen], embedding), embedding, mapped)
-        has_heb = not isinstance(self.heb, nn.Identity)
-        average = self.heb.average(mapped) if has_heb else None
-        above = None  # result of the strip above, kept until this one has seen the mixed row there
-        for strip in strips:
-            mixed = mapped[:, strip.seen]
-            seen = x[:, strip.seen] + (self.heb.enhance(mixed, average) if has_heb else mixed)
-            if above is not None:
-                mapped[:, strip.start - above.shape[1] : strip.start] = above
-            above = seen[:, strip.inner] + self.ffn(self.norm2(seen), strip.inner)
-        mapped[:, strips[-1].place] = above
-        return mapped
 
 
 class DPMambaIRStage(nn.Module):

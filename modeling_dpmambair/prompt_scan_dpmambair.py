@@ -1,4 +1,4 @@
-"""The degradation-aware prompt state space mixer (DP-SSM), and the two other ways to show a block the embedding."""
+"""The block: DP-SSM mixer and feed-forward, and the two other ways to show it the embedding."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
@@ -6,9 +6,19 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import nn
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .configuration_dpmambair import DPMambaIRConfig
-from .layers_dpmambair import ChannelsLastConv2d, GatedNorm, Strip, ZeroStartLinear
+from .layers_dpmambair import (
+    ChannelsLastConv2d,
+    GatedFeedForward,
+    GatedNorm,
+    HighFrequencyEnhancement,
+    RowNorm,
+    Strip,
+    ZeroStartLinear,
+    plan_strips,
+)
 from .selective_scan_dpmambair import ScanPrompts, prompted_selective_scan, resume_selective_scan
 
 # Tokens that the embedding is cut into where features attend to it.
@@ -117,7 +127,7 @@ class PromptedScan(nn.Module):
         (A, D, kind), state = self.compute_constants(embedding), None
         for strip in strips:
             u, dt, B, C = self.project(strip.x, strip.rows)
-            y, state = resume_selective_scan(state, u, dt, A, B, C, D, **kind)
+            y, state = resume_selective_scan(u, dt, A, B, C, D, state=state, **kind)
             yield self.norm(y.view_as(strip.gate), strip.gate)
 
     def compute_constants(self, embedding: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, dict[str, Any]]:
@@ -213,3 +223,46 @@ class EmbeddingAttention(nn.Module):
         key, value = self.key_value(embedding).view(len(x), EMBEDDING_TOKENS, -1).chunk(2, dim=-1)  # (B, T, h) each
         attended = F.scaled_dot_product_attention(query, key, value)
         return x + self.out_proj(attended).view_as(x)
+
+
+class DPMambaIRBlock(GradientCheckpointingLayer):
+    """x + HEB(DP-SSM(norm(x), E)), then x + GDFN(norm(x))."""
+
+    def __init__(self, config: DPMambaIRConfig, dim: int) -> None:
+        super().__init__()
+        self.norm1 = RowNorm(dim, eps=config.layer_norm_eps)
+        insertion = {"concatenation": EmbeddingConcatenation, "attention": EmbeddingAttention}.get(config.insertion)
+        self.insertion = insertion(config, dim) if insertion else None
+        self.mixer = DegradationPromptMixer(config, dim)
+        self.heb = HighFrequencyEnhancement() if config.has_heb else nn.Identity()
+        self.norm2 = RowNorm(dim, eps=config.layer_norm_eps)
+        self.ffn = GatedFeedForward(dim, config.ffn_ratio)
+
+    def forward(self, x: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
+        """Map features (B, H, W, C) under the embedding (B, E)."""
+        strips = plan_strips(x)
+        if len(strips) > 1:
+            return self._map_strips(x, embedding, strips)
+        x = x + self.heb(self.mixer(self.prepare(x, embedding), embedding))
+        return x + self.ffn(self.norm2(x))
+
+    def prepare(self, x: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
+        """Return what the mixer mixes, (B, H, W, C)."""
+        normed = self.norm1(x)
+        return normed if self.insertion is None else self.insertion(normed, embedding)
+
+    def _map_strips(self, x: torch.Tensor, embedding: torch.Tensor, strips: list[Strip]) -> torch.Tensor:
+        """Map features with two of their kind in memory, the input and what becomes the output."""
+        mapped = torch.empty_like(x)
+        self.mixer.mix_strips(strips, lambda strip: self.prepare(x[:, strip.seen], embedding), embedding, mapped)
+        has_heb = not isinstance(self.heb, nn.Identity)
+        average = self.heb.average(mapped) if has_heb else None
+        above = None  # result of the strip above, kept until this one has seen the mixed row there
+        for strip in strips:
+            mixed = mapped[:, strip.seen]
+            seen = x[:, strip.seen] + (self.heb.enhance(mixed, average) if has_heb else mixed)
+            if above is not None:
+                mapped[:, strip.start - above.shape[1] : strip.start] = above
+            above = seen[:, strip.inner] + self.ffn(self.norm2(seen), strip.inner)
+        mapped[:, strips[-1].place] = above
+        return mapped

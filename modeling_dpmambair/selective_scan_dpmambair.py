@@ -21,8 +21,9 @@ from typing import Literal, NamedTuple, get_args
 
 import torch
 import torch.nn.functional as F
-from torch._higher_order_ops.scan import scan_op
 from torch.utils.checkpoint import checkpoint
+
+from .selective_scan_export_dpmambair import selective_scan_export
 
 try:
     from .selective_scan_cpu_dpmambair import LANES, prompted_scan_cpu, resume_scan_cpu
@@ -37,8 +38,6 @@ Backend = Literal["numba", "mamba_ssm", "chunked", "export", "loop"]
 Discretization = Literal["euler", "zoh"]
 # Steps that the plain torch scan combines at once: its memory is B x 64 x D x N, its depth six products.
 CHUNK_STEPS = 64
-# Steps of a part of an exported scan, which takes them one by one and all parts at once.
-EXPORT_STEPS = 128
 # Before the softplus: makes steps of about 1e-7, which neither decay the state nor leave float32.
 ALMOST_NO_STEP = -16.0
 
@@ -203,7 +202,6 @@ def prompted_selective_scan(
 
 
 def resume_selective_scan(
-    state: torch.Tensor | None,
     u: torch.Tensor,
     dt: torch.Tensor,
     A: torch.Tensor,
@@ -211,6 +209,7 @@ def resume_selective_scan(
     C: torch.Tensor,
     D: torch.Tensor,
     *,
+    state: torch.Tensor | None,
     dt_bias: torch.Tensor,
     prompts: ScanPrompts,
     is_reversed: bool = False,
@@ -222,13 +221,13 @@ def resume_selective_scan(
     N more read it out.
 
     Args:
-        state: what the call for the part before returned, (B, D, N), float32; None at the beginning.
         u: input sequence of this part, (B, L, D); all that follows is as there.
         dt: step size before its bias and softplus, (B, L, D).
         A: continuous decay, (D, N).
         B: input matrix, (B, L, N).
         C: output matrix, (B, L, N).
         D: skip, (D,).
+        state: what the call for the part before returned, (B, D, N), float32; None at the beginning.
         dt_bias: bias of the step size, (D,).
         prompts: alpha_Delta, alpha_B, alpha_C.
         is_reversed: run from the last step to the first; the last part then comes first.
@@ -365,65 +364,6 @@ def selective_scan_chunked(
         y, h = checkpoint(_scan_chunk, h, decay_rate, drive, C[:, part].to(work), use_reentrant=False)
         outputs.append(y)
     return (torch.cat(outputs, 1) + D.to(work) * u).to(u.dtype)
-
-
-def _cut(x: torch.Tensor) -> torch.Tensor:
-    """Cut a sequence into parts, the steps of a part foremost, (B, L, C) -> (steps, parts, B, C); zeros fill it up.
-
-    There are always two parts or more: tracing binds a dimension of one to one.
-    """
-    parts = x.shape[1] // EXPORT_STEPS + 2
-    padded = F.pad(x, (0, 0, 0, parts * EXPORT_STEPS - x.shape[1]))
-    return padded.unflatten(1, (parts, EXPORT_STEPS)).permute(2, 1, 0, 3).contiguous()
-
-
-def selective_scan_export(
-    u: torch.Tensor,
-    delta: torch.Tensor,
-    A: torch.Tensor,
-    B: torch.Tensor,
-    C: torch.Tensor,
-    D: torch.Tensor,
-    *,
-    is_held: bool = False,
-) -> torch.Tensor:
-    """Run the recurrence by torch's scan operator, which torch.export, AOTInductor and ONNX know; without gradients.
-
-    One operator of L steps would spend its time between the steps. So the sequence is cut into parts that advance
-    side by side: once from zero, for what each part adds to the state; then the states are carried from part to part,
-    each by one product; then again from the right states, for the outputs. That is exact, and stable, since no decay
-    is ever divided by.
-
-    Arguments and result as in `selective_scan_chunked`.
-    """
-    work = torch.promote_types(u.dtype, torch.float32)
-    A, D, sequence = A.to(work), D.to(work), u.to(work)
-    # The steps that fill up the last part are of size zero: they keep the state. The operator is called as it is,
-    # because the function around it compiles, which neither symbolic strides nor the tests' time would bear.
-    steps = [_cut(each) for each in (delta.to(work), B.to(work), sequence)]
-
-    def advance(h: torch.Tensor, *step: torch.Tensor) -> torch.Tensor:
-        delta, B, u = step[0][..., None], step[1][..., None, :], step[2][..., None]
-        hold = torch.expm1(delta * step[-1]) / step[-1] if is_held else delta
-        return torch.exp(delta * step[-1]) * h + hold * B * u
-
-    def collect(h: torch.Tensor, *step: torch.Tensor) -> list[torch.Tensor]:
-        return [advance(h, *step), h.new_zeros(1)]  # some of ONNX's tools stumble over scans without an output
-
-    def carry(h: torch.Tensor, kept: torch.Tensor, added: torch.Tensor) -> list[torch.Tensor]:
-        return [kept * h + added, h.clone()]
-
-    def read(h: torch.Tensor, *step: torch.Tensor) -> list[torch.Tensor]:
-        h = advance(h, *step)
-        return [h, (h @ step[3][..., None]).squeeze(-1)]
-
-    zero = A.new_zeros(*steps[0].shape[1:], A.shape[1])  # (parts, B, D, N)
-    added, _ = scan_op(collect, [zero], steps, (A,))
-    kept = torch.exp(steps[0].sum(0)[..., None] * A)
-    _, starts = scan_op(carry, [A.new_zeros(len(u), *A.shape)], [kept, added], ())
-    _, y = scan_op(read, [starts], [*steps, _cut(C.to(work))], (A,))
-    y = y.permute(2, 1, 0, 3).flatten(1, 2)[:, : u.shape[1]]  # (steps, parts, B, D) -> (B, L, D)
-    return (y + D * sequence).to(u.dtype)
 
 
 def selective_scan_mamba(

@@ -81,7 +81,7 @@ class PictureScan(nn.Module):
                 part = slice((start - top) * width, (stop - top) * width)
                 sequences = (each[:, part] for each in (u, dt))
                 matrices = (each[:, part] for each in (B, C))
-                y, state = resume_selective_scan(above.get(start, state), *sequences, A, *matrices, D, **kind)
+                y, state = resume_selective_scan(*sequences, A, *matrices, D, state=above.get(start, state), **kind)
                 parts.append(y)
                 if stop in (following, leave):
                     self.states[stop - following] = state

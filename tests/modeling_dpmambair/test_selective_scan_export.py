@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from modeling_dpmambair import DPMambaIRModel, scan_backend
-from modeling_dpmambair import selective_scan_dpmambair as scanning
+from modeling_dpmambair import selective_scan_export_dpmambair as exporting
 from modeling_dpmambair.layers_dpmambair import GatedNorm, RowNorm, gelu_gate
 from tests.modeling_dpmambair.models import pictures, randomized, small_config
 from tests.modeling_dpmambair.scanning import cast, make_inputs, relative_error, run, run_oracle
@@ -18,7 +18,7 @@ def without_gradients():
 @pytest.mark.parametrize("is_reversed", [False, True], ids=["forward", "reversed"])
 @pytest.mark.parametrize("discretization", ["euler", "zoh"])
 def test_parts_agree_with_the_float64_loop(monkeypatch, discretization, is_reversed, length):
-    monkeypatch.setattr(scanning, "EXPORT_STEPS", 8)  # so that short sequences have many parts
+    monkeypatch.setattr(exporting, "EXPORT_STEPS", 8)  # so that short sequences have many parts
     options = {"is_reversed": is_reversed, "discretization": discretization}
     inputs = make_inputs((2, length, 5, 3))
     expected = run_oracle(inputs, **options)
