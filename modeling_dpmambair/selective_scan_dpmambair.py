@@ -247,7 +247,9 @@ def resume_selective_scan(
         padded = None if state is None else F.pad(state, (0, 0, 0, -channels % LANES))
         y, state = resume_scan_cpu(padded, tensors, is_reversed, discretization == "zoh")
         return y[..., :channels].to(u.dtype), state[:, :channels]
-    N = A.shape[1]
+    N, dtype = A.shape[1], u.dtype
+    if dtype == torch.float16:  # its range ends before what steps of almost no length must add
+        u, dt, B, C = (each.float() for each in (u, dt, B, C))
     B, C = ((each * prompt[:, None]).to(u.dtype) for each, prompt in ((B, prompts.B), (C, prompts.C)))
     basis = torch.eye(N, dtype=u.dtype, device=u.device).expand(len(u), -1, -1)
     still = (ALMOST_NO_STEP - dt_bias).to(u.dtype).expand(len(u), N, -1)
@@ -263,7 +265,7 @@ def resume_selective_scan(
     ones = torch.ones(len(u), N, device=u.device)
     y = prompted_selective_scan(u, dt, A, B, C, D, prompts=ScanPrompts(prompts.delta, ones, ones), **kind)
     read = y[:, :N] if is_reversed else y[:, -N:]
-    return y[:, N:-N], read.transpose(1, 2).float()
+    return y[:, N:-N].to(dtype), read.transpose(1, 2).float()
 
 
 def _check_shapes(

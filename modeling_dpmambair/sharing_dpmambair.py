@@ -54,11 +54,6 @@ class PictureScan(nn.Module):
         # Of the tile that comes next, by its rows.
         self.states: dict[int, torch.Tensor] = {}
 
-    @property
-    def is_reversed(self) -> bool:
-        """Never: tiles come from top to bottom."""
-        return self.scan.is_reversed
-
     def forward(self, x: torch.Tensor, gate: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
         """Scan a tile row-major, as `PromptedScan` does a picture."""
         return next(self.scan_strips([ScanStrip(x, gate, slice(None))], embedding))
@@ -68,8 +63,7 @@ class PictureScan(nn.Module):
         (A, D, kind), rows = self.scan.compute_constants(embedding), self.tile.rows
         above, self.states, state, top = self.states, {}, None, 0
         for strip in strips:
-            sequences = self.scan.project(strip.x, strip.rows)
-            u, dt, B, C = (each.float() if each.dtype == torch.float16 else each for each in sequences)
+            u, dt, B, C = self.scan.project(strip.x, strip.rows)
             height, width = strip.gate.shape[1:3]
             halvings = self.tile.columns.padded // width
             enter, leave, following = (
@@ -79,13 +73,13 @@ class PictureScan(nn.Module):
             parts = []
             for start, stop in itertools.pairwise(sorted(cuts)):
                 part = slice((start - top) * width, (stop - top) * width)
-                sequences = (each[:, part] for each in (u, dt))
-                matrices = (each[:, part] for each in (B, C))
-                y, state = resume_selective_scan(*sequences, A, *matrices, D, state=above.get(start, state), **kind)
+                *steps, B_part, C_part = (each[:, part] for each in (u, dt, B, C))
+                before = above.get(start, state)
+                y, state = resume_selective_scan(*steps, A, B_part, C_part, D, state=before, **kind)
                 parts.append(y)
                 if stop in (following, leave):
                     self.states[stop - following] = state
-            yield self.scan.norm(torch.cat(parts, 1).to(strip.gate.dtype).view_as(strip.gate), strip.gate)
+            yield self.scan.norm(torch.cat(parts, 1).view_as(strip.gate), strip.gate)
             top += height
 
 

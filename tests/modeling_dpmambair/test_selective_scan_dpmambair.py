@@ -71,6 +71,23 @@ def test_scan_resumed_from_its_state_is_the_scan_of_the_whole(shape, backend, to
     assert relative_error(torch.cat(parts[::-1] if is_reversed else parts, 1), whole) < tolerance
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, 0.005), (torch.bfloat16, 0.03)])
+def test_resumed_scan_of_half_precision_stays_within_its_rounding(backend, dtype, tolerance):
+    inputs = {name: each.float() for name, each in make_inputs((2, 70, 33, 7)).items()}
+    whole = run(inputs, "loop")
+    prompts = ScanPrompts(inputs["alpha_delta"], inputs["alpha_B"], inputs["alpha_C"])
+    state, parts = None, []
+    with scan_backend(backend), torch.no_grad():
+        for cut in (slice(0, 40), slice(40, None)):
+            u, dt, B, C = (inputs[name][:, cut].to(dtype) for name in SEQUENCES)
+            weights = {"dt_bias": inputs["dt_bias"], "prompts": prompts}
+            y, state = resume_selective_scan(u, dt, inputs["A"], B, C, inputs["D"], state=state, **weights)
+            parts.append(y)
+    assert y.dtype == dtype
+    assert relative_error(torch.cat(parts, 1), whole) < tolerance
+
+
 def test_state_of_a_resumed_scan_is_the_recurrences():
     u, delta, A, B, C, D = (each.float() for each in make_plain_inputs((2, 37, 18, 3)))
     h = torch.zeros(2, 18, 3, dtype=torch.float64)
