@@ -1,9 +1,12 @@
 """What the processor's operators share: names, threads for serial numba kernels, compilation progress, flat arrays.
 
-Numba's own threading layers abort when two threads call them at once (workqueue) or after a fork (OpenMP); a plain
-thread pool around kernels that release the interpreter's lock does neither.
+Numba's own threading layers abort when two threads call them at once (workqueue) or after a fork (OpenMP). The
+kernels are serial instead, release the interpreter's lock, and run on torch's own threads: for some milliseconds after
+each of torch's operators these wait in a busy loop, in which threads of ours would have to share their cores. Where
+torch's threads are not GNU OpenMP's, and in a fork, which has lost them, a plain pool does the same more slowly.
 """
 
+import ctypes
 import functools
 import os
 import zlib
@@ -58,18 +61,54 @@ def operator_name(name: str) -> str:
     return f"dpmambair{copy}::{name}"
 
 
+_Share = Callable[[int, int], None]
+_IMPORTING_PROCESS = os.getpid()
+_TEAM_FUNCTION = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+
+
 @functools.cache
-def _threads(process: int, count: int) -> ThreadPoolExecutor:
+def _torch_threads() -> ctypes.CDLL | None:
+    """Return the GNU OpenMP runtime that this process has loaded, by the name under which torch loads it, or None."""
+    try:
+        runtime = ctypes.CDLL("libgomp.so.1", mode=os.RTLD_NOLOAD)
+        runtime.GOMP_parallel.argtypes = [_TEAM_FUNCTION, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
+    except (AttributeError, OSError):  # no such mode or function, or no such runtime
+        return None
+    return runtime
+
+
+def _share_with_torch(runtime: ctypes.CDLL, share: _Share, count: int) -> None:
+    """Call `share(number, threads)` on at most `count` of torch's threads; raise what one of them raised."""
+    errors = []
+
+    def work(_: None) -> None:
+        # An exception must not leave a function that C calls.
+        try:
+            share(runtime.omp_get_thread_num(), runtime.omp_get_num_threads())
+        except BaseException as error:  # noqa: BLE001
+            errors.append(error)
+
+    runtime.GOMP_parallel(_TEAM_FUNCTION(work), None, count, 0)
+    if errors:
+        raise errors[0]
+
+
+@functools.cache
+def _pool(process: int, count: int) -> ThreadPoolExecutor:
     """Return this process's threads; keyed by the process's number, so that a fork gets threads of its own."""
     return ThreadPoolExecutor(count, thread_name_prefix="selective-scan")
 
 
+def _share_with_pool(share: _Share, count: int) -> None:
+    """Call `share(number, count)` on `count` threads, this one among them."""
+    pool = _pool(os.getpid(), torch.get_num_threads())
+    others = [pool.submit(share, number, count) for number in range(1, count)]
+    share(0, count)
+    for other in others:
+        other.result()
+
+
 Scratch = Callable[[tuple], tuple]
-
-
-def _run(kernel: Callable, tasks: Sequence[tuple], inputs: tuple, outputs: tuple, scratch: Scratch) -> None:
-    for task in tasks:
-        kernel(*inputs, task, *outputs, *scratch(task))
 
 
 def run_tasks(
@@ -85,12 +124,19 @@ def run_tasks(
         scratch: allocates what a task works on; kernels do not allocate, because numba then counts references to all
             their arrays, which costs more than the arithmetic.
     """
+
+    def share(number: int, threads: int) -> None:
+        for task in tasks[number::threads]:
+            kernel(*inputs, task, *outputs, *scratch(task))
+
     count = min(torch.get_num_threads(), len(tasks))
-    pool = _threads(os.getpid(), torch.get_num_threads()) if count > 1 else None
-    others = [pool.submit(_run, kernel, tasks[share::count], inputs, outputs, scratch) for share in range(1, count)]
-    _run(kernel, tasks[::count], inputs, outputs, scratch)
-    for other in others:
-        other.result()
+    runtime = _torch_threads() if os.getpid() == _IMPORTING_PROCESS else None
+    if count <= 1:
+        share(0, 1)
+    elif runtime is None:
+        _share_with_pool(share, count)
+    else:
+        _share_with_torch(runtime, share, count)
 
 
 def flat(tensor: torch.Tensor) -> np.ndarray:

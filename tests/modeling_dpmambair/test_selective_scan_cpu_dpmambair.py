@@ -1,10 +1,11 @@
 import multiprocessing
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 
-from modeling_dpmambair import selective_scan_dpmambair
+from modeling_dpmambair import selective_scan_dpmambair, threads_dpmambair
 from modeling_dpmambair.lanes_dpmambair import LANES
 from modeling_dpmambair.selective_scan_cpu_dpmambair import (
     _share_out,
@@ -186,7 +187,27 @@ def test_forked_process_scans_after_its_parent_did(two_threads):
         child.kill()
 
 
-def test_error_in_a_thread_reaches_the_caller(two_threads):
+@pytest.fixture(params=["torch's threads", "a pool"])
+def threads(request, two_threads, monkeypatch):
+    if request.param == "a pool":
+        monkeypatch.setattr(threads_dpmambair, "_torch_threads", lambda: None)
+
+
+def test_every_task_runs_once_on_two_threads(threads):
+    count = 5
+    done, together = [], threading.Barrier(2, timeout=30)
+
+    def note(task, first_of_two):
+        if first_of_two:
+            together.wait()
+        done.append((task, threading.get_ident()))
+
+    run_tasks(note, range(count), (), (), scratch=lambda task: (task < 2,))
+    assert sorted(task for task, _ in done) == list(range(count))
+    assert len({thread for _, thread in done}) == 2
+
+
+def test_error_in_a_thread_reaches_the_caller(threads):
     def fail(task):
         if task.picture == 1:
             raise RuntimeError("broken kernel")
