@@ -273,6 +273,17 @@ def maximum(typing_context: Any, x: Float32x16, y: Float32x16) -> tuple:
 
 
 @intrinsic
+def where_negative(typing_context: Any, x: Float32x16, y: Float32x16, z: Float32x16) -> tuple:
+    """Take y in the lanes where x is below 0, and z in the others."""
+
+    def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: list[ir.Value]) -> ir.Value:
+        is_negative = builder.fcmp_ordered("<", args[0], _constant(_FLOATS, 0.0))
+        return builder.select(is_negative, *args[1:])
+
+    return float32x16(x, y, z), emit
+
+
+@intrinsic
 def absolute(typing_context: Any, x: Float32x16) -> tuple:
     """Drop the signs."""
     return float32x16(x), lambda context, builder, signature, args: _call(builder, "llvm.fabs.v16f32", *args)
@@ -289,23 +300,26 @@ def kernel(function: Callable) -> Callable:
         return njit(nogil=True, _nrt=False)(function)
 
 
-@njit(nogil=True, forceinline=True)
+def inlined(function: Callable) -> Callable:
+    """Compile what kernels call on vectors into each of them: a call would hand these over through memory."""
+    return njit(nogil=True, forceinline=True)(function)
+
+
+@inlined
 def softplus(x: Float32x16) -> Float32x16:
     """Logarithm of 1 + exp(x), without overflow on either side."""
     decay = exp2(absolute(x) * splat(np.float32(-1.0 / LN_2)))
     return maximum(x, splat(np.float32(0.0))) + log1p(decay)
 
 
-@njit(nogil=True, forceinline=True)
+@inlined
 def sigmoid(x: Float32x16) -> Float32x16:
     """Derivative of softplus, as exp(min(x, 0)) / (1 + exp(-|x|)): no cancellation on either side."""
-    smaller = (x + absolute(x) * splat(np.float32(-1.0))) * splat(np.float32(0.5))
-    above = exp2(smaller * splat(np.float32(1.0 / LN_2)))
-    below = exp2(absolute(x) * splat(np.float32(-1.0 / LN_2)))
-    return above / (splat(np.float32(1.0)) + below)
+    one, below = splat(np.float32(1.0)), exp2(absolute(x) * splat(np.float32(-1.0 / LN_2)))
+    return where_negative(x, below, one) / (one + below)
 
 
-@njit(nogil=True, forceinline=True)
+@inlined
 def erf(x: Float32x16) -> Float32x16:
     """Error function (absolute error 1e-7)."""
     one, size = splat(np.float32(1.0)), absolute(x)

@@ -13,7 +13,13 @@ from torch import nn
 from .selective_scan_dpmambair import is_portable
 
 try:
-    from .rows_cpu_dpmambair import gated_layer_norm_cpu, gelu_gate_cpu, layer_norm_cpu
+    from .rows_cpu_dpmambair import (
+        depthwise_gate_cpu,
+        depthwise_silu_cpu,
+        gated_layer_norm_cpu,
+        gelu_gate_cpu,
+        layer_norm_cpu,
+    )
 except ImportError:  # numba is missing: plain torch computes the same
     layer_norm_cpu = None
 
@@ -150,6 +156,36 @@ class ChannelsLastConv2d(nn.Conv2d):
         return super().forward(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
 
+class DepthwiseConv2d(ChannelsLastConv2d):
+    """A depthwise convolution over channels-last features and what follows it, for some rows of the picture.
+
+    On the processor each is one pass over the picture where no gradient is asked for.
+    """
+
+    def __init__(self, channels: int, kernel_size: int, *, bias: bool) -> None:
+        super().__init__(channels, channels, kernel_size, groups=channels, bias=bias)
+
+    def silu(self, x: torch.Tensor, rows: slice = slice(None)) -> torch.Tensor:
+        """Return SiLU of the convolution in those rows, (B, H, W, C) -> (B, h, W, C)."""
+        if self.bias is None or not self._has_kernel(x, x.shape[-1]):
+            return F.silu(self(x)[:, rows], inplace=not torch.is_grad_enabled())
+        return depthwise_silu_cpu(x, self.weight, self.bias, *_first_and_count(rows, x.shape[1]))
+
+    def gate(self, x: torch.Tensor, rows: slice = slice(None)) -> torch.Tensor:
+        """Return the GELU gate of the convolution in those rows, (B, H, W, 2 C) -> (B, h, W, C)."""
+        if self.bias is not None or not self._has_kernel(x, x.shape[-1] // 2):
+            return gelu_gate(self(x)[:, rows])
+        return depthwise_gate_cpu(x, self.weight, *_first_and_count(rows, x.shape[1]))
+
+    def _has_kernel(self, x: torch.Tensor, width: int) -> bool:
+        return self.kernel_size == (3, 3) and not torch.is_grad_enabled() and _has_row_kernel(x, width)
+
+
+def _first_and_count(rows: slice, height: int) -> tuple[int, int]:
+    first = rows.start or 0
+    return first, (height if rows.stop is None else rows.stop) - first
+
+
 class ZeroStartLinear(nn.Linear):
     """A linear layer whose weights start at zero.
 
@@ -213,12 +249,12 @@ class GatedFeedForward(nn.Module):
         super().__init__()
         hidden = int(dim * ratio)
         self.in_proj = nn.Linear(dim, 2 * hidden, bias=False)
-        self.conv = ChannelsLastConv2d(2 * hidden, 2 * hidden, 3, groups=2 * hidden, bias=False)
+        self.conv = DepthwiseConv2d(2 * hidden, 3, bias=False)
         self.out_proj = nn.Linear(hidden, dim, bias=False)
 
     def forward(self, x: torch.Tensor, rows: slice = slice(None)) -> torch.Tensor:
         """Map (B, H, W, C) to (B, h, W, C), for those rows; the convolution sees the others too."""
-        return self.out_proj(gelu_gate(self.conv(self.in_proj(x))[:, rows]))
+        return self.out_proj(self.conv.gate(self.in_proj(x), rows))
 
 
 class CentralDifferenceBranches(nn.Module):

@@ -10,7 +10,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .configuration_dpmambair import DPMambaIRConfig
 from .layers_dpmambair import (
-    ChannelsLastConv2d,
+    DepthwiseConv2d,
     GatedFeedForward,
     GatedNorm,
     HighFrequencyEnhancement,
@@ -59,7 +59,7 @@ class PromptedScan(nn.Module):
         super().__init__()
         channels, self.dt_rank, self.d_state = dim * config.expand, config.dt_rank(dim), config.d_state
         self.is_reversed, self.discretization = is_reversed, config.discretization
-        self.conv = ChannelsLastConv2d(channels, channels, config.d_conv, groups=channels)
+        self.conv = DepthwiseConv2d(channels, config.d_conv, bias=True)
         self.x_proj = nn.Linear(channels, self.dt_rank + 2 * self.d_state, bias=False)
         self.dt_proj = nn.Linear(self.dt_rank, channels)
         self.A_log = nn.Parameter(torch.empty(channels, self.d_state))
@@ -89,8 +89,7 @@ class PromptedScan(nn.Module):
         Returns:
             u (B, L, D), dt before bias and softplus (B, L, D), B and C (B, L, N).
         """
-        convolved = self.conv(x)[:, rows]
-        u = F.silu(convolved, inplace=not torch.is_grad_enabled()).flatten(1, 2)  # (B, H, W, D) -> (B, L, D)
+        u = self.conv.silu(x, rows).flatten(1, 2)  # (B, H, W, D) -> (B, L, D)
         dt, B, C = self.x_proj(u).split([self.dt_rank, self.d_state, self.d_state], dim=-1)
         return u, F.linear(dt, self.dt_proj.weight), B, C
 

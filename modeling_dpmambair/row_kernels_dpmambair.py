@@ -1,5 +1,6 @@
 """Kernels over rows of channels for the processor: layer norm, layer norm with a SiLU gate, GELU gate; and gradients.
 
+At the end are 3x3 depthwise convolutions with the activation that follows them, over pictures, without gradients.
 Small models are bound by element-wise traffic: each of these is one pass over memory where separate operators make two
 to five, and reads and writes float32 or bfloat16 as it comes, so that mixed precision costs no conversion passes.
 All arithmetic is float32.
@@ -10,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .lanes_dpmambair import LANES, erf, exp2, fma, kernel, lane_sum, load, sigmoid, splat, store
+from .lanes_dpmambair import LANES, Float32x16, erf, exp2, fma, inlined, kernel, lane_sum, load, sigmoid, splat, store
 
 ONE = np.float32(1.0)
 SQRT_HALF = np.float32(0.5**0.5)
@@ -134,8 +135,8 @@ def gated_norm_backward(x, gate, weight, bias, by_out, shape, task, by_x, by_gat
         _finish_row(x, at, shape, row, mean, scale, by_standard, by_x)
 
 
-@kernel
-def _normal_distribution(x):  # noqa: ANN001, ANN202
+@inlined
+def _normal_distribution(x: Float32x16) -> Float32x16:
     """Return the standard normal's distribution function, (1 + erf(x / sqrt 2)) / 2."""
     return fma(erf(x * splat(SQRT_HALF)), splat(np.float32(0.5)), splat(np.float32(0.5)))
 
@@ -161,3 +162,68 @@ def gelu_gate_backward(x, by_out, shape, task, by_x):  # noqa: ANN001, ANN201
             density = exp2(gate * gate * splat(DENSITY_EXPONENT)) * splat(DENSITY_SCALE)
             store(by_x, dense + c, gradient * value * fma(gate, density, below))
             store(by_x, dense + shape.width + c, gradient * gate * below)
+
+
+class PictureShape(NamedTuple):
+    """Sizes of one call: rows, columns and channels of the input, rows of the output, and the first of these."""
+
+    height: int
+    columns: int
+    channels: int
+    rows: int
+    first_row: int
+
+
+@inlined
+def _taps_on_picture(shape: PictureShape, row: int, column: int) -> tuple[int, int, int, int]:
+    """Return which rows and columns of taps around a pixel lie on the picture: from, to before, from, to before."""
+    above, below = max(0, 1 - row), min(3, shape.height + 1 - row)
+    return above, below, max(0, 1 - column), min(3, shape.columns + 1 - column)
+
+
+@inlined
+def _convolve(
+    x: np.ndarray, taps: np.ndarray, shape: PictureShape, corner: int, on_picture: tuple[int, int, int, int], c: int
+) -> Float32x16:
+    """Return the convolution of sixteen channels from `c` on; `corner` is where the first tap's pixel lies in `x`."""
+    total, stride = splat(np.float32(0.0)), shape.channels
+    top, bottom, left, right = on_picture
+    if bottom - top + right - left == 6:  # all nine: the compiler unrolls what it can count
+        for i in range(3):
+            for j in range(3):
+                seen = load(x, corner + (i * shape.columns + j) * stride + c)
+                total = fma(seen, load(taps, (3 * i + j) * stride + c), total)
+    else:
+        for i in range(top, bottom):
+            for j in range(left, right):
+                seen = load(x, corner + (i * shape.columns + j) * stride + c)
+                total = fma(seen, load(taps, (3 * i + j) * stride + c), total)
+    return total
+
+
+@kernel
+def depthwise_silu_forward(x, taps, bias, shape, task, out):  # noqa: ANN001, ANN201
+    """Write SiLU of the convolution plus bias for the task's rows of the output, counted through all pictures."""
+    for index in range(task.first, task.last):
+        picture, row = index // shape.rows, shape.first_row + index % shape.rows
+        for column in range(shape.columns):
+            corner = ((picture * shape.height + row - 1) * shape.columns + column - 1) * shape.channels
+            on_picture, at = _taps_on_picture(shape, row, column), (index * shape.columns + column) * shape.channels
+            for c in range(0, shape.channels, LANES):
+                convolved = _convolve(x, taps, shape, corner, on_picture, c) + load(bias, c)
+                store(out, at + c, convolved * sigmoid(convolved))
+
+
+@kernel
+def depthwise_gate_forward(x, taps, shape, task, out):  # noqa: ANN001, ANN201
+    """Write GELU of the first half of the convolved channels times the second for the task's rows of the output."""
+    width = shape.channels // 2
+    for index in range(task.first, task.last):
+        picture, row = index // shape.rows, shape.first_row + index % shape.rows
+        for column in range(shape.columns):
+            corner = ((picture * shape.height + row - 1) * shape.columns + column - 1) * shape.channels
+            on_picture, at = _taps_on_picture(shape, row, column), (index * shape.columns + column) * width
+            for c in range(0, width, LANES):
+                gate = _convolve(x, taps, shape, corner, on_picture, c)
+                value = _convolve(x, taps, shape, corner, on_picture, width + c)
+                store(out, at + c, gate * _normal_distribution(gate) * value)

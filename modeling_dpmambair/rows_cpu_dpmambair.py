@@ -1,7 +1,7 @@
 """Layer norm, gated layer norm and GELU gate on the processor as torch operators with autograd.
 
 All take rows (R, C) of float32 or bfloat16, C a multiple of sixteen, dense or a slice of wider rows, and float32
-weights; what they return is dense.
+weights; what they return is dense. The depthwise convolutions at the end take pictures, and have no gradients.
 """
 
 from functools import partial
@@ -11,8 +11,11 @@ import numpy as np
 import torch
 
 from .row_kernels_dpmambair import (
+    PictureShape,
     RowShape,
     RowTask,
+    depthwise_gate_forward,
+    depthwise_silu_forward,
     gated_norm_backward,
     gated_norm_forward,
     gelu_gate_backward,
@@ -26,8 +29,8 @@ from .threads_dpmambair import flat, operator_name, run_tasks
 LEAST_ROWS = 128
 
 
-def _share_rows(rows: int) -> list[RowTask]:
-    count = max(1, min(torch.get_num_threads(), rows // LEAST_ROWS))
+def _share_rows(rows: int, least: int = LEAST_ROWS) -> list[RowTask]:
+    count = max(1, min(torch.get_num_threads(), rows // least))
     return [RowTask(rows * slot // count, rows * (slot + 1) // count, slot) for slot in range(count)]
 
 
@@ -168,3 +171,45 @@ def _propagate_gelu_gate(ctx: Any, by_out: torch.Tensor) -> torch.Tensor:
 
 
 gelu_gate_cpu.register_autograd(_propagate_gelu_gate, setup_context=_keep_gelu_gate)
+
+
+def _shape_of(x: torch.Tensor, first_row: int, rows: int) -> tuple[PictureShape, list[RowTask]]:
+    pictures, height, columns, channels = x.shape
+    least = -(-LEAST_ROWS // columns)  # rows of the picture here, each of them `columns` rows of channels
+    return PictureShape(height, columns, channels, rows, first_row), _share_rows(pictures * rows, least)
+
+
+def _taps_of(weight: torch.Tensor) -> np.ndarray:
+    return flat(weight.float().permute(2, 3, 1, 0).contiguous())  # (C, 1, 3, 3) -> (3, 3, 1, C)
+
+
+@torch.library.custom_op(operator_name("depthwise_silu"), mutates_args=(), device_types="cpu")
+def depthwise_silu_cpu(
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, first_row: int, rows: int
+) -> torch.Tensor:
+    """Return SiLU of a 3x3 depthwise convolution for some rows of pictures: (B, H, W, C) in, (B, rows, W, C) out."""
+    x = x.contiguous()
+    out = x.new_empty(x.shape[0], rows, *x.shape[2:])
+    shape, tasks = _shape_of(x, first_row, rows)
+    run_tasks(depthwise_silu_forward, tasks, (flat(x), _taps_of(weight), flat(bias.float()), shape), (flat(out),))
+    return out
+
+
+@depthwise_silu_cpu.register_fake
+def _(x, weight, bias, first_row, rows):  # noqa: ANN001, ANN202
+    return x.new_empty(x.shape[0], rows, *x.shape[2:])
+
+
+@torch.library.custom_op(operator_name("depthwise_gate"), mutates_args=(), device_types="cpu")
+def depthwise_gate_cpu(x: torch.Tensor, weight: torch.Tensor, first_row: int, rows: int) -> torch.Tensor:
+    """Return the GELU gate of a 3x3 depthwise convolution: (B, H, W, 2 C) in, (B, rows, W, C) out."""
+    x = x.contiguous()
+    out = x.new_empty(x.shape[0], rows, x.shape[2], x.shape[3] // 2)
+    shape, tasks = _shape_of(x, first_row, rows)
+    run_tasks(depthwise_gate_forward, tasks, (flat(x), _taps_of(weight), shape), (flat(out),))
+    return out
+
+
+@depthwise_gate_cpu.register_fake
+def _(x, weight, first_row, rows):  # noqa: ANN001, ANN202
+    return x.new_empty(x.shape[0], rows, x.shape[2], x.shape[3] // 2)

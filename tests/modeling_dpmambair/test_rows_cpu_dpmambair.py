@@ -3,8 +3,14 @@ import torch
 import torch.nn.functional as F
 
 from modeling_dpmambair import layers_dpmambair
-from modeling_dpmambair.layers_dpmambair import GatedNorm, RowNorm, gelu_gate
-from modeling_dpmambair.rows_cpu_dpmambair import gated_layer_norm_cpu, gelu_gate_cpu, layer_norm_cpu
+from modeling_dpmambair.layers_dpmambair import DepthwiseConv2d, GatedNorm, RowNorm, gelu_gate
+from modeling_dpmambair.rows_cpu_dpmambair import (
+    depthwise_gate_cpu,
+    depthwise_silu_cpu,
+    gated_layer_norm_cpu,
+    gelu_gate_cpu,
+    layer_norm_cpu,
+)
 
 EPS = 1e-6
 # (R, C): few rows and rows enough for several threads, one vector and several.
@@ -115,3 +121,86 @@ def test_layers_are_torchs_with_and_without_kernels(monkeypatch, width, has_kern
     torch.testing.assert_close(gelu_gate(both), F.gelu(x) * gate)
     strided = x.transpose(1, 2)
     torch.testing.assert_close(row(strided), torchs_norm(strided, row.weight, row.bias))
+
+
+# Depthwise convolutions
+
+# (B, H, W) and rows of the output: one pixel, one line either way, odd sizes, a strip with both neighbours, one below.
+every_picture = pytest.mark.parametrize(("size", "rows"), [
+    ((1, 1, 1), slice(None)), ((2, 1, 5), slice(None)), ((1, 6, 1), slice(0, 3)), ((2, 7, 9), slice(None)),
+    ((2, 9, 40), slice(1, 8)), ((1, 9, 40), slice(1, 9)),
+], ids=str)  # fmt: skip
+both_ways = pytest.mark.parametrize("way", ["silu", "gate"])
+
+
+def make_convolution(way, width):
+    """A layer with weights of its own, 32-bit, whose output has `width` channels."""
+    conv = DepthwiseConv2d(width * (1 + (way == "gate")), 3, bias=way == "silu")
+    for each in conv.parameters():
+        torch.nn.init.normal_(each)
+    return conv
+
+
+def convolve_with_torch(conv, way, x, rows):
+    convolved = F.conv2d(x.permute(0, 3, 1, 2), conv.weight, conv.bias, padding=1, groups=len(conv.weight))
+    convolved = convolved.permute(0, 2, 3, 1)[:, rows]
+    return F.silu(convolved) if way == "silu" else torchs_gelu_gate(convolved)
+
+
+def run_exactly(conv, way, x, rows):
+    exact = DepthwiseConv2d(conv.in_channels, 3, bias=conv.bias is not None).double()
+    exact.load_state_dict(conv.state_dict())
+    return convolve_with_torch(exact, way, x.double(), rows)
+
+
+@both_ways
+@every_picture
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-6), (torch.bfloat16, 2**-8)], ids=str)
+def test_depthwise_convolution_is_torchs_in_float64(way, size, rows, dtype, tolerance):
+    conv = make_convolution(way, 48)
+    x = torch.randn(*size, conv.in_channels).to(dtype)
+    with torch.no_grad():
+        result, exact = getattr(conv, way)(x, rows), run_exactly(conv, way, x, rows)
+    assert result.dtype == dtype
+    assert (result - exact).abs().max() <= tolerance * exact.abs().max()
+
+
+@both_ways
+@pytest.mark.parametrize("width", [16, 20])
+@pytest.mark.parametrize("has_gradients", [True, False])
+def test_depthwise_convolution_without_its_kernel_is_the_same(monkeypatch, way, width, has_gradients):
+    def refuse(*_):
+        raise AssertionError("the kernel ran")
+
+    if has_gradients:
+        monkeypatch.setattr(layers_dpmambair, f"depthwise_{way}_cpu", refuse)
+    conv, rows = make_convolution(way, width), slice(1, 4)
+    x = torch.randn(2, 5, 6, conv.in_channels)
+    with torch.set_grad_enabled(has_gradients):
+        result = getattr(conv, way)(x, rows)
+    torch.testing.assert_close(
+        result.double(), run_exactly(conv, way, x, rows), rtol=1e-5, atol=1e-5, check_dtype=False
+    )
+
+
+@both_ways
+def test_threads_change_no_bit_of_a_depthwise_convolution(way):
+    conv, before, results = make_convolution(way, 16), torch.get_num_threads(), []
+    x = torch.randn(2, 31, 40, conv.in_channels)
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            with torch.no_grad():
+                results.append(getattr(conv, way)(x))
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(*results)
+
+
+@both_ways
+def test_depthwise_operators_pass_torchs_own_check(way):
+    conv = make_convolution(way, 16)
+    x = torch.randn(2, 5, 6, conv.in_channels)
+    weights = [each.detach() for each in conv.parameters()]
+    operator = {"silu": depthwise_silu_cpu, "gate": depthwise_gate_cpu}[way]
+    torch.library.opcheck(operator, (x, *weights, 1, 3))
