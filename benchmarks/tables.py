@@ -30,6 +30,7 @@ from benchmarks.rendering import (
     render_losses,
     render_quality,
     render_scan,
+    render_tiling,
 )
 from restoration_metrics.model_index import is_evaluation, list_eval_results, measured_weights
 
@@ -64,6 +65,7 @@ TABLES = {
     "losses": Table("synthetic7_cbsd68.json", render_losses),
     "quality": Table("synthetic7_cbsd68.json", render_quality),
     "scan": Table("scan.json", render_scan),
+    "tiling": Table("tiling.json", render_tiling),
 }
 
 

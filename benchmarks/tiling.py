@@ -8,7 +8,7 @@ restoring is measured, of each model in a process of its own, beside what the pa
 import json
 import multiprocessing
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -17,14 +17,16 @@ from PIL import Image, ImageOps
 from tqdm import tqdm
 
 from benchmarks.files import RESULTS, write_text
-from benchmarks.rendering import format_columns
+from benchmarks.machine import measure_memory
+from benchmarks.rendering import format_columns, tiling_grid
 from dataset_scripts.degradations import KINDS, apply_degradations, sample_degradation
 from dataset_scripts.synthetic_restoration import list_photographs
 from dataset_scripts.transforms import to_float, to_tensor
 from modeling_dpmambair import DPMambaIRConfig, DPMambaIRModel, plan_tiles, restore_tiled
 from modeling_dpmambair.tiling_dpmambair import bytes_needed
 from restoration_metrics.figures import join_pictures
-from training.memory import keep_freed_memory, peak_memory
+from training.machine import describe_machine
+from training.memory import keep_freed_memory
 
 MODELS = Path(__file__).resolve().parents[1] / "configuration" / "model"
 SIDE, SEED, SEVERITY = 1024, 2504, 0.5
@@ -88,17 +90,16 @@ def measure(model: DPMambaIRModel, degraded: torch.Tensor, tile: tuple[int, int]
     return found, shown
 
 
-def _take_memory(name: str, side: int) -> dict[str, int]:
+def _take_memory(name: str, side: int) -> dict[str, int | None]:
     keep_freed_memory()
     model = DPMambaIRModel(DPMambaIRConfig.from_json_file(MODELS / f"{name}.json")).eval()
     pictures = torch.rand(1, 3, 3 * side, side)
     restore_tiled(model, pictures[..., :136, :64], tile=(96, 64))  # compiles the kernels
-    before = peak_memory(model.device)
-    restore_tiled(model, pictures, tile=(side, side))
-    return {"measured": peak_memory(model.device) - before, "planned": bytes_needed(model, side**2)}
+    measured = measure_memory(lambda: restore_tiled(model, pictures, tile=(side, side)))
+    return {"measured": measured, "planned": bytes_needed(model, side**2)}
 
 
-def measure_memory(name: str, side: int) -> dict[str, int]:
+def measure_tile(name: str, side: int) -> dict[str, int | None]:
     """Return the bytes that a tile takes at the peak, float32, in a process of its own, and those planned for it.
 
     Args:
@@ -112,18 +113,6 @@ def measure_memory(name: str, side: int) -> dict[str, int]:
 def to_picture(pixels: torch.Tensor) -> Image.Image:
     """Make a picture of (1, 3, H, W), clamped to [0, 1]."""
     return Image.fromarray((pixels[0].clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy())
-
-
-def summarize(records: list[dict[str, Any]]) -> list[list[str]]:
-    """Bring the worst and the mean of each overlap into rows."""
-    rows = [["overlap", "tiles", "PSNR mean", "PSNR worst", "seam worst"]]
-    for overlap in map(str, OVERLAPS):
-        for way in ("share", "apart"):
-            found = [one["overlaps"][overlap][way] for one in records]
-            psnrs = [one["psnr"] for one in found]
-            worst = f"{max(one['seam'] for one in found):.2f}"
-            rows.append([overlap, way, f"{sum(psnrs) / len(psnrs):.2f}", f"{min(psnrs):.2f}", worst])
-    return rows
 
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -149,12 +138,16 @@ def main(
             records.append({"picture": photograph.file_name, "kind": kind, "overlaps": found})
             if place == 0:
                 shown.append(join_pictures([to_picture(each) for each in views]))
-    memory = {name: measure_memory(name, memory_side) for name in ("tiny", "small", "base")}
-    results = {"model": model.resolve().name, "side": side, "tile": tile, "gain": GAIN, "memory": memory}
-    write_text(output, json.dumps(results | {"records": records}, indent=2) + "\n")
+    memory = {name: measure_tile(name, memory_side) for name in ("tiny", "small", "base")}
+    results = {"machine": describe_machine(), "model": model.resolve().name, "side": side, "tile": tile, "gain": GAIN}
+    results |= {"memory": memory, "records": records}
+    write_text(output, json.dumps(results, indent=2) + "\n")
     join_pictures(shown, vertical=True).save(output.with_suffix(".png"))
-    typer.echo(format_columns(summarize(records)))
-    rows = [[name, *(f"{found / 2**20:.0f} MiB" for found in one.values())] for name, one in memory.items()]
+    typer.echo(format_columns(tiling_grid(results)))
+    rows = [
+        [name, *("-" if found is None else f"{found / 2**20:.0f} MiB" for found in one.values())]
+        for name, one in memory.items()
+    ]
     typer.echo(format_columns([["tile's memory", "measured", "planned"], *rows]))
 
 

@@ -32,7 +32,7 @@ def test_enlarged_pictures_are_of_eight_bits(tmp_path):
 
 @pytest.mark.slow
 def test_results_name_both_ways_at_every_overlap_and_the_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr(tiling, "measure_memory", lambda name, side: {"measured": side * 2**20, "planned": 2**30})
+    monkeypatch.setattr(tiling, "measure_tile", lambda name, side: {"measured": side * 2**20, "planned": 2**30})
     monkeypatch.setattr(tiling, "KINDS", KINDS[:2])
     small_model().save_pretrained(tmp_path / "model")
     (tmp_path / "pictures").mkdir()
