@@ -46,7 +46,8 @@ def all_commands(name):
     blocks = code_blocks(name, "bash") + code_blocks(name, "")
     lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
     prose = re.sub(r"^```.*?^```$", "", read(name), flags=re.MULTILINE | re.DOTALL)
-    lines += [" ".join(code.split()) for code in re.findall(r"`([^`]+)`", prose)]
+    models = {path.name for path in (ROOT / "checkpoints").iterdir()}  # named as a command might be
+    lines += [" ".join(code.split()) for code in re.findall(r"`([^`]+)`", prose) if code not in models]
     return [shlex.join(shlex.split(line, comments=True)) for line in lines if line.startswith(PROGRAMS)]
 
 
