@@ -115,6 +115,17 @@ def load_scalar(typing_context: Any, array: types.Array, index: types.Integer) -
 
 
 @intrinsic
+def store_scalar(typing_context: Any, array: types.Array, index: types.Integer, value: types.Float) -> tuple:
+    """Write one number to a float32 array; like the others without numba's care for indices below zero."""
+
+    def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: list[ir.Value]) -> ir.Value:
+        builder.store(args[2], _address(context, builder, signature.args[0], *args[:2]))
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, types.float32), emit
+
+
+@intrinsic
 def splat(typing_context: Any, value: types.Float) -> tuple:
     """Repeat one float32 in all lanes."""
 
@@ -151,20 +162,39 @@ def _indices(lanes: Iterable[int]) -> ir.Constant:
 
 
 @intrinsic
-def add_folded(typing_context: Any, array: types.Array, index: types.Integer, x: Float32x16, y: Float32x16) -> tuple:
-    """Add x folded to two lanes, then y folded to two, to the four float32 numbers `array[index:]`."""
+def add_folded(
+    typing_context: Any,
+    array: types.Array,
+    index: types.Integer,
+    w: Float32x16,
+    x: Float32x16,
+    y: Float32x16,
+    z: Float32x16,
+) -> tuple:
+    """Add four vectors, each folded to four lanes, to the sixteen float32 numbers `array[index:]`, in their order."""
 
     def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: list[ir.Value]) -> ir.Value:
-        x, y = args[2:]
-        while x.type.count > 4:
-            x, y = (builder.fadd(*_halves(builder, each)) for each in (x, y))
-        pairs = [builder.shuffle_vector(x, y, _indices(lanes)) for lanes in ((0, 1, 4, 5), (2, 3, 6, 7))]
-        address = _address(context, builder, signature.args[0], *args[:2])
-        place = builder.bitcast(address, pairs[0].type.as_pointer())
-        builder.store(builder.fadd(builder.load(place, align=4), builder.fadd(*pairs)), place, align=4)
+        pairs = [_fold_together(builder, *args[2 + first : 4 + first], LANES // 2) for first in (0, 2)]
+        folded = _fold_together(builder, *pairs, LANES // 4)  # w, y, x, z: each pair's second is in its upper half
+        place = builder.bitcast(_address(context, builder, signature.args[0], *args[:2]), _FLOATS.as_pointer())
+        builder.store(builder.fadd(builder.load(place, align=4), folded), place, align=4)
         return context.get_dummy_value()
 
-    return types.void(array, types.intp, float32x16, float32x16), emit
+    return types.void(array, types.intp, float32x16, float32x16, float32x16, float32x16), emit
+
+
+def _fold_together(builder: ir.IRBuilder, x: ir.Value, y: ir.Value, width: int) -> ir.Value:
+    """Add the halves of every 2 * width lanes of x and of y, into those lanes' lower and upper half.
+
+    As x's lower beside y's upper halves, for which processors need no shuffle, plus x's upper beside y's lower.
+    """
+    starts = range(0, LANES, 2 * width)
+    straight, crossed = [], []
+    for start in starts:
+        lower, upper = range(start, start + width), range(start + width, start + 2 * width)
+        straight += [*lower, *(LANES + lane for lane in upper)]
+        crossed += [*upper, *(LANES + lane for lane in lower)]
+    return builder.fadd(*(builder.shuffle_vector(x, y, _indices(lanes)) for lanes in (straight, crossed)))
 
 
 @intrinsic
@@ -217,12 +247,21 @@ def exp2(typing_context: Any, x: Float32x16) -> tuple:
 
     def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: list[ir.Value]) -> ir.Value:
         bounded = _call(builder, "llvm.maxnum.v16f32", args[0], _constant(_FLOATS, -126.0))
+        if "+avx512dq" in context.codegen().magic_tuple()[2]:  # two instructions in place of the six below
+            part = _mask(builder, "reduce", bounded, ir.Constant(_INT32, 0))
+            return _mask(builder, "scalef", _polynomial(builder, part, EXP2_TERMS), builder.fsub(bounded, part))
         whole = _call(builder, "llvm.rint.v16f32", bounded)
         mantissa = _polynomial(builder, builder.fsub(bounded, whole), EXP2_TERMS)
         exponent = builder.shl(builder.fptosi(whole, _INT32S), _constant(_INT32S, 23))
         return builder.bitcast(builder.add(builder.bitcast(mantissa, _INT32S), exponent), _FLOATS)
 
     return float32x16(x), emit
+
+
+def _mask(builder: ir.IRBuilder, name: str, *args: ir.Value) -> ir.Value:
+    """Call an AVX-512 instruction on all lanes, rounding as set."""
+    rest = ir.Constant(_FLOATS, None), ir.Constant(_INT16, -1), ir.Constant(_INT32, 4)
+    return _call(builder, f"llvm.x86.avx512.mask.{name}.ps.512", *args, *rest)
 
 
 @intrinsic

@@ -152,8 +152,9 @@ class ChannelsLastConv2d(nn.Conv2d):
         Returns:
             Features, (B, H / stride, W / stride, C').
         """
-        # (B, H, W, C) -> (B, C, H, W) as a view in channels-last memory format, and back.
-        return super().forward(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        # (B, H, W, C) -> (B, C, H, W) as a view in channels-last memory format, and back. Dense, because all features
+        # after a picture that is stored channels-first would be so too.
+        return super().forward(x.contiguous().permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
 
 class DepthwiseConv2d(ChannelsLastConv2d):

@@ -7,16 +7,14 @@ from typing import Any
 import torch
 
 from .lanes_dpmambair import LANES, LN_2
+from .selective_scan_gradient_kernels_dpmambair import ScanGradients, backward_scratch, scan_backward
 from .selective_scan_kernels_dpmambair import (
     CHUNK,
-    ScanGradients,
     ScanRows,
     ScanSize,
     ScanTask,
     ScanWeights,
-    backward_scratch,
     forward_scratch,
-    scan_backward,
     scan_forward,
 )
 from .threads_dpmambair import flat, operator_name, run_tasks
@@ -89,7 +87,8 @@ def prompted_scan_cpu(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Scan with prompts on the processor: the operator behind `prompted_selective_scan`, which documents it.
 
-    u, dt, B and C share one dtype, float32 or bfloat16; everything else is float32. D is a multiple of 16.
+    u, dt, B and C share one dtype, float32 or bfloat16; everything else is float32. D is a multiple of 16,
+    N of 4.
     Returns the output and the states that the backward needs (empty unless `keeps_states`).
     """
     (pictures, L, channels), N = u.shape, A.shape[1]
@@ -131,26 +130,34 @@ def prompted_scan_cpu_backward(
     groups = 1 + max(task.group for task in tasks)
     by_u, by_dt = (torch.empty_like(each, memory_format=torch.contiguous_format) for each in (u, dt))
     by_B, by_C = (A.new_empty(groups, pictures, L, N) for _ in range(2))
+    by_alpha_B, by_alpha_C = (A.new_zeros(groups, pictures, N) for _ in range(2))
     by_A = A.new_zeros(pictures, blocks, N, LANES)
     by_D, by_bias, by_alpha_delta = (A.new_zeros(pictures, channels) for _ in range(3))
-    outputs = [flat(each) for each in (by_u, by_dt, by_B, by_C, by_A, by_D, by_bias, by_alpha_delta)]
+    outputs = (by_u, by_dt, by_B, by_C, by_A, by_D, by_bias, by_alpha_delta, by_alpha_B, by_alpha_C)
     inputs = (_rows_of(u, dt, B, C), _weights_of(A, is_held, D, dt_bias, alpha_delta, alpha_B, alpha_C))
     size = ScanSize(L, channels, N, is_reversed, dt_bias is not None, is_held)
-    extra = (flat(dy.to(u.dtype).contiguous()), flat(states), ScanGradients(*outputs))
+    extra = (flat(dy.to(u.dtype).contiguous()), flat(states), ScanGradients(*map(flat, outputs)))
     run_tasks(scan_backward, tasks, (*inputs, size), extra, partial(backward_scratch, N=N))
-    by_B, by_C = by_B.sum(0), by_C.sum(0)
     return [
         by_u,
         by_dt,
         by_A.sum(0).transpose(1, 2).reshape(channels, N).contiguous(),
-        (by_B * alpha_B[:, None]).to(B.dtype),
-        (by_C * alpha_C[:, None]).to(C.dtype),
+        _add_up(by_B).to(B.dtype),
+        _add_up(by_C).to(C.dtype),
         by_D.sum(0),
         by_bias.sum(0),
         by_alpha_delta,
-        (by_B * B).sum(1),
-        (by_C * C).sum(1),
+        by_alpha_B.sum(0),
+        by_alpha_C.sum(0),
     ]
+
+
+def _add_up(shares: torch.Tensor) -> torch.Tensor:
+    """Add all others of the shares (groups, ...) to the first, which takes no further memory."""
+    total = shares[0]
+    for share in shares[1:]:
+        total += share
+    return total
 
 
 @prompted_scan_cpu_backward.register_fake

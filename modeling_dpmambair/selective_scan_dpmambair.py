@@ -27,6 +27,7 @@ from .selective_scan_export_dpmambair import selective_scan_export
 
 try:
     from .selective_scan_cpu_dpmambair import LANES, prompted_scan_cpu, resume_scan_cpu
+    from .selective_scan_kernels_dpmambair import STATES
 except ImportError:  # numba is missing
     prompted_scan_cpu = None
 try:
@@ -243,10 +244,10 @@ def resume_selective_scan(
     if _choose_backend(u, discretization) == "numba":
         _check_shapes(u, dt, A, B, C, D)
         _check_prompts(u, A, dt_bias, prompts)
-        channels, tensors = u.shape[2], _prepare_for_numba((u, dt, A, B, C, D, dt_bias), prompts)
-        padded = None if state is None else F.pad(state, (0, 0, 0, -channels % LANES))
+        (channels, N), tensors = A.shape, _prepare_for_numba((u, dt, A, B, C, D, dt_bias), prompts)
+        padded = None if state is None else F.pad(state, (0, -N % STATES, 0, -channels % LANES))
         y, state = resume_scan_cpu(padded, tensors, is_reversed, discretization == "zoh")
-        return y[..., :channels].to(u.dtype), state[:, :channels]
+        return y[..., :channels].to(u.dtype), state[:, :channels, :N]
     N, dtype = A.shape[1], u.dtype
     if dtype == torch.float16:  # its range ends before what steps of almost no length must add
         u, dt, B, C = (each.float() for each in (u, dt, B, C))
@@ -393,7 +394,7 @@ def _scan_numba(
 def _prepare_for_numba(
     tensors: tuple[torch.Tensor | None, ...], prompts: ScanPrompts
 ) -> tuple[torch.Tensor | None, ...]:
-    """Give the kernels one dtype and a whole number of sixteen-channel blocks."""
+    """Give the kernels one dtype and whole numbers of what they take at once, sixteen channels and four states."""
     u, dt, A, B, C, D, dt_bias = tensors
     is_half = all(each.dtype == torch.bfloat16 for each in (u, dt, B, C))
     u, dt, B, C = (each if is_half else each.float() for each in (u, dt, B, C))
@@ -403,6 +404,10 @@ def _prepare_for_numba(
         u, dt, D, alpha_delta = (F.pad(each, (0, missing)) for each in (u, dt, D, alpha_delta))
         A = F.pad(A, (0, 0, 0, missing), value=-1.0)
         dt_bias = None if dt_bias is None else F.pad(dt_bias, (0, missing))
+    missing = -B.shape[2] % STATES
+    if missing:
+        A = F.pad(A, (0, missing), value=-1.0)
+        B, C, alpha_B, alpha_C = (F.pad(each, (0, missing)) for each in (B, C, alpha_B, alpha_C))
     return u, dt, A, B, C, D, dt_bias, alpha_delta, alpha_B, alpha_C
 
 

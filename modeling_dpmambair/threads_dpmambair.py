@@ -37,7 +37,7 @@ class CompilationProgress(event.Listener):
         """Open the line of a kernel; what is compiled into one, and functions of other packages, have none."""
         function, package = event.data["dispatcher"].py_func, __name__.rpartition(".")[0]
         is_ours = function.__module__.startswith(package) and function.__module__.endswith("kernels_dpmambair")
-        if is_ours and not function.__name__.startswith("_"):
+        if is_ours and not self._bars:
             title = f"compiling {function.__name__} for this processor, once"
             self._bars[function.__name__] = logging.tqdm(desc=title, bar_format="{desc}: {elapsed}")
 

@@ -34,6 +34,7 @@ LAYERS = {
     "modeling_dpmambair": (
         {"configuration_dpmambair", "lanes_dpmambair", "threads_dpmambair", "tiles_dpmambair"},
         {"selective_scan_kernels_dpmambair", "row_kernels_dpmambair"},
+        {"selective_scan_gradient_kernels_dpmambair"},
         {"selective_scan_cpu_dpmambair", "selective_scan_export_dpmambair", "rows_cpu_dpmambair"},
         {"selective_scan_dpmambair"},
         {"layers_dpmambair"},

@@ -13,6 +13,7 @@ from modeling_dpmambair.selective_scan_cpu_dpmambair import (
     prompted_scan_cpu_backward,
     run_tasks,
 )
+from modeling_dpmambair.selective_scan_kernels_dpmambair import STATES
 from tests.modeling_dpmambair.scanning import (
     assert_close,
     backpropagate,
@@ -220,7 +221,7 @@ def test_error_in_a_thread_reaches_the_caller(threads):
 
 
 def make_operator_inputs(dtype=torch.float32, has_bias=True):
-    inputs = {name: each.float() for name, each in make_inputs((2, 35, LANES, 3)).items()}
+    inputs = {name: each.float() for name, each in make_inputs((2, 35, LANES, STATES)).items()}
     inputs.update({name: inputs[name].to(dtype) for name in ("u", "dt", "B", "C")})
     if not has_bias:
         inputs.update(dt=inputs["dt"].abs(), dt_bias=None)
