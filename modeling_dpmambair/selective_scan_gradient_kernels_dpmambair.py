@@ -65,6 +65,8 @@ class GradientChunk(NamedTuple):
         by_exponent: gradient of the step sizes by way of the decays, summed over the states so far, (steps, 16).
         by_hold: gradient of what the input is multiplied by, likewise, (steps, 16).
         by_u: gradient of the input where it is held, likewise, (steps, 16).
+        alpha_sums: gradients of the prompts of B and C, summed over the chunks so far, (2, N): the threads would
+            fight over the cache lines of the gradients themselves.
     """
 
     B: np.ndarray
@@ -78,13 +80,15 @@ class GradientChunk(NamedTuple):
     by_exponent: np.ndarray
     by_hold: np.ndarray
     by_u: np.ndarray
+    alpha_sums: np.ndarray
 
 
 def backward_scratch(task: ScanTask, N: int) -> tuple[np.ndarray, GradientChunk]:
     """Allocate what one task of the backward works on: gradients of its states, zero at the end, and a chunk."""
     matrices = (torch.empty(CHUNK * N * width).numpy() for width in (1, 1, 8))
     rows = (torch.empty(steps * LANES).numpy() for steps in (2 * (CHUNK + 1), 2 * CHUNK, *[CHUNK] * 6))
-    return torch.zeros((task.last - task.first) * N * LANES).numpy(), GradientChunk(*matrices, *rows)
+    chunk = GradientChunk(*matrices, *rows, torch.zeros(2 * N).numpy())
+    return torch.zeros((task.last - task.first) * N * LANES).numpy(), chunk
 
 
 @kernel
@@ -260,12 +264,12 @@ def _finish_matrices(rows, weights, size, gradients, task, start, steps, cache):
         row = row_at(start + i, size)
         source, target = task.picture * rows.strides[0] + row * rows.strides[1], (copy * size.L + row) * size.N
         for n in range(size.N):
-            sums, at = (i * size.N + n // 2 * 2) * 8 + n % 2 * 8, copy * size.N + n  # of two states B, C, B, C
+            sums = (i * size.N + n // 2 * 2) * 8 + n % 2 * 8  # of two states B, C, B, C
             by_B, by_C = _sum_four(cache.BC_sums, sums), _sum_four(cache.BC_sums, sums + 4)
             store_scalar(gradients.B, target + n, by_B * load_scalar(weights.alpha_B, prompt + n))
             store_scalar(gradients.C, target + n, by_C * load_scalar(weights.alpha_C, prompt + n))
-            _accumulate(gradients.alpha_B, at, by_B * load_scalar(rows.B, source + n))
-            _accumulate(gradients.alpha_C, at, by_C * load_scalar(rows.C, source + n))
+            _accumulate(cache.alpha_sums, n, by_B * load_scalar(rows.B, source + n))
+            _accumulate(cache.alpha_sums, size.N + n, by_C * load_scalar(rows.C, source + n))
 
 
 @kernel
@@ -288,3 +292,7 @@ def scan_backward(rows, weights, size, task, dy, states, gradients, G, cache):  
             _backpropagate_block(weights, size, states, gradients.A, place, kept, state, cache)
             _finish_block(rows, weights, size, gradients, place, cache)
         _finish_matrices(rows, weights, size, gradients, task, start, steps, cache)
+    copy = (task.group * (gradients.D.size // size.D) + task.picture) * N
+    for n in range(N):
+        store_scalar(gradients.alpha_B, copy + n, load_scalar(cache.alpha_sums, n))
+        store_scalar(gradients.alpha_C, copy + n, load_scalar(cache.alpha_sums, N + n))
