@@ -4,6 +4,7 @@ Features are channels-last, (B, H, W, C), between layers: linear layers and norm
 flattening is a view, and convolutions get the memory format in which they are fastest.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -58,6 +59,35 @@ class Strip(NamedTuple):
         """Where they lie in what is seen."""
         above = min(self.start, 1)
         return slice(above, above + self.stop - self.start)
+
+
+class OverwrittenFeatures:
+    """Features that strips replace from top to bottom, each after it has seen the row above it as it was.
+
+    Attributes:
+        x: the features, (B, H, W, C).
+    """
+
+    def __init__(self, x: torch.Tensor) -> None:
+        self.x = x
+        self._above: torch.Tensor | None = None
+
+    def look(self, strip: Strip, function: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+        """Return what a function makes of the rows that a strip sees, in memory of its own."""
+        if self._above is None:
+            return function(self.x[:, strip.seen])
+        row = self.x[:, strip.start - 1 : strip.start]
+        replaced = row.clone()
+        row.copy_(self._above)
+        result = function(self.x[:, strip.seen])
+        row.copy_(replaced)
+        return result
+
+    def add(self, strip: Strip, change: torch.Tensor, factor: torch.Tensor | float = 1.0) -> None:
+        """Add the factor times a change (B, h, W, C) to the rows of a strip."""
+        self._above = self.x[:, strip.stop - 1 : strip.stop].clone()
+        rows = self.x[:, strip.place]
+        rows.add_(change) if isinstance(factor, float) else rows.addcmul_(change, factor)
 
 
 def strip_pixels(device: torch.device) -> int:
@@ -230,17 +260,23 @@ class HighFrequencyEnhancement(nn.Module):
         super().__init__()
         self.scale = nn.Parameter(torch.zeros(1))
 
-    def average(self, x: torch.Tensor) -> torch.Tensor:
-        """Return each channel's mean over the picture, (B, H, W, C) -> (B, 1, 1, C)."""
-        return x.mean((1, 2), keepdim=True)
+    @property
+    def gain(self) -> torch.Tensor:
+        """The factor 1 + a on F; what remains of the definition is -a GAP(F)."""
+        return 1 + self.scale
 
-    def enhance(self, x: torch.Tensor, average: torch.Tensor) -> torch.Tensor:
-        """Enhance what differs from the picture's means, for any rows of it, (B, H, W, C) -> (B, H, W, C)."""
-        return torch.lerp(x, average, -self.scale.to(x.dtype))
+    def sum_rows(self, x: torch.Tensor) -> torch.Tensor:
+        """Return each row's sum over its pixels for `average`, float32: (B, h, W, C) -> (B, h, 1, C)."""
+        return x.sum(2, keepdim=True, dtype=torch.float32)
+
+    def average(self, sums: torch.Tensor, width: int) -> torch.Tensor:
+        """Return each channel's mean over the picture from the sums of all its rows, (B, H, 1, C) -> (B, 1, 1, C)."""
+        return sums.mean(1, keepdim=True) / width
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Enhance what differs from each channel's mean over the picture, (B, H, W, C) -> (B, H, W, C)."""
-        return self.enhance(x, self.average(x))
+        average = self.average(self.sum_rows(x), x.shape[2]).to(x.dtype)
+        return torch.lerp(x, average, -self.scale.to(x.dtype))
 
 
 class GatedFeedForward(nn.Module):

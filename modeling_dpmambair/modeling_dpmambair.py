@@ -138,7 +138,8 @@ class DPMambaIRNetwork(nn.Module):
         Returns:
             What to add to the pictures, (B, H, W, 3).
         """
-        keep = (lambda _: None) if hidden_states is None else hidden_states.append
+        # Copies, because stages may overwrite what they are given.
+        keep = (lambda _: None) if hidden_states is None else (lambda x: hidden_states.append(x.clone()))
         dtype = self.conv_in.weight.dtype
         x, embedding = self.conv_in(x.to(dtype)), embedding.to(dtype).expand(len(x), -1)
         skips = []

@@ -14,6 +14,7 @@ from .layers_dpmambair import (
     GatedFeedForward,
     GatedNorm,
     HighFrequencyEnhancement,
+    OverwrittenFeatures,
     RowNorm,
     Strip,
     ZeroStartLinear,
@@ -165,32 +166,31 @@ class DegradationPromptMixer(nn.Module):
         return F.linear(x, to_branch), F.linear(x, to_gate)
 
     def mix_strips(
-        self,
-        strips: list[Strip],
-        prepare: Callable[[Strip], torch.Tensor],
-        embedding: torch.Tensor,
-        mixed: torch.Tensor,
-    ) -> None:
-        """Mix a picture strip by strip, without gradients: the same as forward.
+        self, strips: list[Strip], prepare: Callable[[Strip], torch.Tensor], embedding: torch.Tensor
+    ) -> Iterator[torch.Tensor]:
+        """Mix a picture strip by strip, without gradients: together they are forward's result.
 
         Args:
             strips: from top to bottom.
-            prepare: returns the features that a strip sees, (B, H, W, C).
+            prepare: returns the features that a strip sees, (B, H, W, C); with two directions it is asked twice,
+                first from bottom to top, before anything is yielded.
             embedding: degradation embeddings, (B, E).
-            mixed: receives the mixed features of all strips, (B, H, W, C).
+
+        Yields:
+            Mixed features of each strip, (B, h, W, C).
         """
 
         def project(strip: Strip) -> ScanStrip:
             branch, gate = self.project(prepare(strip))
             return ScanStrip(branch, gate[:, strip.inner], strip.inner)
 
-        for strip, scanned in zip(strips, self.scan.scan_strips(map(project, strips), embedding), strict=True):
-            mixed[:, strip.place] = self.out_proj(scanned)
+        upwards: list[torch.Tensor] = []
         if self.reverse_scan is not None:
-            upwards = strips[::-1]
-            scans = self.reverse_scan.scan_strips(map(project, upwards), embedding)
-            for strip, scanned in zip(upwards, scans, strict=True):
-                mixed[:, strip.place] += self.out_proj(scanned)
+            scans = self.reverse_scan.scan_strips(map(project, strips[::-1]), embedding)
+            upwards += map(self.out_proj, scans)
+        for scanned in self.scan.scan_strips(map(project, strips), embedding):
+            mixed = self.out_proj(scanned)
+            yield mixed + upwards.pop() if upwards else mixed
 
 
 class EmbeddingConcatenation(nn.Module):
@@ -238,10 +238,11 @@ class DPMambaIRBlock(GradientCheckpointingLayer):
         self.ffn = GatedFeedForward(dim, config.ffn_ratio)
 
     def forward(self, x: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
-        """Map features (B, H, W, C) under the embedding (B, E)."""
+        """Map features (B, H, W, C) under the embedding (B, E); without gradients, large ones are overwritten."""
         strips = plan_strips(x)
         if len(strips) > 1:
-            return self._map_strips(x, embedding, strips)
+            self._overwrite(x, embedding, strips)
+            return x
         x = x + self.heb(self.mixer(self.prepare(x, embedding), embedding))
         return x + self.ffn(self.norm2(x))
 
@@ -250,18 +251,23 @@ class DPMambaIRBlock(GradientCheckpointingLayer):
         normed = self.norm1(x)
         return normed if self.insertion is None else self.insertion(normed, embedding)
 
-    def _map_strips(self, x: torch.Tensor, embedding: torch.Tensor, strips: list[Strip]) -> torch.Tensor:
-        """Map features with two of their kind in memory, the input and what becomes the output."""
-        mapped = torch.empty_like(x)
-        self.mixer.mix_strips(strips, lambda strip: self.prepare(x[:, strip.seen], embedding), embedding, mapped)
-        has_heb = not isinstance(self.heb, nn.Identity)
-        average = self.heb.average(mapped) if has_heb else None
-        above = None  # result of the strip above, kept until this one has seen the mixed row there
+    def _overwrite(self, x: torch.Tensor, embedding: torch.Tensor, strips: list[Strip]) -> None:
+        """Turn the input into the output where it lies, strip by strip: nothing else of its size is in memory."""
+        features, sums = OverwrittenFeatures(x), []
+        has_heb = isinstance(self.heb, HighFrequencyEnhancement)
+        gain = self.heb.gain.to(x.dtype) if has_heb else 1.0
+
+        def prepare(strip: Strip) -> torch.Tensor:
+            return features.look(strip, lambda seen: self.prepare(seen, embedding))
+
+        for strip, mixed in zip(strips, self.mixer.mix_strips(strips, prepare, embedding), strict=True):
+            if has_heb:
+                sums.append(self.heb.sum_rows(mixed))
+            features.add(strip, mixed, gain)
+        if has_heb:
+            average = self.heb.average(torch.cat(sums, 1), x.shape[2])
+            x -= (self.heb.scale * average).to(x.dtype)
+        features = OverwrittenFeatures(x)
         for strip in strips:
-            mixed = mapped[:, strip.seen]
-            seen = x[:, strip.seen] + (self.heb.enhance(mixed, average) if has_heb else mixed)
-            if above is not None:
-                mapped[:, strip.start - above.shape[1] : strip.start] = above
-            above = seen[:, strip.inner] + self.ffn(self.norm2(seen), strip.inner)
-        mapped[:, strips[-1].place] = above
-        return mapped
+            normed = features.look(strip, self.norm2)
+            features.add(strip, self.ffn(normed, strip.inner))

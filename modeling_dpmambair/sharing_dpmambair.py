@@ -33,12 +33,18 @@ class PictureEnhancement(HighFrequencyEnhancement):
         mean, self.sum, self.count = self.sum / self.count, 0.0, 0
         return mean
 
-    def average(self, x: torch.Tensor) -> torch.Tensor:
+    def sum_rows(self, x: torch.Tensor) -> torch.Tensor:
+        """Return each row's sums over all its pixels and over those of the tile's inner columns, (B, h, 2, C)."""
+        inner = x[:, :, self.tile.columns.inner(x.shape[2])]
+        return torch.cat([super(PictureEnhancement, self).sum_rows(each) for each in (x, inner)], 2)
+
+    def average(self, sums: torch.Tensor, width: int) -> torch.Tensor:
         """Return the picture's means, (B, 1, 1, C), or a tile's if they are not known."""
-        inner = x[:, self.tile.rows.inner(x.shape[1]), self.tile.columns.inner(x.shape[2])]
-        self.sum = self.sum + inner.sum((1, 2), dtype=torch.float32)
-        self.count += inner.shape[1] * inner.shape[2]
-        return super().average(x) if self.mean is None else self.mean[:, None, None].to(x.dtype)
+        height = sums.shape[1]
+        rows, columns = self.tile.rows.inner(height), self.tile.columns.inner(width)
+        self.sum = self.sum + sums[:, rows, 1].sum(1)
+        self.count += (rows.stop - rows.start) * (columns.stop - columns.start)
+        return super().average(sums[:, :, :1], width) if self.mean is None else self.mean[:, None, None]
 
 
 class PictureScan(nn.Module):
