@@ -252,6 +252,33 @@ class Upsample(nn.Module):
         """Map (B, H, W, C) to (B, 2 H, 2 W, C / 2)."""
         return F.pixel_shuffle(self.conv(x).permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1).contiguous()
 
+    def write(self, x: torch.Tensor, out: torch.Tensor) -> None:
+        """Write forward's result to `out`, without gradients."""
+        shuffled = self.conv(x).unflatten(-1, (-1, 2, 2)).permute(0, 1, 4, 2, 5, 3)  # (B, H, 2, W, 2, C / 2)
+        out.unflatten(2, (-1, 2)).unflatten(1, (-1, 2)).copy_(shuffled)
+
+
+class Skip:
+    """A stage's features, kept for the stage of the same size on the way up.
+
+    Where no gradient is asked for they get room beside them at once for what comes up to them, so that the joined
+    features, which are the largest of the network, need no third place in a memory that is by then in pieces.
+    """
+
+    def __init__(self, x: torch.Tensor) -> None:
+        self._has_room = not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+        self._features = x
+        if self._has_room:
+            self._features = x.new_empty(*x.shape[:-1], 2 * x.shape[-1])
+            self._features[..., x.shape[-1] :] = x
+
+    def join(self, up: Upsample, x: torch.Tensor) -> torch.Tensor:
+        """Return features from below, doubled in size, and these: (B, H / 2, W / 2, 2 C) to (B, H, W, 2 C)."""
+        if not self._has_room:
+            return torch.cat([up(x), self._features], -1)
+        up.write(x, self._features[..., : x.shape[-1] // 2])
+        return self._features
+
 
 class HighFrequencyEnhancement(nn.Module):
     """High-frequency enhancement block (HEB), F + a (F - GAP(F)) with a scalar a that starts at zero (Eq. 10)."""

@@ -20,6 +20,7 @@ from .layers_dpmambair import (
     ChannelsLastConv2d,
     Downsample,
     HighFrequencyEnhancement,
+    Skip,
     Upsample,
     ZeroStartConv2d,
     ZeroStartLinear,
@@ -146,12 +147,12 @@ class DPMambaIRNetwork(nn.Module):
         for stage, down in zip(self.encoder, self.down, strict=True):
             x = stage(x, embedding)
             keep(x)
-            skips.append(x)
+            skips.append(Skip(x))
             x = down(x)
         x = self.latent(x, embedding)
         keep(x)
         for step, (up, stage) in enumerate(zip(self.up, self.decoder, strict=True)):
-            x = torch.cat([up(x), skips.pop()], -1)
+            x = skips.pop().join(up, x)
             x = stage(self.reduce[step](x) if step < len(self.reduce) else x, embedding)
             keep(x)
         x = self.refinement(x, embedding)
