@@ -139,8 +139,12 @@ class DPMambaIRNetwork(nn.Module):
         Returns:
             What to add to the pictures, (B, H, W, 3).
         """
-        # Copies, because stages may overwrite what they are given.
-        keep = (lambda _: None) if hidden_states is None else (lambda x: hidden_states.append(x.clone()))
+
+        def keep(x: torch.Tensor) -> None:
+            if hidden_states is not None:
+                # Without gradients the next stage may overwrite it.
+                hidden_states.append(x if torch.is_grad_enabled() else x.clone())
+
         dtype = self.conv_in.weight.dtype
         x, embedding = self.conv_in(x.to(dtype)), embedding.to(dtype).expand(len(x), -1)
         skips = []
