@@ -28,7 +28,7 @@ except ImportError:  # numba is missing: plain torch computes the same
 ROW_MULTIPLE = 16
 # Pixels of the strips in which blocks work where no gradient is asked for: on the processor few enough for its caches,
 # elsewhere enough for its many cores.
-CPU_STRIP_PIXELS, STRIP_PIXELS = 2**15, 2**18
+CPU_STRIP_PIXELS, STRIP_PIXELS = 2**16, 2**18
 # Rows that a strip has at least, because each computes one row more on either side.
 STRIP_ROWS = 16
 

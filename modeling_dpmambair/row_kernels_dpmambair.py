@@ -97,6 +97,12 @@ def norm_backward(x, weight, by_out, shape, task, by_x, by_weight, by_bias, by_s
         _finish_row(x, at, shape, row, mean, scale, by_standard, by_x)
 
 
+@inlined
+def _silu(x: Float32x16) -> Float32x16:
+    """Return x times its sigmoid."""
+    return x * sigmoid(x)
+
+
 @kernel
 def gated_norm_forward(x, gate, weight, bias, shape, task, out):  # noqa: ANN001, ANN201
     """Write layer norm times SiLU of the gate for the task's rows."""
@@ -107,7 +113,7 @@ def gated_norm_forward(x, gate, weight, bias, shape, task, out):  # noqa: ANN001
             standard = (load(x, at + c) + splat(-mean)) * splat(scale)
             opening = load(gate, at_gate + c)
             normed = fma(standard, load(weight, c), load(bias, c))
-            store(out, row * shape.width + c, normed * opening * sigmoid(opening))
+            store(out, row * shape.width + c, normed * _silu(opening))
 
 
 @kernel
@@ -141,6 +147,12 @@ def _normal_distribution(x: Float32x16) -> Float32x16:
     return fma(erf(x * splat(SQRT_HALF)), splat(np.float32(0.5)), splat(np.float32(0.5)))
 
 
+@inlined
+def _gelu(x: Float32x16) -> Float32x16:
+    """Return x times the standard normal's distribution function there."""
+    return x * _normal_distribution(x)
+
+
 @kernel
 def gelu_gate_forward(x, shape, task, out):  # noqa: ANN001, ANN201
     """Write GELU of the first half of each row times the second half; `shape.width` is one half's."""
@@ -148,7 +160,7 @@ def gelu_gate_forward(x, shape, task, out):  # noqa: ANN001, ANN201
         at = row * shape.stride
         for c in range(0, shape.width, LANES):
             gate = load(x, at + c)
-            store(out, row * shape.width + c, gate * _normal_distribution(gate) * load(x, at + shape.width + c))
+            store(out, row * shape.width + c, _gelu(gate) * load(x, at + shape.width + c))
 
 
 @kernel
@@ -175,43 +187,63 @@ class PictureShape(NamedTuple):
 
 
 @inlined
-def _taps_on_picture(shape: PictureShape, row: int, column: int) -> tuple[int, int, int, int]:
-    """Return which rows and columns of taps around a pixel lie on the picture: from, to before, from, to before."""
-    above, below = max(0, 1 - row), min(3, shape.height + 1 - row)
-    return above, below, max(0, 1 - column), min(3, shape.columns + 1 - column)
+def _convolve(x: np.ndarray, taps: np.ndarray, shape: PictureShape, pixel: tuple[int, int, int], c: int) -> Float32x16:
+    """Return the convolution of sixteen channels from `c` on around a pixel: picture, row, column."""
+    (picture, row, column), stride = pixel, shape.channels
+    total = splat(np.float32(0.0))
+    for i in range(max(row - 1, 0), min(row + 2, shape.height)):
+        for j in range(max(column - 1, 0), min(column + 2, shape.columns)):
+            seen = load(x, ((picture * shape.height + i) * shape.columns + j) * stride + c)
+            total = fma(seen, load(taps, (3 * (i - row) + j - column + 4) * stride + c), total)
+    return total
 
 
 @inlined
-def _convolve(
-    x: np.ndarray, taps: np.ndarray, shape: PictureShape, corner: int, on_picture: tuple[int, int, int, int], c: int
-) -> Float32x16:
-    """Return the convolution of sixteen channels from `c` on; `corner` is where the first tap's pixel lies in `x`."""
-    total, stride = splat(np.float32(0.0)), shape.channels
-    top, bottom, left, right = on_picture
-    if bottom - top + right - left == 6:  # all nine: the compiler unrolls what it can count
-        for i in range(3):
-            for j in range(3):
-                seen = load(x, corner + (i * shape.columns + j) * stride + c)
-                total = fma(seen, load(taps, (3 * i + j) * stride + c), total)
-    else:
-        for i in range(top, bottom):
-            for j in range(left, right):
-                seen = load(x, corner + (i * shape.columns + j) * stride + c)
-                total = fma(seen, load(taps, (3 * i + j) * stride + c), total)
-    return total
+def _convolve_four(
+    x: np.ndarray, taps: np.ndarray, shape: PictureShape, pixel: tuple[int, int, int], c: int
+) -> tuple[Float32x16, Float32x16, Float32x16, Float32x16]:
+    """Return `_convolve` of a pixel and the three right of it, none of them in the first or the last column.
+
+    Each number that is read then serves up to three of them.
+    """
+    (picture, row, column), stride = pixel, shape.channels
+    sum0 = sum1 = sum2 = sum3 = splat(np.float32(0.0))
+    for i in range(max(row - 1, 0), min(row + 2, shape.height)):
+        at, tap = (
+            ((picture * shape.height + i) * shape.columns + column - 1) * stride + c,
+            3 * (i - row + 1) * stride + c,
+        )
+        x0, x1, x2 = load(x, at), load(x, at + stride), load(x, at + 2 * stride)
+        x3, x4, x5 = load(x, at + 3 * stride), load(x, at + 4 * stride), load(x, at + 5 * stride)
+        left, centre, right = load(taps, tap), load(taps, tap + stride), load(taps, tap + 2 * stride)
+        sum0 = fma(x2, right, fma(x1, centre, fma(x0, left, sum0)))
+        sum1 = fma(x3, right, fma(x2, centre, fma(x1, left, sum1)))
+        sum2 = fma(x4, right, fma(x3, centre, fma(x2, left, sum2)))
+        sum3 = fma(x5, right, fma(x4, centre, fma(x3, left, sum3)))
+    return sum0, sum1, sum2, sum3
 
 
 @kernel
 def depthwise_silu_forward(x, taps, bias, shape, task, out):  # noqa: ANN001, ANN201
     """Write SiLU of the convolution plus bias for the task's rows of the output, counted through all pictures."""
+    width = shape.channels
     for index in range(task.first, task.last):
-        picture, row = index // shape.rows, shape.first_row + index % shape.rows
-        for column in range(shape.columns):
-            corner = ((picture * shape.height + row - 1) * shape.columns + column - 1) * shape.channels
-            on_picture, at = _taps_on_picture(shape, row, column), (index * shape.columns + column) * shape.channels
-            for c in range(0, shape.channels, LANES):
-                convolved = _convolve(x, taps, shape, corner, on_picture, c) + load(bias, c)
-                store(out, at + c, convolved * sigmoid(convolved))
+        picture, row, column = index // shape.rows, shape.first_row + index % shape.rows, 0
+        while column < shape.columns:
+            pixel, at = (picture, row, column), (index * shape.columns + column) * width
+            if 0 < column < shape.columns - 4:
+                for c in range(0, width, LANES):
+                    shift = load(bias, c)
+                    sum0, sum1, sum2, sum3 = _convolve_four(x, taps, shape, pixel, c)
+                    store(out, at + c, _silu(sum0 + shift))
+                    store(out, at + width + c, _silu(sum1 + shift))
+                    store(out, at + 2 * width + c, _silu(sum2 + shift))
+                    store(out, at + 3 * width + c, _silu(sum3 + shift))
+                column += 4
+            else:
+                for c in range(0, width, LANES):
+                    store(out, at + c, _silu(_convolve(x, taps, shape, pixel, c) + load(bias, c)))
+                column += 1
 
 
 @kernel
@@ -219,11 +251,20 @@ def depthwise_gate_forward(x, taps, shape, task, out):  # noqa: ANN001, ANN201
     """Write GELU of the first half of the convolved channels times the second for the task's rows of the output."""
     width = shape.channels // 2
     for index in range(task.first, task.last):
-        picture, row = index // shape.rows, shape.first_row + index % shape.rows
-        for column in range(shape.columns):
-            corner = ((picture * shape.height + row - 1) * shape.columns + column - 1) * shape.channels
-            on_picture, at = _taps_on_picture(shape, row, column), (index * shape.columns + column) * width
-            for c in range(0, width, LANES):
-                gate = _convolve(x, taps, shape, corner, on_picture, c)
-                value = _convolve(x, taps, shape, corner, on_picture, width + c)
-                store(out, at + c, gate * _normal_distribution(gate) * value)
+        picture, row, column = index // shape.rows, shape.first_row + index % shape.rows, 0
+        while column < shape.columns:
+            pixel, at = (picture, row, column), (index * shape.columns + column) * width
+            if 0 < column < shape.columns - 4:
+                for c in range(0, width, LANES):
+                    gate0, gate1, gate2, gate3 = _convolve_four(x, taps, shape, pixel, c)
+                    sum0, sum1, sum2, sum3 = _convolve_four(x, taps, shape, pixel, width + c)
+                    store(out, at + c, _gelu(gate0) * sum0)
+                    store(out, at + width + c, _gelu(gate1) * sum1)
+                    store(out, at + 2 * width + c, _gelu(gate2) * sum2)
+                    store(out, at + 3 * width + c, _gelu(gate3) * sum3)
+                column += 4
+            else:
+                for c in range(0, width, LANES):
+                    gate = _convolve(x, taps, shape, pixel, c)
+                    store(out, at + c, _gelu(gate) * _convolve(x, taps, shape, pixel, width + c))
+                column += 1

@@ -19,6 +19,7 @@ from .lanes_dpmambair import (
     kernel,
     load,
     load_scalar,
+    reciprocal,
     splat,
     store,
     store_scalar,
@@ -217,7 +218,7 @@ def _finish_block(rows, weights, size, gradients, place, cache):  # noqa: ANN001
     picture, block, start, steps = place
     channel, at_D = block * LANES, picture * size.D + block * LANES
     skip, prompt = load(weights.D, channel), load(weights.alpha_delta, at_D)
-    inverse = splat(np.float32(1.0)) / prompt
+    inverse = reciprocal(prompt)
     by_D, by_bias, by_prompt = (
         load(gradients.D, at_D),
         load(gradients.dt_bias, at_D),

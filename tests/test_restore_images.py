@@ -288,7 +288,13 @@ def test_inputs_are_listed_sorted_and_by_their_place(tmp_path):
 
 @pytest.mark.parametrize(
     ("features", "dtype"),
-    [({"avx512_bf16": True}, torch.bfloat16), ({"bf16": True}, torch.bfloat16), ({"avx2": True}, torch.float32)],
+    [
+        ({"avx512_bf16": True, "cpu_name": "AMD EPYC"}, torch.bfloat16),
+        ({"avx512_bf16": True, "amx_bf16": True, "cpu_name": "Intel Xeon"}, torch.bfloat16),
+        ({"avx512_bf16": True, "cpu_name": "Intel Xeon"}, torch.float32),
+        ({"bf16": True}, torch.bfloat16),
+        ({"avx2": True}, torch.float32),
+    ],
 )
 def test_automatic_dtype_follows_the_processor(monkeypatch, features, dtype):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: features)

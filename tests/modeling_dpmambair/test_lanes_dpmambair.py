@@ -1,4 +1,6 @@
 import importlib.util
+import os
+import subprocess
 import sys
 
 import numpy as np
@@ -47,6 +49,17 @@ def test_exp2_stops_at_the_smallest_normal_number():
     np.testing.assert_array_equal(apply(lanes.exp2, [-127, -1e6, -3e38, -np.inf]), 2.0**-126)
 
 
+def test_without_avx512_the_results_are_as_accurate():
+    tests = [f"{__file__}::{each.__name__}" for each in (
+        test_exp2_is_accurate_over_its_range, test_exp2_stops_at_the_smallest_normal_number,
+        test_reciprocal_is_accurate_over_its_range,
+    )]  # fmt: skip
+    plain = {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""}
+    command = [sys.executable, "-m", "pytest", "-q", *tests]
+    run = subprocess.run(command, env=os.environ | plain, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout
+
+
 def test_exp2m1_is_accurate_over_its_range():
     magnitudes = np.geomspace(1e-30, 126, 50_000)
     x = np.concatenate([magnitudes, -magnitudes]).astype(np.float32)
@@ -91,19 +104,22 @@ def test_arithmetic_is_that_of_float32():
         a, b, c = load(x, 0), load(y, 0), load(z, 0)
         store(out, 0, a + b)
         store(out, LANES, a * b)
-        store(out, 2 * LANES, a / b)
-        store(out, 3 * LANES, fma(a, b, c))
-        store(out, 4 * LANES, lanes.maximum(a, b))
-        store(out, 5 * LANES, lanes.absolute(a))
-        store(out, 6 * LANES, splat(x[3]))
+        store(out, 2 * LANES, lanes.maximum(a, b))
+        store(out, 3 * LANES, lanes.absolute(a))
+        store(out, 4 * LANES, splat(x[3]))
+        store(out, 5 * LANES, fma(a, b, c))
 
     x, y, z = np.random.default_rng(0).normal(size=(3, LANES)).astype(np.float32)
-    out = np.empty(7 * LANES, np.float32)
+    out = np.empty(6 * LANES, np.float32)
     kernel(x, y, z, out)
-    exact = [x + y, x * y, x / y]
-    np.testing.assert_array_equal(out[: 3 * LANES], np.concatenate(exact))
-    np.testing.assert_allclose(out[3 * LANES : 4 * LANES], x.astype(np.float64) * y + z, rtol=0, atol=3e-7)
-    np.testing.assert_array_equal(out[4 * LANES :], np.concatenate([np.maximum(x, y), np.abs(x), np.full(16, x[3])]))
+    exact = [x + y, x * y, np.maximum(x, y), np.abs(x), np.full(LANES, x[3])]
+    np.testing.assert_array_equal(out[: 5 * LANES], np.concatenate(exact))
+    np.testing.assert_allclose(out[5 * LANES :], x.astype(np.float64) * y + z, rtol=0, atol=3e-7)
+
+
+def test_reciprocal_is_accurate_over_its_range():
+    x = np.geomspace(1e-37, 1e37, 100_001).astype(np.float32)
+    assert_relatively_close(apply(lanes.reciprocal, x), 1 / x.astype(np.float64), 2e-7)
 
 
 def test_lane_sum_adds_all_lanes():
@@ -115,6 +131,17 @@ def test_lane_sum_adds_all_lanes():
     assert kernel(powers.astype(np.float32)) == 2**LANES - 1
     x = np.random.default_rng(0).normal(size=LANES).astype(np.float32)
     assert kernel(x) == pytest.approx(x.astype(np.float64).sum(), abs=1e-6)
+
+
+def test_add_folded_keeps_four_sums_apart():
+    @njit
+    def kernel(x, out):
+        lanes.add_folded(out, 0, load(x, 0), load(x, LANES), load(x, 2 * LANES), load(x, 3 * LANES))
+
+    x, out = np.random.default_rng(0).normal(size=(4, LANES)).astype(np.float32), np.full(LANES, 2.0, np.float32)
+    kernel(x.ravel(), out)
+    w, x, y, z = x.astype(np.float64).sum(1)
+    np.testing.assert_allclose(out.reshape(4, 4).sum(1) - 8, [w, y, x, z], rtol=0, atol=1e-5)
 
 
 # Memory
