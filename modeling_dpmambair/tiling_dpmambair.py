@@ -25,8 +25,8 @@ from .tiles_dpmambair import OVERLAP, Tile, plan_tiles
 
 # Fixed, not taken from the machine's free memory, so that a picture is restored alike everywhere.
 MEMORY_BUDGET = 3 * 2**30
-# What each channel of the first stage takes for each pixel of the picture, and of a strip of it.
-PIXEL_BYTES, STRIP_BYTES = 40, 300
+# What each channel of the first stage takes for each pixel of the picture, for a second direction, and of a strip.
+PIXEL_BYTES, SECOND_BYTES, STRIP_BYTES = 27, 8, 210
 # Times the usual overlap where scans begin anew in each tile and must first forget it.
 SCAN_CONTEXT = 4
 # Rows of the bands of a sheet, and its largest share of a picture.
@@ -44,13 +44,18 @@ def bytes_needed(model: DPMambaIRModel, pixels: int) -> int:
         model: restores.
         pixels: of all pictures that it restores at once.
     """
-    return model.config.dim * (PIXEL_BYTES * pixels + STRIP_BYTES * min(pixels, strip_pixels(model.device)))
+    per_pixel, strip = _pixel_bytes(model), strip_pixels(model.device)
+    return model.config.dim * (per_pixel * pixels + STRIP_BYTES * min(pixels, strip))
+
+
+def _pixel_bytes(model: DPMambaIRModel) -> int:
+    return PIXEL_BYTES + SECOND_BYTES * (model.config.scan_directions - 1)
 
 
 def pixels_within(model: DPMambaIRModel, memory_budget: int) -> int:
     """Return how many pixels may be restored at once: `bytes_needed`, the other way round."""
-    budget, strip = memory_budget // model.config.dim, strip_pixels(model.device)
-    return max(budget // (PIXEL_BYTES + STRIP_BYTES), (budget - STRIP_BYTES * strip) // PIXEL_BYTES)
+    budget, per_pixel, strip = memory_budget // model.config.dim, _pixel_bytes(model), strip_pixels(model.device)
+    return max(budget // (per_pixel + STRIP_BYTES), (budget - STRIP_BYTES * strip) // per_pixel)
 
 
 def choose_tile(height: int, width: int, pixels: int) -> tuple[tuple[int, int], int]:
