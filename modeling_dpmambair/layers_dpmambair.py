@@ -261,13 +261,15 @@ class Upsample(nn.Module):
 class Skip:
     """A stage's features, kept for the stage of the same size on the way up.
 
-    Where no gradient is asked for they get room beside them at once for what comes up to them, so that the joined
-    features, which are the largest of the network, need no third place in a memory that is by then in pieces.
+    Args:
+        x: the features, (B, H, W, C).
+        is_largest: of the network. Where no gradient is asked for, such features get room beside them at once for what
+            comes up to them: once joined they would find no place in a memory that is by then in pieces.
     """
 
-    def __init__(self, x: torch.Tensor) -> None:
-        self._has_room = not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+    def __init__(self, x: torch.Tensor, is_largest: bool) -> None:
         self._features = x
+        self._has_room = is_largest and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
         if self._has_room:
             self._features = x.new_empty(*x.shape[:-1], 2 * x.shape[-1])
             self._features[..., x.shape[-1] :] = x

@@ -151,7 +151,7 @@ class DPMambaIRNetwork(nn.Module):
         for stage, down in zip(self.encoder, self.down, strict=True):
             x = stage(x, embedding)
             keep(x)
-            skips.append(Skip(x))
+            skips.append(Skip(x, is_largest=not skips))
             x = down(x)
         x = self.latent(x, embedding)
         keep(x)
