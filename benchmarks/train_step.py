@@ -26,7 +26,7 @@ from benchmarks.machine import measure_ceiling, time_call
 from benchmarks.rendering import format_columns
 from dataset_scripts import DegradedPatches, load_clean_photographs
 from modeling_dpmambair import DPMambaIRConfig, DPMambaIRModel
-from training.machine import describe_machine, has_bfloat16
+from training.machine import describe_machine, is_bfloat16_faster
 from training.memory import keep_freed_memory
 
 BATCH, PATCH = 8, 64
@@ -125,7 +125,7 @@ def main(
 ) -> None:
     """Print a training step's time, its wait for data, its floor and its profile, and write them."""
     keep_freed_memory()
-    dtype = torch.bfloat16 if has_bfloat16(torch.device("cpu")) else torch.float32
+    dtype = torch.bfloat16 if is_bfloat16_faster(torch.device("cpu")) else torch.float32
     trainer, loader = Trainer(dtype), load_batches(clean, workers)
     batch = next(iter(loader))
     trainer.step(batch)  # compiles the kernels
