@@ -14,6 +14,7 @@ restored), 2 when work could not begin.
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import warnings
@@ -372,6 +373,17 @@ def restore_all(
     return restored_count
 
 
+@contextmanager
+def without_collector() -> Iterator[None]:
+    """Load what stays until the end without searching it for garbage, now or then: that would take two seconds."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
 @main.command()
 def restore(
     inputs: Annotated[list[Path], typer.Argument(metavar="INPUT...", help="Pictures and folders of pictures.")],
@@ -398,11 +410,12 @@ def restore(
         output.mkdir(parents=True, exist_ok=True)
         pictures = find_pictures(inputs, output, problems)
         check_targets(pictures, compare, grid)
-        # Here, because torch comes with it, which help and listing can do without.
-        from training.memory import keep_freed_memory
+        with without_collector():
+            # Here, because torch comes with it, which help and listing can do without.
+            from training.memory import keep_freed_memory
 
-        keep_freed_memory()
-        restorer = Restorer.from_folder(model, device, dtype, memory)
+            keep_freed_memory()
+            restorer = Restorer.from_folder(model, device, dtype, memory)
     except (OSError, ValueError) as error:
         typer.echo(f"error: {describe(error, output)}", err=True)
         raise typer.Exit(2) from error
