@@ -1,7 +1,7 @@
 """Time the command line from file to file: `python -m benchmarks.command`.
 
-A process of its own restores each picture, as a user would do it: imports, weights, decoding, restoring, encoding. This
-needs nothing beyond the package itself, so that it can run in a user's environment: in a developer's there is more to
+A process of its own restores each picture, as a user would do it: imports, weights, decoding, restoring, encoding.
+It needs nothing beyond the package, so that it can run in a user's environment: in a developer's there is more to
 import for transformers, which takes what it finds.
 """
 
