@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from modeling_dpmambair import layers_dpmambair, scan_backend
+from modeling_dpmambair.layers_dpmambair import OverwrittenFeatures, Strip
 from tests.modeling_dpmambair.models import pictures, small_model
 
 
@@ -31,3 +32,25 @@ def test_prompts_and_cost_are_those_of_the_whole_picture(monkeypatch):
     assert again.keys() == readings.keys()
     for name, expected in readings.items():
         torch.testing.assert_close(again[name], expected, rtol=1e-4, atol=1e-6)
+
+
+def test_hidden_states_are_those_of_the_whole_picture(monkeypatch):
+    model, degraded = small_model(), pictures(1, 70, 24)
+    expected = model(degraded, output_hidden_states=True).hidden_states  # with gradients, so at once
+    monkeypatch.setattr(layers_dpmambair, "CPU_STRIP_PIXELS", 1)
+    with torch.no_grad():
+        states = model(degraded, output_hidden_states=True).hidden_states
+    assert len(states) == len(expected)
+    for state, whole in zip(states, expected, strict=True):
+        torch.testing.assert_close(state, whole, rtol=0, atol=1e-5)
+    assert (states[-1] - states[-2]).abs().max() > 1e-3  # the refinement changes what it overwrites
+
+
+def test_features_show_the_row_above_as_it_was():
+    x = torch.arange(24.0).reshape(1, 6, 2, 2)
+    features, before = OverwrittenFeatures(x.clone()), x
+    strips = [Strip(0, 2), Strip(2, 4), Strip(4, 6)]
+    for strip in strips:
+        assert torch.equal(features.look(strip, torch.clone), before[:, strip.seen])
+        features.add(strip, torch.ones(1, 2, 2, 2), torch.tensor([100.0]))
+    assert torch.equal(features.x, before + 100)
