@@ -111,19 +111,23 @@ def measure(sides: list[Side], pixels: int, dtype: torch.dtype, repeats: int) ->
 
 
 def draw(results: dict[str, Any], path: Path) -> None:
-    """Plot time over size for every side and dtype, both axes logarithmic, into a PNG file."""
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
-    axes = figure.subplots()
-    for name, dtype in dict.fromkeys((one["model"], one["dtype"]) for one in results["records"]):
-        mine = [one for one in results["records"] if (one["model"], one["dtype"]) == (name, dtype)]
-        style = "-" if name in OURS else "--"
-        axes.loglog(
-            [one["pixels"] for one in mine], [one["seconds"] for one in mine], style, marker="o", base=2,
-            label=f"{name}, {dtype}",
-        )  # fmt: skip
-    axes.set(xlabel="side of the picture, pixels", ylabel="seconds", title="restoring one picture on the processor")
-    axes.grid(visible=True, which="both", alpha=0.3)
-    axes.legend(fontsize="small")
+    """Plot time over size for every side, both axes logarithmic, into a PNG file: a panel for each dtype."""
+    dtypes = list(dict.fromkeys(one["dtype"] for one in results["records"]))
+    figure = Figure(figsize=(1.5 + 4.5 * len(dtypes), 4.5), layout="constrained")
+    panels = figure.subplots(1, len(dtypes), sharex=True, sharey=True, squeeze=False)[0]
+    for axes, dtype in zip(panels, dtypes, strict=True):
+        times: dict[str, dict[int, float]] = {}
+        for one in results["records"]:
+            if one["dtype"] == dtype:
+                times.setdefault(one["model"], {})[one["pixels"]] = one["seconds"]
+        for name, seconds in times.items():
+            style = "-" if name in OURS else "--"
+            axes.loglog(list(seconds), list(seconds.values()), style, marker="o", base=2, label=name)
+        axes.set(xlabel="side of the picture, pixels", title=dtype)
+        axes.grid(visible=True, which="both", alpha=0.3)
+    panels[0].set_ylabel("seconds")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper", fontsize="small")
+    figure.suptitle("restoring one picture on the processor")
     figure.savefig(path, dpi=120)
 
 
@@ -132,7 +136,13 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @app.command()
 def main(
-    pixels: Annotated[list[int], typer.Option(min=8, help="Side of the picture; repeatable.")] = (128, 256, 512, 1024),
+    pixels: Annotated[list[int], typer.Option(min=8, help="Side of the picture; repeatable.")] = (
+        128,
+        256,
+        512,
+        1024,
+        2048,
+    ),
     model: Annotated[list[str], typer.Option(help="Side to time; repeatable.")] = (*OURS, *PEERS),
     repeats: Annotated[int, typer.Option(min=1, help="Rounds that count, after one that warms up.")] = 5,
     output: Annotated[Path, typer.Option(help="JSON file to write; the plot goes beside it.")] = (
