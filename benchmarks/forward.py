@@ -44,6 +44,7 @@ PEERS: dict[str, Callable[[], nn.Module]] = {
         mlp_ratio=2, upsampler="", resi_connection="1conv",
     ),
 }  # fmt: skip
+SIDES = (128, 256, 512, 1024, 2048)
 # Sides that each is asked for at most, pixels: beyond it takes too much time or memory.
 LARGEST = {"base": 1024, "small": 1024, "tiny": 2048, RIVAL: 512, "NAFNet-64": 512}
 LARGEST_PEER = 256
@@ -136,13 +137,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @app.command()
 def main(
-    pixels: Annotated[list[int], typer.Option(min=8, help="Side of the picture; repeatable.")] = (
-        128,
-        256,
-        512,
-        1024,
-        2048,
-    ),
+    pixels: Annotated[list[int], typer.Option(min=8, help="Side of the picture; repeatable.")] = SIDES,
     model: Annotated[list[str], typer.Option(help="Side to time; repeatable.")] = (*OURS, *PEERS),
     repeats: Annotated[int, typer.Option(min=1, help="Rounds that count, after one that warms up.")] = 5,
     output: Annotated[Path, typer.Option(help="JSON file to write; the plot goes beside it.")] = (
