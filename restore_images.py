@@ -43,7 +43,7 @@ FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP
 GRID_LIMIT, THUMBNAIL = 48, (348, 232)
 # GiB that restoring one picture may take.
 MEMORY = 3.0
-# Of PNG files: Pillow's own level, 6, takes more than twice as long for photographs, and saves two per cent.
+# Of PNG files: for photographs Pillow's own level, 6, takes much longer and saves little.
 PNG_LEVEL = 4
 
 main = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -375,7 +375,7 @@ def restore_all(
 
 @contextmanager
 def without_collector() -> Iterator[None]:
-    """Load what stays until the end without searching it for garbage, now or then: that would take two seconds."""
+    """Load what stays until the end without searching it for garbage, now or then, which takes long."""
     gc.disable()
     try:
         yield

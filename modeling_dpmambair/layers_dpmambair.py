@@ -26,8 +26,8 @@ except ImportError:  # numba is missing: plain torch computes the same
 
 # What the row kernels divide a row into.
 ROW_MULTIPLE = 16
-# Pixels of the strips in which blocks work where no gradient is asked for: on the processor few enough for its caches,
-# elsewhere enough for its many cores.
+# Pixels of the strips in which blocks work where no gradient is asked for: on the processor enough for its layers to
+# outweigh their calls, elsewhere enough for its many cores.
 CPU_STRIP_PIXELS, STRIP_PIXELS = 2**16, 2**18
 # Rows that a strip has at least, because each computes one row more on either side.
 STRIP_ROWS = 16
@@ -83,11 +83,14 @@ class OverwrittenFeatures:
         row.copy_(replaced)
         return result
 
-    def add(self, strip: Strip, change: torch.Tensor, factor: torch.Tensor | float = 1.0) -> None:
-        """Add the factor times a change (B, h, W, C) to the rows of a strip."""
+    def add(self, strip: Strip, change: torch.Tensor, factor: torch.Tensor | None = None) -> None:
+        """Add a change (B, h, W, C), times a factor if there is one, to the rows of a strip."""
         self._above = self.x[:, strip.stop - 1 : strip.stop].clone()
         rows = self.x[:, strip.place]
-        rows.add_(change) if isinstance(factor, float) else rows.addcmul_(change, factor)
+        if factor is None:
+            rows.add_(change)
+        else:
+            rows.addcmul_(change, factor)
 
 
 def strip_pixels(device: torch.device) -> int:

@@ -255,7 +255,7 @@ class DPMambaIRBlock(GradientCheckpointingLayer):
         """Turn the input into the output where it lies, strip by strip: nothing else of its size is in memory."""
         features, sums = OverwrittenFeatures(x), []
         has_heb = isinstance(self.heb, HighFrequencyEnhancement)
-        gain = self.heb.gain.to(x.dtype) if has_heb else 1.0
+        gain = self.heb.gain.to(x.dtype) if has_heb else None
 
         def prepare(strip: Strip) -> torch.Tensor:
             return features.look(strip, lambda seen: self.prepare(seen, embedding))

@@ -85,7 +85,7 @@ class GradientChunk(NamedTuple):
 
 
 def backward_scratch(task: ScanTask, N: int) -> tuple[np.ndarray, GradientChunk]:
-    """Allocate what one task of the backward works on: gradients of its states, zero at the end, and a chunk."""
+    """Allocate, as `forward_scratch`, what one task of the backward works on: a chunk, and gradients of its states."""
     matrices = (torch.empty(CHUNK * N * width).numpy() for width in (1, 1, 8))
     rows = (torch.empty(steps * LANES).numpy() for steps in (2 * (CHUNK + 1), 2 * CHUNK, *[CHUNK] * 6))
     chunk = GradientChunk(*matrices, *rows, torch.zeros(2 * N).numpy())

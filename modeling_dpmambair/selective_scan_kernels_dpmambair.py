@@ -120,6 +120,7 @@ class ScanTask(NamedTuple):
 
 def forward_scratch(_: ScanTask, N: int) -> tuple[OutputChunk]:
     """Allocate what one task of the forward works on: a chunk."""
+    # Torch's arrays begin at cache lines; those of numpy need not, and a vector would lie across two.
     matrices = (torch.empty(CHUNK * N).numpy() for _ in range(2))
     return (OutputChunk(*matrices, *(torch.empty(CHUNK * LANES).numpy() for _ in range(3))),)
 
