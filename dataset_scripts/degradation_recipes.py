@@ -13,8 +13,9 @@ import PIL.Image
 
 from .degradations import KINDS, Degradation, sample_degradation
 
-FIELD_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+FIELD_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".avif", ".bmp", ".tif", ".tiff")
 TRAINING_SEVERITY = (0.1, 1.0)
+FURTHER_PROBABILITIES = ("identity_probability", "grey_probability", "file_jpeg_probability")
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,11 @@ class DegradationRecipe:
         weights: how often a kind is drawn against the others, 1 where none is given.
         severity: range of the severities, within 0 to 1, drawn uniformly and independently for each kind.
         composite_probability: how often two or three kinds (as likely; no more than there are) act together, 0 to 1.
+        identity_probability: how often no kind acts: there is nothing to restore, 0 to 1.
+        grey_probability: how often the photograph is turned grey before it is degraded, 0 to 1.
+        file_jpeg_probability: how often the degraded picture is saved as a JPEG of quality 70 to 100, 0 to 1; not
+            where the kind `jpeg` acts.
+        varied_weather: whether rain and snow look more varied (`VARIED_PARAMETERS`) than in the benchmarks.
 
     Raises:
         ValueError: a value is outside its range.
@@ -35,6 +41,10 @@ class DegradationRecipe:
     severity: tuple[float, float] = TRAINING_SEVERITY
     composite_probability: float = 0.2
     weights: Mapping[str, float] = field(default_factory=dict)
+    identity_probability: float = 0.0
+    grey_probability: float = 0.0
+    file_jpeg_probability: float = 0.0
+    varied_weather: bool = False
 
     def __post_init__(self) -> None:
         low, high = self.severity
@@ -45,6 +55,9 @@ class DegradationRecipe:
                 f"`composite_probability` must be within 0 and 1, got {self.composite_probability}; "
                 "0 means single kinds only"
             )
+        for name in FURTHER_PROBABILITIES:
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"`{name}` must be within 0 and 1, got {getattr(self, name)}; 0 means never")
         unknown = [kind for kind in self.kinds if kind not in KINDS]
         if unknown or not self.kinds:
             raise ValueError(
@@ -60,15 +73,40 @@ class DegradationRecipe:
             rng: source of randomness.
 
         Returns:
-            The degradations, each kind at most once.
+            The degradations, each kind at most once; before them `grey` and after them `file_jpeg`, if they are drawn.
         """
+        record = () if _happens(self.identity_probability, rng) else self._draw_kinds(rng)
+        if _happens(self.grey_probability, rng):
+            record = (sample_degradation("grey", 1.0, rng), *record)
+        if _happens(self.file_jpeg_probability, rng) and "jpeg" not in {degradation.kind for degradation in record}:
+            record = (*record, sample_degradation("file_jpeg", 1.0, rng))
+        return record
+
+    def isolate(self, kind: str) -> "DegradationRecipe":
+        """Return the recipe that draws one of the kinds and nothing beside it.
+
+        Args:
+            kind: the one.
+        """
+        nothing = dict.fromkeys(("composite_probability", *FURTHER_PROBABILITIES), 0.0)
+        return replace(self, kinds=(kind,), **nothing)
+
+    def _draw_kinds(self, rng: np.random.Generator) -> tuple[Degradation, ...]:
         count = int(rng.integers(2, 4)) if rng.random() < self.composite_probability else 1
         weights = np.array([self.weights.get(kind, 1.0) for kind in self.kinds])
         shares = weights / weights.sum() if self.weights else None
         chosen = rng.choice(len(self.kinds), size=min(count, len(self.kinds)), replace=False, p=shares)
         return tuple(
-            sample_degradation(self.kinds[position], float(rng.uniform(*self.severity)), rng) for position in chosen
+            sample_degradation(
+                self.kinds[position], float(rng.uniform(*self.severity)), rng, is_varied=self.varied_weather
+            )
+            for position in chosen
         )
+
+
+def _happens(probability: float, rng: np.random.Generator) -> bool:
+    # What never happens takes no draw, so that recipes without it draw what they drew before there was any.
+    return probability > 0 and rng.random() < probability
 
 
 def _fixed(kind: str, severity: float) -> DegradationRecipe:
@@ -100,7 +138,7 @@ quality; `<kind>_mid`: severity 0.5; `<kind>`: severities 0.1 to 1; `seven_kinds
 
 
 def name_task(record: Sequence[Degradation]) -> str:
-    """Return the task that undoes a record: its kinds in the order of `KINDS`, joined by `+`.
+    """Return the task that undoes a record: its kinds in the order of `KINDS`, joined by `+`; "clean" without any.
 
     Example:
         >>> rng = np.random.default_rng(0)
@@ -108,7 +146,7 @@ def name_task(record: Sequence[Degradation]) -> str:
         'haze+noise'
     """
     kinds = {degradation.kind for degradation in record}
-    return "+".join(kind for kind in KINDS if kind in kinds)
+    return "+".join(kind for kind in KINDS if kind in kinds) or "clean"
 
 
 class RealFields:

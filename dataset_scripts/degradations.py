@@ -14,6 +14,11 @@ depend on it, so that a record with another severity shows the same weather or c
 | jpeg | Q | quality 100 * 25^-s, chroma 4:2:0 | 20 |
 | noise | sensor | Gaussian, standard deviation 100 s / 255 | 50 / 255 |
 
+Two further kinds say what the file is rather than what befell it: `grey` and `file_jpeg`. Nobody asks to undo them, so
+they count in neither task nor severity, and theirs is always 1. A grey file has one value a pixel: haze and dim light
+come out in the luma of their colours, and noise is drawn once for all three channels. `file_jpeg` saves the picture as
+a JPEG of quality 70 to 100, the last step of all; `chroma` from 0.75 on is 4:4:4, below 4:2:0.
+
 The tests of the paper (noise of sigma 50, JPEG of quality 20; inferred from its PSNR) are at 0.5.
 """
 
@@ -66,7 +71,42 @@ PARAMETERS: dict[str, dict[str, tuple[float, float]]] = {
     "blur": {"angle": (0.0, 180.0), "bend": (-1.0, 1.0)},
     "jpeg": {},
     "noise": {},
+    "grey": {},
+    "file_jpeg": {"quality": (70.0, 100.0), "chroma": (0.0, 1.0)},
 }
+# Wider ranges for training, which hold all that `PARAMETERS` draws: bright rain, added to the scene or hiding it, few
+# streaks or many, sharp or out of focus, level where the camera was turned; snow from fine sheets to large flakes.
+VARIED_PARAMETERS: dict[str, dict[str, tuple[float, float]]] = {
+    "rain": {
+        "angle": (-90.0, 90.0),
+        "density": (0.05, 1.4),
+        "length": (0.4, 1.6),
+        "softness": (0.3, 1.6),
+        "opacity": (0.6, 1.0),
+        "brightness": (0.75, 1.0),
+        "veil": (0.0, 0.3),
+        "thickness": (0.5, 1.6),
+        "spread": (0.5, 6.0),
+        "nearness": (-1.0, 1.0),
+        "gain": (0.8, 2.0),
+        "hide": (0.0, 1.0),
+    },
+    "snow": {
+        "angle": (-60.0, 60.0),
+        "density": (0.05, 1.4),
+        "length": (0.4, 1.6),
+        "softness": (0.7, 2.0),
+        "opacity": (0.7, 1.0),
+        "brightness": (0.85, 1.0),
+        "veil": (0.0, 0.5),
+        "thickness": (0.5, 1.6),
+        "spread": (2.0, 20.0),
+        "nearness": (-1.0, 1.0),
+        "gain": (0.8, 1.6),
+        "hide": (0.5, 1.0),
+    },
+}
+FULL_CHROMA = 0.75  # from this `chroma` on a file is 4:4:4
 
 
 @dataclass(frozen=True)
@@ -74,10 +114,10 @@ class Degradation:
     """One degradation, drawn but not yet applied.
 
     Attributes:
-        kind: one of `KINDS`.
+        kind: one of `KINDS`, or `grey`, or `file_jpeg`.
         severity: in [0, 1]; 0 is the identity. The module's table gives its physical meaning.
         seed: of the random fields, a non-negative integer.
-        parameters: value of each name in `PARAMETERS[kind]`.
+        parameters: value of each name in `PARAMETERS[kind]`, or in `VARIED_PARAMETERS[kind]`.
         field: file name of the real depth map (haze) or mask (snow) that stands for the random field, relative to its
             folder; empty for none.
 
@@ -93,13 +133,13 @@ class Degradation:
     field: str = ""
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise ValueError(f"`kind` must be one of {', '.join(KINDS)}, got {self.kind!r}; correct its spelling")
+        if self.kind not in PARAMETERS:
+            raise ValueError(f"`kind` must be one of {', '.join(PARAMETERS)}, got {self.kind!r}; correct its spelling")
         if not 0 <= self.severity <= 1:
             raise ValueError(f"`severity` must be in [0, 1], got {self.severity}; 0 is clean, 1 the strongest")
         if self.seed < 0:
             raise ValueError(f"`seed` must be at least 0, got {self.seed}; use any non-negative integer")
-        if self.parameters.keys() != PARAMETERS[self.kind].keys():
+        if self.parameters.keys() not in (PARAMETERS[self.kind].keys(), VARIED_PARAMETERS.get(self.kind, {}).keys()):
             raise ValueError(
                 f"`parameters` of {self.kind} must be {sorted(PARAMETERS[self.kind])}, got {sorted(self.parameters)}; "
                 "draw them with `sample_degradation`"
@@ -108,18 +148,21 @@ class Degradation:
             raise ValueError(f"`field` must be empty for {self.kind}, got {self.field!r}; haze and snow have fields")
 
 
-def sample_degradation(kind: str, severity: float, rng: np.random.Generator) -> Degradation:
+def sample_degradation(
+    kind: str, severity: float, rng: np.random.Generator, *, is_varied: bool = False
+) -> Degradation:
     """Draw the parameters of one degradation; they and `rng`'s use do not depend on `severity`.
 
     Args:
-        kind: one of `KINDS`.
+        kind: one of `KINDS`, or `grey`, or `file_jpeg`.
         severity: in [0, 1].
         rng: source of the draws.
+        is_varied: rain and snow come from `VARIED_PARAMETERS`.
 
     Raises:
         ValueError: unknown kind, or severity outside [0, 1].
     """
-    ranges = PARAMETERS.get(kind, {})
+    ranges = (PARAMETERS | VARIED_PARAMETERS if is_varied else PARAMETERS).get(kind, {})
     seed = int(rng.integers(2**31))
     # Four decimals keep the record small.
     parameters = {name: round(float(rng.uniform(low, high)), 4) for name, (low, high) in ranges.items()}
@@ -160,7 +203,8 @@ def apply_degradations(
         raise ValueError(f"`record` must hold each kind at most once, got {', '.join(kinds)}; keep one of each")
     _check_fields(record, fields, window)
     drawn = {degradation.kind: degradation for degradation in record if degradation.severity > 0}
-    image = _add_medium(np.ascontiguousarray(clean), drawn, window, fields)
+    image = to_grey(clean) if "grey" in drawn else np.ascontiguousarray(clean)
+    image = _add_medium(image, drawn, window, fields)
     if blur := drawn.get("blur"):
         # OpenCV correlates where Eq. 6 convolves.
         kernel = cv2.flip(motion_kernel(blur.severity, **blur.parameters), -1)
@@ -191,18 +235,45 @@ def _photograph(image: np.ndarray, drawn: Mapping[str, Degradation], window: Win
 
     Paper: Eq. 2 adds the noise to the finished image; here: before Q, because the sensor precedes the codec.
     """
-    low_light = drawn.get("low_light")
-    if low_light:
+    image = _read_sensor(image, drawn, window)
+    if jpeg := drawn.get("jpeg"):
+        image = compress(image, jpeg_quality(jpeg.severity), (window.top, window.left))
+    if file := drawn.get("file_jpeg"):
+        is_full = file.parameters["chroma"] >= FULL_CHROMA
+        image = compress(image, round(file.parameters["quality"]), (window.top, window.left), is_full_chroma=is_full)
+    if "low_light" in drawn and not jpeg and not file:
+        # Of a file's 256 levels a dark picture fills few: their rounding is part of what is lost.
+        return np.rint(image * 255) / 255
+    return image
+
+
+def _read_sensor(image: np.ndarray, drawn: Mapping[str, Degradation], window: Window) -> np.ndarray:
+    if is_grey := "grey" in drawn:
+        image = _luma(image)
+    if low_light := drawn.get("low_light"):
         image = add_shot_noise(image, low_light.severity, _noise_generator(low_light, window))
     if noise := drawn.get("noise"):
         normal = _noise_generator(noise, window).standard_normal(image.shape, np.float32)
         image = image + np.float32(100 / 255 * noise.severity) * normal
-    if jpeg := drawn.get("jpeg"):
-        return compress(image, jpeg_quality(jpeg.severity), (window.top, window.left))
-    if low_light:
-        # Of a file's 256 levels a dark picture fills few: their rounding is part of what is lost.
-        return np.rint(image * 255) / 255
-    return image
+    return np.repeat(image, 3, axis=2) if is_grey else image
+
+
+def to_grey(image: np.ndarray) -> np.ndarray:
+    """Turn a picture grey, as a file of 256 levels holds it.
+
+    Args:
+        image: RGB in [0, 1], (H, W, 3) float32.
+
+    Returns:
+        Rec. 601 luma in three equal channels, multiples of 1 / 255, (H, W, 3) float32.
+    """
+    return np.repeat(np.rint(_luma(image) * 255) / np.float32(255), 3, axis=2)
+
+
+def _luma(image: np.ndarray) -> np.ndarray:
+    """Return the Rec. 601 luma, (H, W, 1) float32; of a grey picture exactly what its channels are."""
+    red, green, blue = np.split(image, 3, axis=2)
+    return green + np.float32(0.299) * (red - green) + np.float32(0.114) * (blue - green)
 
 
 def dim(image: np.ndarray, severity: float, parameters: Mapping[str, float]) -> np.ndarray:
@@ -257,22 +328,23 @@ def jpeg_quality(severity: float) -> int:
     return round(100 * 25**-severity)
 
 
-def compress(image: np.ndarray, quality: int, origin: tuple[int, int] = (0, 0)) -> np.ndarray:
-    """Pass an image through an 8-bit JPEG file with 4:2:0 chroma, (H, W, 3) float32.
+def compress(
+    image: np.ndarray, quality: int, origin: tuple[int, int] = (0, 0), *, is_full_chroma: bool = False
+) -> np.ndarray:
+    """Pass an image through an 8-bit JPEG file, (H, W, 3) float32.
 
     Args:
         image: RGB, (H, W, 3) float32; clipped to [0, 1] by the 8 bits.
         quality: in 1..100.
         origin: top and left of a crop in its whole picture, pixels; the coding blocks lie where they would there.
+        is_full_chroma: 4:4:4 in place of 4:2:0.
     """
     # 4:2:0 codes squares of 16 pixels: fill up to the square in which the crop begins.
     top, left = origin[0] % 16, origin[1] % 16
     pixels = np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
     pixels = cv2.copyMakeBorder(cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), top, 0, left, 0, cv2.BORDER_REPLICATE)
-    settings = {
-        cv2.IMWRITE_JPEG_QUALITY: quality,
-        cv2.IMWRITE_JPEG_SAMPLING_FACTOR: cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420,
-    }
+    chroma = cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444 if is_full_chroma else cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420
+    settings = {cv2.IMWRITE_JPEG_QUALITY: quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR: chroma}
     _, file = cv2.imencode(".jpg", pixels, [number for setting in settings.items() for number in setting])
     decoded = cv2.imdecode(file, cv2.IMREAD_COLOR_RGB)[top:, left:]
     return decoded.astype(np.float32) / 255

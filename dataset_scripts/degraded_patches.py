@@ -17,7 +17,7 @@ from torch.utils.data import get_worker_info
 
 from .decoding import Memory, Picture, Pictures
 from .degradation_recipes import TRAINING_SEVERITY, DegradationRecipe, RealFields, name_task
-from .degradations import KINDS, Degradation, apply_degradations, from_record, to_record
+from .degradations import KINDS, Degradation, apply_degradations, from_record, to_grey, to_record
 from .transforms import (
     Orientation,
     Window,
@@ -118,11 +118,13 @@ def degrade_window(
     height, width = picture.height, picture.width
     kinds = {degradation.kind for degradation in record}
     context = window
-    if "jpeg" in kinds:
+    for _ in kinds & {"jpeg", "file_jpeg"}:
         context = grow_window(context, JPEG_REACH, height, width, step=JPEG_BLOCK)
     if "blur" in kinds:
         context = grow_window(context, BLUR_REACH, height, width)
     clean = to_float(picture.read(context))
+    if "grey" in kinds:
+        clean = to_grey(clean)
     degraded = apply_degradations(
         clean, record, origin=(context.top, context.left), size=(height, width), fields=fields
     )
@@ -205,7 +207,8 @@ def severity_of(record: Sequence[Degradation]) -> torch.Tensor:
     """Return the severity of each of `KINDS`, 0 where it is absent, (7,) float32."""
     severity = torch.zeros(len(KINDS))
     for degradation in record:
-        severity[KINDS.index(degradation.kind)] = degradation.severity
+        if degradation.kind in KINDS:
+            severity[KINDS.index(degradation.kind)] = degradation.severity
     return severity
 
 
@@ -213,7 +216,7 @@ def mark_kinds(task: str) -> torch.Tensor:
     """Return NaN for each of `KINDS` that a task names, as their strengths are unknown, and 0 for the others, (7,).
 
     Args:
-        task: kinds joined by `+`, or "mixed": any of them.
+        task: kinds joined by `+`; "mixed": any of them; "clean": none.
     """
     present = KINDS if task == "mixed" else task.split("+")
     return torch.tensor([torch.nan if kind in present else 0.0 for kind in KINDS])

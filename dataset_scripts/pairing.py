@@ -16,12 +16,13 @@ from typing import NamedTuple
 
 import datasets
 import PIL.ExifTags
+import PIL.features
 import PIL.Image
 from tqdm.contrib.concurrent import thread_map
 
 from .catalog import Corpus, Layout
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".avif", ".bmp", ".tif", ".tiff")
 # Deraining corpora travel in many layouts; an error shows the usual ones.
 SHOWN_LAYOUTS = 2
 
@@ -113,6 +114,11 @@ def find_fault(path: str, *, decode: bool = True) -> str | None:
     Returns:
         The reason, or None when Pillow reads it as an opaque picture with 8 bits a channel.
     """
+    if path.lower().endswith(".avif") and not PIL.features.check("avif"):
+        return (
+            f"`pillow` must be built with AVIF, got Pillow {PIL.__version__} without it; "
+            "install pillow 11.3 or newer, or save the picture as PNG"
+        )
     try:
         with PIL.Image.open(path) as image:
             if image.mode.startswith(("I", "F")):

@@ -15,7 +15,7 @@ import PIL.Image
 from datasets.fingerprint import Hasher
 
 from .degradation_recipes import RECIPES, DegradationRecipe, RealFields, name_task
-from .degradations import apply_degradations, to_record
+from .degradations import KINDS, apply_degradations, to_grey, to_record
 from .pairing import SUFFIXES, Photograph, find_faults, format_faults, list_pictures
 from .pairing import find_fault as find_fault
 from .transforms import to_float
@@ -103,12 +103,13 @@ class SyntheticRestorationConfig(datasets.BuilderConfig):
 
 
 class SyntheticRestoration(datasets.GeneratorBasedBuilder):
-    """Builder over folders of clean photographs (png, jpg, webp, bmp, tif): one config for each recipe, and "clean".
+    """Builder over folders of clean photographs, in any of `SUFFIXES`: one config for each recipe, and "clean".
 
     Columns of every config: `clean`, the photograph, RGB, stored as a path: photographs stay where they are, the cache
     holds some hundred bytes for each, and publishing embeds the files; `file_name`, relative to its folder; `index`,
     its place in the listing. Columns of a recipe: `degraded`, RGB, 8 bits, stored as PNG; `task`, the kinds, joined by
-    `+`; `severity`, the strongest kind's; `record`, from which the degradation replays.
+    `+`; `severity`, the strongest kind's; `record`, from which the degradation replays. Where the recipe turned the
+    photograph grey, `clean` is stored as PNG too.
 
     Give `dataset_name`, because `datasets` names the cache after this module otherwise.
     """
@@ -177,14 +178,21 @@ def degrade_photograph(
     clean = to_float(np.asarray(datasets.Image(mode="RGB").decode_example({"path": path, "bytes": None})))
     record = fields.assign(recipe.draw(rng), file_name, rng)
     degraded = apply_degradations(clean, record, fields=fields.open(record, *clean.shape[:2]))
-    file = BytesIO()
-    PIL.Image.fromarray(np.rint(degraded * 255).astype(np.uint8)).save(file, "PNG", compress_level=1)
-    return {
-        "degraded": {"bytes": file.getvalue(), "path": None},
+    columns = {
+        "degraded": _to_png(degraded),
         "task": name_task(record),
-        "severity": max(degradation.severity for degradation in record),
+        "severity": max((degradation.severity for degradation in record if degradation.kind in KINDS), default=0.0),
         "record": to_record(record),
     }
+    if "grey" in {degradation.kind for degradation in record}:
+        columns["clean"] = _to_png(to_grey(clean))
+    return columns
+
+
+def _to_png(image: np.ndarray) -> dict[str, Any]:
+    file = BytesIO()
+    PIL.Image.fromarray(np.rint(image * 255).astype(np.uint8)).save(file, "PNG", compress_level=1)
+    return {"bytes": file.getvalue(), "path": None}
 
 
 def load_clean_photographs(

@@ -67,6 +67,9 @@ SNOW_LAYERS = (
     Strokes(density=0.8, length=4, thickness=14, opacity=0.55, softness=1.3),
 )
 
+# What weather has whose record does not state it.
+PLAIN = {"thickness": 1.0, "spread": 4.0, "nearness": 0.0, "gain": 1.0, "hide": 1.0}
+
 
 def depth_field(seed: int, parameters: Mapping[str, float], window: Window) -> np.ndarray:
     """Return a smooth depth that grows from the bottom of the picture to its top, (H, W) float32 in [0, 1].
@@ -138,24 +141,32 @@ def add_particles(
             grow with it.
         seed: of the particles.
         parameters: `angle` of fall, degrees from the vertical; `density`, `length`, `softness` and `opacity`, factors
-            of the layers' values; `veil`, its beta at severity 1; `brightness`, gamma of all.
+            of the layers' values; `veil`, its beta at severity 1; `brightness`, gamma of all. Weather that varies has
+            those of `PLAIN` too: `thickness`, a further factor; `spread`, how far a particle's fall may lean from
+            the angle, degrees; `nearness`, by which power of 2 the nearest layer is denser and the farthest thinner;
+            `gain`, a factor of what a layer hides, up to all; `hide`, the share of beta that alpha loses: 1 where
+            particles cover the scene, 0 where their light is added to it.
         window: place of the image in the whole picture.
 
     Returns:
         RGB in [0, 1], (H, W, 3) float32.
     """
+    parameters = PLAIN | parameters
     clear = np.full(image.shape[:2], 1 - severity * parameters["veil"], np.float32)
     for index, layer in enumerate(layers):
+        nearness = 2 * index / (len(layers) - 1) - 1
         scaled = Strokes(
-            density=layer.density * parameters["density"] * severity,
+            density=layer.density * parameters["density"] * severity * 2 ** (nearness * parameters["nearness"]),
             length=layer.length * parameters["length"] * (0.5 + 0.5 * severity),
-            thickness=layer.thickness,
+            thickness=max(1, round(layer.thickness * parameters["thickness"])),
             opacity=layer.opacity * parameters["opacity"] * (0.6 + 0.4 * severity),
             softness=layer.softness * parameters["softness"],
         )
-        clear *= 1 - draw_strokes(scaled, parameters["angle"], (seed, index), window)
-    alpha = clear[..., None]
-    return image * alpha + np.float32(parameters["brightness"]) * (1 - alpha)
+        hidden = draw_strokes(scaled, parameters["angle"], (seed, index), window, parameters["spread"])
+        clear *= 1 - np.minimum(np.float32(parameters["gain"]) * hidden, 1)
+    clear = clear[..., None]
+    alpha = clear + np.float32(1 - parameters["hide"]) * (1 - clear)
+    return image * alpha + np.float32(parameters["brightness"]) * (1 - clear)
 
 
 def add_snow_mask(
@@ -195,14 +206,17 @@ def _reflect(positions: np.ndarray, length: int) -> np.ndarray:
     return np.minimum(positions, 2 * length - 1 - positions)
 
 
-def draw_strokes(layer: Strokes, angle: float, seed: tuple[int, int], window: Window) -> np.ndarray:
+def draw_strokes(
+    layer: Strokes, angle: float, seed: tuple[int, int], window: Window, spread: float = PLAIN["spread"]
+) -> np.ndarray:
     """Return how much of the background one layer hides, (H, W) float32 in [0, 1].
 
     Args:
         layer: size and number of the strokes.
-        angle: mean direction of fall, degrees from the vertical; each stroke leans up to 4 degrees from it.
+        angle: mean direction of fall, degrees from the vertical.
         seed: of the layer, two non-negative integers.
         window: place of the crop in the whole picture.
+        spread: how far each stroke leans from the angle at most, degrees.
     """
     profile = _stroke_profile(TAPER * layer.length, layer.softness, math.radians(angle))
     soft = len(profile) // 2
@@ -212,7 +226,7 @@ def draw_strokes(layer: Strokes, angle: float, seed: tuple[int, int], window: Wi
     # A line that the canvas cut would be rasterised from its cut end, otherwise than in the whole picture.
     border = 2 * reach + soft
     canvas = np.zeros((window.height + 2 * border, window.width + 2 * border), np.uint8)
-    ends = np.rint((_stroke_ends(particles, layer.length, angle) + border) * 2**SUBPIXEL_BITS).astype(np.int32)
+    ends = np.rint((_stroke_ends(particles, layer.length, angle, spread) + border) * 2**SUBPIXEL_BITS).astype(np.int32)
     group = (3 * particles[:, 4]).astype(int)
     # Fainter strokes first, so that a stronger one lies on top.
     for index, strength in enumerate((0.4, 0.7, 1.0)):
@@ -236,9 +250,9 @@ def _stroke_profile(along: float, across: float, direction: float) -> np.ndarray
     return profile / profile.sum()
 
 
-def _stroke_ends(particles: np.ndarray, length: float, angle: float) -> np.ndarray:
+def _stroke_ends(particles: np.ndarray, length: float, angle: float, spread: float) -> np.ndarray:
     """Return both ends (x, y) of each particle's stroke, pixels of the window, (N, 2, 2) float64."""
-    direction = np.radians(angle - 4 + 8 * particles[:, 2])
+    direction = np.radians(angle - spread + 2 * spread * particles[:, 2])
     half = 0.5 * length * (0.5 + particles[:, 3])
     fall = np.stack((half * np.sin(direction), half * np.cos(direction)), axis=1)
     centre = particles[:, :2]

@@ -68,7 +68,16 @@ def load_sets(data: DataRecipe) -> TrainingSets:
     if data.clean_dirs:
         for folder in data.clean_dirs:
             _check_folder("clean_dirs", folder)
-        degradations = DegradationRecipe(data.kinds, data.severity, data.composite_probability, data.kind_weights)
+        degradations = DegradationRecipe(
+            data.kinds,
+            data.severity,
+            data.composite_probability,
+            data.kind_weights,
+            identity_probability=data.identity_probability,
+            grey_probability=data.grey_probability,
+            file_jpeg_probability=data.file_jpeg_probability,
+            varied_weather=data.varied_weather,
+        )
         whole[SYNTHETIC] = RestorationSet(load_clean_photographs(data.clean_dirs), degradations)
     kept = {name: _select(members, data.held_out_every, is_held_out=False) for name, members in whole.items()}
     held_out = {name: _select(members, data.held_out_every, is_held_out=True) for name, members in whole.items()}

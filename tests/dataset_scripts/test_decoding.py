@@ -5,7 +5,7 @@ import io
 import numpy as np
 import PIL.ExifTags
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, features
 
 from dataset_scripts import decoding
 from dataset_scripts.decoding import Memory, Picture, Pictures, find_baseline_frame, keep_upper_rows
@@ -34,6 +34,7 @@ FORMS = {
     "png": ("PNG", {}),
     "webp": ("WEBP", {"lossless": True}),
     "tiff": ("TIFF", {}),
+    **({"avif": ("AVIF", {"quality": 90, "subsampling": "4:4:4"})} if features.check("avif") else {}),
 }
 
 

@@ -55,6 +55,54 @@ def test_composites_have_two_or_three_different_kinds_as_often_as_asked():
     np.testing.assert_allclose(shares, (0.6, 0.2, 0.2), atol=0.055)
 
 
+ALL = {"identity_probability": 0.1, "grey_probability": 0.2, "file_jpeg_probability": 0.5, "varied_weather": True}
+
+
+def test_identity_grey_pictures_and_files_are_as_frequent_as_asked():
+    drawn = drawn_by(DegradationRecipe(KINDS, (0, 1), 0.2, **ALL), 3000)
+    kinds = [[degradation.kind for degradation in record] for record in drawn]
+    identities = [record for record in drawn if name_task(record) == "clean"]
+    assert len(identities) / 3000 == pytest.approx(0.1, abs=0.03)
+    assert np.mean(["grey" in names for names in kinds]) == pytest.approx(0.2, abs=0.04)
+    assert np.mean(["file_jpeg" in names for names in kinds if "jpeg" not in names]) == pytest.approx(0.5, abs=0.05)
+    assert not any({"jpeg", "file_jpeg"} <= set(names) for names in kinds)
+    assert all(names.index("file_jpeg") == len(names) - 1 for names in kinds if "file_jpeg" in names)
+    assert {degradation.kind for record in identities for degradation in record} == {"grey", "file_jpeg"}
+    weather = [degradation for record in drawn for degradation in record if degradation.kind in ("rain", "snow")]
+    assert all("hide" in degradation.parameters for degradation in weather)
+
+
+def test_what_is_switched_off_changes_no_draw():
+    # Benchmarks and weights rest on what recipes drew before these settings existed.
+    (drawn,) = drawn_by(DegradationRecipe(("rain", "noise"), (0, 1), 1.0), 1)
+    assert to_record(drawn) == (
+        '[{"kind":"noise","severity":0.016527635528529094,"seed":87989972,"parameters":{}},'
+        '{"kind":"rain","severity":0.8132702392002724,"seed":1394609703,"parameters":{"angle":8.5309,'
+        '"density":1.1836,"length":1.0805,"softness":1.5481,"opacity":0.9263,"brightness":0.7507,"veil":0.2572}}]'
+    )
+    off = DegradationRecipe(KINDS, (0.1, 1.0), 0.2)
+    on = replace(off, varied_weather=True)
+    for seed in range(40):
+        first, second = (recipe.draw(np.random.default_rng(seed)) for recipe in (off, on))
+        assert first[0].kind == second[0].kind
+        assert first[0].severity == second[0].severity
+        if not {"rain", "snow"} & {degradation.kind for degradation in first}:
+            assert first == second
+
+
+def test_isolated_kind_comes_alone():
+    recipe = DegradationRecipe(KINDS, (0.2, 0.6), 0.5, {"rain": 2.0}, **ALL)
+    drawn = drawn_by(recipe.isolate("rain"), 40)
+    assert {tuple(degradation.kind for degradation in record) for record in drawn} == {("rain",)}
+    assert all(0.2 <= record[0].severity <= 0.6 and "hide" in record[0].parameters for record in drawn)
+
+
+@pytest.mark.parametrize("name", ["identity_probability", "grey_probability", "file_jpeg_probability"])
+def test_probabilities_outside_their_range_are_refused(name):
+    with pytest.raises(ValueError, match=f"`{name}` must be within 0 and 1, got 1.5; 0 means never"):
+        DegradationRecipe(**{name: 1.5})
+
+
 @pytest.mark.parametrize("sigma", [15, 25, 50])
 def test_noise_recipes_have_the_sigma_of_their_name(sigma):
     (noise,) = RECIPES[f"noise_sigma{sigma}"].draw(np.random.default_rng(1))
@@ -165,6 +213,8 @@ def test_record_with_real_fields_replays_bit_equal(fields):
 
 def test_task_names_the_kinds_in_their_order():
     assert name_task([plain("noise", 0.1), plain("snow", 0.1)]) == "snow+noise"
+    assert name_task([plain("grey", 1.0), plain("noise", 0.1), plain("file_jpeg", 1.0)]) == "noise"
+    assert name_task([]) == "clean"
 
 
 # Errors

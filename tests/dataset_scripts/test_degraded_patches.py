@@ -13,6 +13,7 @@ from torchvision.transforms.functional import to_tensor
 from dataset_scripts import (
     KINDS,
     RECIPES,
+    DegradationRecipe,
     DegradedPatches,
     RealFields,
     RestorationSet,
@@ -156,7 +157,19 @@ def test_small_photographs_are_reflected(dataset):
 
 
 @pytest.mark.parametrize(
-    "kinds", [("haze",), ("rain",), ("snow",), ("blur",), ("jpeg",), ("blur", "jpeg"), ("rain", "snow", "blur")]
+    "kinds",
+    [
+        ("haze",),
+        ("rain",),
+        ("snow",),
+        ("blur",),
+        ("jpeg",),
+        ("blur", "jpeg"),
+        ("rain", "snow", "blur"),
+        ("file_jpeg",),
+        ("blur", "file_jpeg"),
+        ("jpeg", "file_jpeg"),
+    ],
 )
 @pytest.mark.parametrize("corner", [(0, 0), (37, 61), (96, 136)])
 def test_patch_looks_as_it_would_inside_the_whole_picture(kinds, corner):
@@ -170,7 +183,7 @@ def test_patch_looks_as_it_would_inside_the_whole_picture(kinds, corner):
     patch, clean = degrade_window(stored, window, record, {})
     expected, original = (image[corner[0] : corner[0] + 64, corner[1] : corner[1] + 64] for image in (whole, picture))
     # JPEG rounds to 8 bits; all else is the same to the rounding of float32.
-    np.testing.assert_allclose(patch, expected, atol=1.01 / 255 if "jpeg" in kinds else 1e-6)
+    np.testing.assert_allclose(patch, expected, atol=1.01 / 255 if {"jpeg", "file_jpeg"} & set(kinds) else 1e-6)
     np.testing.assert_array_equal(clean, to_float(original))
     assert np.abs(patch - clean).mean() > 0.005
 
@@ -183,6 +196,28 @@ def test_margin_of_a_patch_covers_the_largest_blur():
 def test_single_kind_is_never_composed_with_itself(dataset):
     patches = DegradedPatches(dataset, 16, composite_probability=1, kinds=("noise",))
     assert all(len(json.loads(example["record"])) == 1 for example in patches)
+
+
+def test_identity_leaves_the_patch_as_it_is_without_task_or_severity(dataset):
+    example = draw(source_of(dataset, DegradationRecipe(identity_probability=1.0)), 0)
+    assert torch.equal(example["pixel_values"], example["labels"])
+    assert (example["task"], example["record"]) == ("clean", "[]")
+    assert example["severity"].tolist() == [0.0] * 7
+    assert mark_kinds("clean").tolist() == [0.0] * 7
+
+
+def test_grey_patch_has_a_grey_clean_one(dataset):
+    for probability in (0.0, 1.0):
+        recipe = DegradationRecipe(
+            identity_probability=probability, grey_probability=1.0, file_jpeg_probability=0.5 * (1 - probability)
+        )
+        for seed in range(12):
+            example = draw(source_of(dataset, recipe), 1, seed=seed)
+            for name in ("pixel_values", "labels"):
+                assert torch.equal(example[name], example[name][:1].expand(3, -1, -1))
+            assert torch.equal(example["pixel_values"], example["labels"]) == (probability == 1)
+            assert {"grey"} <= {degradation.kind for degradation in from_record(example["record"])}
+            assert (example["severity"] > 0).any() == (probability == 0)
 
 
 def source_of(*members, **options) -> PatchSource:

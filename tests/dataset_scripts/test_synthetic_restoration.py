@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from datasets import Image as ImageFeature
 from datasets import Value
-from PIL import Image
+from PIL import Image, features
 
 from dataset_scripts import (
+    DegradationRecipe,
     SyntheticRestoration,
     apply_degradations,
     from_record,
@@ -45,6 +46,41 @@ def test_every_format_is_found_in_order_and_decoded_by_pillow(folder, dataset):
     for row in dataset:
         with Image.open(folder / row["file_name"]) as expected:
             np.testing.assert_array_equal(np.asarray(row["clean"]), np.asarray(expected))
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="Pillow is built without AVIF")
+def test_avif_is_found_and_decoded_by_pillow(tmp_path):
+    for seed, name in enumerate(("a.avif", "more/B.AVIF")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.fromarray(draw_picture(40, 56, seed)).save(tmp_path / name, "AVIF", quality=90)
+    dataset = load_clean_photographs(tmp_path, cache_dir=tmp_path / "cache", strict=True)
+    assert dataset["file_name"][:] == ["a.avif", "more/B.AVIF"]
+    for row in dataset:
+        with Image.open(tmp_path / row["file_name"]) as expected:
+            np.testing.assert_array_equal(np.asarray(row["clean"]), np.asarray(expected))
+
+
+def test_avif_without_its_decoder_says_what_to_do(tmp_path, monkeypatch):
+    (tmp_path / "a.avif").write_bytes(b"any")
+    monkeypatch.setattr("PIL.features.check", lambda feature: feature != "avif")
+    with pytest.raises(ValueError, match="`pillow` must be built with AVIF, got Pillow .* without it; install pillow"):
+        load_clean_photographs(tmp_path, cache_dir=tmp_path / "cache")
+
+
+def test_recipe_with_identities_and_grey_pictures_stores_what_belongs_together(folder, tmp_path):
+    recipe = DegradationRecipe(identity_probability=1.0, grey_probability=0.5)
+    pairs = load_synthetic("seven_kinds", folder, cache_dir=tmp_path, recipe=recipe, seed=1)
+    greys = 0
+    for pair in pairs:
+        assert (pair["task"], pair["severity"]) == ("clean", 0)
+        np.testing.assert_array_equal(np.asarray(pair["degraded"]), np.asarray(pair["clean"]))
+        original = Image.open(folder / pair["file_name"]).convert("RGB")
+        is_grey = "grey" in pair["record"]
+        greys += is_grey
+        expected = original.convert("L").convert("RGB") if is_grey else original
+        # Lumas near the middle of two levels may be rounded otherwise than by Pillow.
+        np.testing.assert_allclose(np.asarray(pair["clean"], int), np.asarray(expected, int), atol=1 if is_grey else 0)
+    assert 0 < greys < len(pairs)
 
 
 def test_photographs_stay_where_they_are(folder, dataset):

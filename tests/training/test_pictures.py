@@ -1,12 +1,16 @@
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator, DataLoaderConfiguration
 from accelerate.state import AcceleratorState, GradientState
+from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from training.pictures import patch_size_at, training_steps
+from dataset_scripts import DegradationRecipe
+from training.pictures import SYNTHETIC, load_sets, patch_size_at, training_steps
 from training.recipe import DataRecipe, ModelRecipe, Recipe, TrainingRecipe
 
 # Two workers must do the same on a machine with one core.
@@ -96,6 +100,25 @@ def test_batch_size_follows_its_schedule_and_begins_a_new_epoch() -> None:
 @pytest.mark.parametrize("start", [1, 4, 5, 8, 9, 10, 14])
 def test_batches_of_changing_size_are_the_same_wherever_one_begins(start: int) -> None:
     assert batches_from(start, recipe=SHRINKING) == batches_from(0, recipe=SHRINKING)[start:]
+
+
+def test_data_section_reaches_the_recipe_of_the_clean_photographs(tmp_path: Path) -> None:
+    for index in range(4):
+        Image.fromarray(np.full((20, 24, 3), 40 * index, np.uint8)).save(tmp_path / f"{index}.png")
+    drawn = {
+        "severity": (0.0, 0.8),
+        "composite_probability": 0.25,
+        "kinds": ("rain", "noise"),
+        "identity_probability": 0.1,
+        "grey_probability": 0.2,
+        "file_jpeg_probability": 0.5,
+        "varied_weather": True,
+    }
+    data = DataRecipe(clean_dirs=(str(tmp_path),), kind_weights={"rain": 2.0}, held_out_every=2, **drawn)
+    sets = load_sets(data)
+    expected = DegradationRecipe(weights={"rain": 2.0}, **drawn)
+    assert (sets.kept[SYNTHETIC].recipe, sets.held_out[SYNTHETIC].recipe) == (expected, expected)
+    assert (len(sets), len(sets.held_out[SYNTHETIC])) == (2, 2)
 
 
 @pytest.mark.parametrize(("step", "expected"), [(0, (32, 6)), (5, (32, 6)), (6, (40, 13)), (99, (48, None))])
