@@ -24,15 +24,20 @@ class DegradationExtractorOutput(ModelOutput):
     """What the extractor and its pre-training return.
 
     Attributes:
-        loss: L1 + lambda LPIPS of the rebuilt degraded picture, a scalar; only with `labels`.
+        loss: L1 + lambda LPIPS of the rebuilt degraded picture, plus the weighted loss of a head that pre-trains
+            along, a scalar; only with `labels`.
         reconstruction: the degraded picture rebuilt from the clean one and the embedding, (B, 3, H, W), not clamped;
             only with `labels`.
         degradation_embedding: what spoiled the picture, (B, E).
+        presence: probability that each degradation is there, (B, K), in [0, 1]; only of a head that pre-trains along.
+        severity: how strong each is if it is there, (B, K), in [0, 1]; likewise.
     """
 
     loss: torch.Tensor | None = None
     reconstruction: torch.Tensor | None = None
     degradation_embedding: torch.Tensor | None = None
+    presence: torch.Tensor | None = None
+    severity: torch.Tensor | None = None
 
 
 class ExtractorStage(nn.Module):
@@ -170,8 +175,27 @@ class DegradationHead(nn.Module):
         return presence, severity
 
 
+def describe_loss(presence: torch.Tensor, severity: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy of the presence plus mean absolute error of the severities that are there and known, a scalar.
+
+    Args:
+        presence: logits, (B, K), float32.
+        severity: logits, (B, K), float32.
+        labels: true severities, (B, K), in [0, 1]: 0 where a degradation is absent, NaN where it is there but nobody
+            knows how strongly; a row of NaN alone tells nothing and counts for nothing.
+    """
+    has_strength, is_told = labels > 0, ~labels.isnan().all(-1, keepdim=True)
+    present = (has_strength | labels.isnan()).float()
+    cross_entropy = F.binary_cross_entropy_with_logits(presence, present, is_told.float().expand_as(present))
+    error = (severity.sigmoid() - labels.nan_to_num()).abs() * has_strength
+    return cross_entropy + error.sum() / has_strength.sum().clamp(min=1)
+
+
 class DegradationExtractorForDescription(DPMambaIRPreTrainedModel):
     """A frozen extractor with a head that says what it saw; the third, short stage of training."""
+
+    # A head that pre-trained along with the extractor loads from there.
+    _keys_to_ignore_on_load_unexpected = (r"^reconstruction_unit\.",)
 
     def __init__(self, config: DegradationExtractorConfig) -> None:
         super().__init__(config)
@@ -189,20 +213,15 @@ class DegradationExtractorForDescription(DPMambaIRPreTrainedModel):
 
         Args:
             pixel_values: degraded pictures, (B, 3, H, W), RGB in [0, 1].
-            labels: true severities, (B, K), in [0, 1], 0 where a degradation is absent.
+            labels: true severities, (B, K), in [0, 1], as `describe_loss` takes them.
 
         Returns:
-            Presence and severity of each degradation; with `labels` also the loss: cross-entropy of the presence and
-            mean absolute error of the severities that are there.
+            Presence and severity of each degradation; with `labels` also the loss.
         """
         with torch.no_grad():
             embedding = self.extractor(pixel_values).degradation_embedding
         presence, severity = self.description_head(embedding)
-        loss = None
-        if labels is not None:
-            present = (labels > 0).float()
-            error = (severity.sigmoid() - labels).abs() * present
-            loss = F.binary_cross_entropy_with_logits(presence, present) + error.sum() / present.sum().clamp(min=1)
+        loss = None if labels is None else describe_loss(presence, severity, labels)
         return DegradationDescription(loss, presence.sigmoid(), severity.sigmoid())
 
 
@@ -271,7 +290,13 @@ class DegradationExtractorForPreTraining(DPMambaIRPreTrainedModel):
     """The extractor under pre-training: its embedding must let a small network spoil the clean picture the same way.
 
     The branches stay side by side here whatever `config.is_merged` says; they merge when a restorer takes them.
+
+    Paper: reconstruction alone; here: plus, with a positive `config.description_weight`, a head that names the
+    degradations and their severities, because rain and snow rebuild almost alike and reconstruction confuses them.
     """
+
+    # Without its own head it still loads what was saved with one.
+    _keys_to_ignore_on_load_unexpected = (r"^description_head\.",)
 
     def __init__(self, config: DegradationExtractorConfig) -> None:
         config = copy.deepcopy(config)
@@ -279,6 +304,7 @@ class DegradationExtractorForPreTraining(DPMambaIRPreTrainedModel):
         super().__init__(config)
         self.extractor = DegradationExtractorModel(config)
         self.reconstruction_unit = ReconstructionUnit(config)
+        self.description_head = DegradationHead(config) if config.description_weight > 0 else None
         # In a tuple, so that the fixed network behind it is no part of this model's weights.
         self._perceptual_loss: tuple[Callable[[torch.Tensor, torch.Tensor], torch.Tensor], ...] = ()
         self.post_init()
@@ -291,24 +317,47 @@ class DegradationExtractorForPreTraining(DPMambaIRPreTrainedModel):
         """
         self._perceptual_loss = (perceptual_loss,)
 
-    def forward(self, pixel_values: torch.Tensor, labels: torch.Tensor | None = None) -> DegradationExtractorOutput:
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        labels: torch.Tensor | None = None,
+        severity: torch.Tensor | None = None,
+    ) -> DegradationExtractorOutput:
         """Embed the degradation and, given the clean pictures, rebuild the degraded ones.
 
         Args:
             pixel_values: degraded pictures, (B, 3, H, W), RGB in [0, 1].
             labels: clean pictures of the same shape.
+            severity: true severities, (B, K), in [0, 1], as `describe_loss` takes them; needed with `labels` while
+                `config.description_weight` is positive, not read otherwise.
 
         Returns:
-            Embedding; with `labels` also the rebuilt pictures and the loss.
+            Embedding, and what the head says of it if there is one; with `labels` also the rebuilt pictures and the
+            loss.
 
         Raises:
-            ValueError: `labels` are given but no perceptual loss was attached while its weight is positive.
+            ValueError: `labels` are given, but a part of the loss whose weight is positive lacks what it needs.
         """
         embedding = self.extractor(pixel_values).degradation_embedding
-        if labels is None:
-            return DegradationExtractorOutput(degradation_embedding=embedding)
-        rebuilt = self.reconstruction_unit(labels, embedding)
-        return DegradationExtractorOutput(self._loss(rebuilt.float(), pixel_values.float()), rebuilt, embedding)
+        loss, rebuilt, description = None, None, ()
+        if labels is not None:
+            rebuilt = self.reconstruction_unit(labels, embedding)
+            loss = self._loss(rebuilt.float(), pixel_values.float())
+        if self.description_head is not None:
+            description = self.description_head(embedding)
+            if labels is not None:
+                loss = loss + self.config.description_weight * self._describe_loss(description, severity)
+        return DegradationExtractorOutput(loss, rebuilt, embedding, *(each.sigmoid() for each in description))
+
+    def _describe_loss(
+        self, description: tuple[torch.Tensor, torch.Tensor], severity: torch.Tensor | None
+    ) -> torch.Tensor:
+        if severity is None:
+            raise ValueError(
+                "`severity` must be given while `description_weight` is positive, got None; "
+                "pass the true severities or set description_weight to 0"
+            )
+        return describe_loss(*description, severity)
 
     def _loss(self, rebuilt: torch.Tensor, degraded: torch.Tensor) -> torch.Tensor:
         loss = F.l1_loss(rebuilt, degraded)

@@ -3,6 +3,7 @@
 `python -m training.assemble RESTORER --description DESCRIBER --earlier EXTRACTOR -o OUT`
 """
 
+import copy
 import json
 import shutil
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ import typer
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from modeling_dpmambair import DegradationExtractorModel, DPMambaIRModel
+from modeling_dpmambair import DegradationExtractorForDescription, DegradationExtractorModel, DPMambaIRModel
 from training.average import AVERAGE
 from training.checkpoints import find_checkpoint
 from training.files import new_folder
@@ -34,7 +35,8 @@ def assemble(restorer: Path, output: Path, description: Path | None = None, earl
     Args:
         restorer: folder of a run of the stage "restorer", or of its best weights, `RUN/best`.
         output: new folder.
-        description: the same of the stage "describe", trained on that restorer's extractor; None ships none.
+        description: the same of the stage "describe", trained on that restorer's extractor, or of the stage
+            "extractor" if a head that describes pre-trained along with it; None ships none.
         earlier: folders of the runs that came before: the extractor's, and those that `restorer` started from.
 
     Returns:
@@ -43,7 +45,7 @@ def assemble(restorer: Path, output: Path, description: Path | None = None, earl
     Raises:
         FileExistsError: `output` exists.
         FileNotFoundError: a folder lacks its model or its records.
-        ValueError: the description was trained on another extractor, or two runs have one name.
+        ValueError: the description has no head or was trained on another extractor, or two runs have one name.
     """
     if output.exists():
         raise FileExistsError(f"`output` must be a new folder, got {str(output)!r}; remove it, or name another")
@@ -57,6 +59,7 @@ def assemble(restorer: Path, output: Path, description: Path | None = None, earl
     runs = _name_runs([*earlier, *trained])
     model = DPMambaIRModel.from_pretrained(restorer)
     if description is not None:
+        _check_describes(description)
         _check_same_extractor(model, description)
         model.load_description(description)
     with new_folder(output) as unfinished:
@@ -121,6 +124,15 @@ def _without_auto_map(content: Any) -> Any:
     return {name: _without_auto_map(value) for name, value in content.items() if name != "auto_map"}
 
 
+def _check_describes(description: Path) -> None:
+    _, report = DegradationExtractorForDescription.from_pretrained(description, output_loading_info=True)
+    if report["missing_keys"]:
+        raise ValueError(
+            f"`description` must hold a head that describes, got {str(description)!r} without "
+            f"{sorted(report['missing_keys'])[0]}; name a run of the stage describe"
+        )
+
+
 def _check_same_extractor(model: DPMambaIRModel, description: Path) -> None:
     ours = _merged_weights(model)
     theirs = _merged_weights(DegradationExtractorModel.from_pretrained(description))
@@ -135,7 +147,7 @@ def _check_same_extractor(model: DPMambaIRModel, description: Path) -> None:
 
 
 def _merged_weights(model: PreTrainedModel) -> dict[str, Tensor]:
-    extractor = DegradationExtractorModel(model.base_model.config)
+    extractor = DegradationExtractorModel(copy.deepcopy(model.base_model.config))  # merging is noted in it
     extractor.load_state_dict(model.base_model.state_dict())
     extractor.reparameterize()
     return extractor.state_dict()

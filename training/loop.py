@@ -30,7 +30,13 @@ from training.checkpoints import (
 )
 from training.journal import Journal
 from training.memory import peak_memory
-from training.optimization import average_weights, build_optimizer, build_schedule, gather_parameters
+from training.optimization import (
+    average_weights,
+    build_optimizer,
+    build_schedule,
+    gather_parameters,
+    restore_rate,
+)
 from training.pictures import ReadablePatches, build_loader, check_batches, load_sets, training_steps
 from training.progress import Progress
 from training.recipe import Recipe
@@ -90,6 +96,7 @@ class Trainer:
         folder, state = find_checkpoint(self.output)
         self.recipe.check_resumes(Recipe.from_dict(state["recipe"]))
         self.accelerator.load_state(folder)
+        restore_rate(self.schedule.scheduler)
         load_model(self.averaged, folder / AVERAGED_WEIGHTS)
         self.progress = Progress(**state["progress"])
         if self.accelerator.is_main_process:
@@ -143,7 +150,7 @@ class Trainer:
         if is_finite or self.accelerator.scaler is not None:  # fp16's scaler skips by itself, and learns from it
             self.optimizer.step()
         self.optimizer.zero_grad()
-        self.lr = self.schedule.get_last_lr()[0]
+        self.lr = self.optimizer.param_groups[0]["lr"]
         self.schedule.step()
         self.averaged.update_parameters(gather_parameters(self.accelerator.unwrap_model(self.model)))
         if self.progress.skipped_in_a_row >= MOST_SKIPPED_IN_A_ROW:

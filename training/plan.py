@@ -22,7 +22,7 @@ def describe_plan(recipe: Recipe, precision: str, processes: int) -> str:
         processes: how many would train.
 
     Returns:
-        Lines of text. Memory is that of the weights, their gradients, Adam's moments and the averaged weights, exact,
+        Lines of text. Memory is that of the weights, their gradients and moments and the averaged weights, exact,
         and of the activations kept for the backward pass, measured on one small patch and scaled by the area; LPIPS
         and the work space of single operations come on top.
     """
@@ -50,7 +50,8 @@ def _count_pictures(recipe: Recipe) -> int:
 def _describe_schedule(model: nn.Module, training: TrainingRecipe) -> list[str]:
     optimizer = build_optimizer(model, training)
     rate = build_schedule(optimizer, training).lr_lambdas[0]
-    marks = sorted({0, training.warmup_steps, training.steps // 2, training.steps - 1})
+    decay = training.steps - (training.decay_steps or training.steps)
+    marks = sorted({0, training.warmup_steps, training.steps // 2, decay, training.steps - 1})
     rates = ", ".join(f"{training.lr * rate(step):.2e} at step {step:,}" for step in marks)
     ends = [*training.patch_schedule, (training.steps, 0)]
     sides = ", ".join(f"{side} to step {end:,}" for (_, side), (end, _) in pairwise(ends))
@@ -62,7 +63,10 @@ def _describe_memory(model: nn.Module, recipe: Recipe, precision: str, total: in
     batch_size, side = _find_largest(recipe.training)
     scale = batch_size * (side / PROBED_SIDE) ** 2
     activations = scale * measure_activations(model, recipe, precision)
-    states = 4 * (2 * total + 3 * trained)  # float32: weights and their average; gradients and two moments
+    muon = [group for group in build_optimizer(model, recipe.training).param_groups if "momentum" in group]
+    single = sum(parameter.numel() for group in muon for parameter in group["params"])
+    # float32: weights and their average; gradients and two moments, of which Muon keeps one
+    states = 4 * (2 * total + 3 * trained - single)
     return [
         f"memory       {(states + activations) / 1e9:.2f} GB a process: {states / 1e9:.2f} GB weights, gradients, "
         f"moments and average; {activations / 1e9:.2f} GB activations of {batch_size} at side {side} in {precision} "
@@ -116,10 +120,10 @@ def measure_activations(model: nn.Module, recipe: Recipe, precision: str) -> int
 def _any_loss(model: nn.Module, patch: torch.Tensor) -> torch.Tensor:
     """A scalar that depends on all that the model computes; its value does not matter."""
     config = model.config
-    if hasattr(model, "description_head"):
-        return model(patch).presence.sum()
     if hasattr(model, "reconstruction_unit"):
         embedding = model.extractor(patch).degradation_embedding
         return model.reconstruction_unit(patch, embedding).sum()
+    if hasattr(model, "description_head"):
+        return model(patch).presence.sum()
     given = {"class_labels": torch.zeros(1, dtype=torch.long)} if config.embedding_source == "class_label" else {}
     return model(patch, labels=patch, **given).loss

@@ -21,6 +21,7 @@ from training.rules import (
     PATHS,
     POSITIVE,
     POSITIVE_INTEGER,
+    POSITIVE_INTEGER_OR_NULL,
     PROBABILITY,
     SCHEDULE,
     SEVERITY,
@@ -80,6 +81,11 @@ class DataRecipe:
         composite_probability: share of the patches that get several kinds at once.
         kinds: the degradations.
         kind_weights: how often a kind is drawn against the others, 1 where none is given.
+        identity_probability: share of the patches that no kind degrades, so that nothing is to be changed.
+        grey_probability: share of the patches that are grey, clean and degraded.
+        file_jpeg_probability: share of the patches that are saved as a JPEG of quality 70 to 100 at last, where they
+            do not suffer the kind jpeg.
+        varied_weather: whether rain and snow look more varied than in the benchmarks.
         corpora: published corpora of pairs (`dataset_scripts.CORPORA`), or "paired_folders" for pairs of one's own.
         corpora_dir: folder that holds a folder of each corpus' name.
         paired_task: what the pairs of "paired_folders" suffer, one of the kinds.
@@ -96,6 +102,10 @@ class DataRecipe:
     composite_probability: float = _setting(0.15, PROBABILITY)
     kinds: tuple[str, ...] = _setting(KINDS, some_of("kinds", KINDS, at_least=1))
     kind_weights: dict[str, float] = _setting({}, KIND_WEIGHTS)
+    identity_probability: float = _setting(0.0, PROBABILITY)
+    grey_probability: float = _setting(0.0, PROBABILITY)
+    file_jpeg_probability: float = _setting(0.0, PROBABILITY)
+    varied_weather: bool = _setting(False, BOOLEAN)
     corpora: tuple[str, ...] = _setting((), some_of("corpora", TRAINING_CORPORA))
     corpora_dir: str | None = _setting(None, PATH_OR_NULL, local=True)
     paired_task: str | None = _setting(None, one_of(*KINDS, None))
@@ -116,10 +126,13 @@ class TrainingRecipe:
         accumulation_steps: forward passes per step, whose gradients are averaged.
         patch_schedule: pairs (step, side in pixels): from this step on patches have this side.
         lr: highest learning rate.
-        final_lr: learning rate of the last step, after a cosine.
+        final_lr: learning rate of the last step.
         warmup_steps: steps of linear warm-up.
+        decay_steps: how many of the last steps the rate takes from `lr`, constant until then, down to `final_lr`; null
+            for a cosine that begins after the warm-up.
+        optimizer: "adamw"; or "muon" for the hidden layers' matrices and kernels, with AdamW for all else.
         betas: AdamW's.
-        weight_decay: AdamW's, on matrices and kernels only.
+        weight_decay: on matrices and kernels only.
         max_grad_norm: gradients longer than this are shortened to it.
         mixed_precision: "bf16", "fp16" (not on a CPU), "no", or null for what `accelerate launch` was told.
         compile: whether the model runs through `torch.compile`.
@@ -141,6 +154,8 @@ class TrainingRecipe:
     lr: float = _setting(3e-4, POSITIVE)
     final_lr: float = _setting(1e-6, AT_LEAST_ZERO)
     warmup_steps: int = _setting(0, WHOLE_NUMBER)
+    decay_steps: int | None = _setting(None, POSITIVE_INTEGER_OR_NULL, resumable=True)
+    optimizer: str = _setting("adamw", one_of("adamw", "muon"))
     betas: tuple[float, float] = _setting((0.9, 0.999), BETAS)
     weight_decay: float = _setting(1e-4, AT_LEAST_ZERO)
     max_grad_norm: float = _setting(1.0, POSITIVE)
@@ -199,6 +214,12 @@ class Recipe:
                 f"`training.warmup_steps` must be below `training.steps` {training.steps}, "
                 f"got {training.warmup_steps}; shorten the warm-up"
             )
+        unwarmed = training.steps - training.warmup_steps
+        if training.decay_steps is not None and training.decay_steps > unwarmed:
+            raise ValueError(
+                f"`training.decay_steps` must be at most the {unwarmed} steps after the warm-up, "
+                f"got {training.decay_steps}; shorten the decay, or give null for a cosine"
+            )
         if self.model.stage == "describe" and self.data.corpora:
             raise ValueError(
                 f"`data.corpora` must be empty in the stage 'describe', got {self.data.corpora!r}; "
@@ -251,7 +272,8 @@ class Recipe:
     def check_resumes(self, earlier: "Recipe") -> None:
         """Refuse to continue a run with other settings than it began with.
 
-        The length, places of files, workers and reporting may change; a changed length stretches the cosine.
+        The length, the last decay, places of files, workers and reporting may change. A changed length stretches the
+        cosine; with `decay_steps` it leaves the rate as it was until the decay.
 
         Args:
             earlier: the recipe of the interrupted run.

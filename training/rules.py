@@ -46,6 +46,9 @@ def _are_shares(value: dict[str, object]) -> bool:
 
 
 POSITIVE_INTEGER = Rule("a positive integer", lambda value: _is_integer(value) and value > 0)
+POSITIVE_INTEGER_OR_NULL = Rule(
+    "a positive integer or null", lambda value: value is None or POSITIVE_INTEGER.holds(value)
+)
 WHOLE_NUMBER = Rule("an integer of at least 0", lambda value: _is_integer(value) and value >= 0)
 POSITIVE = Rule("a number above 0", lambda value: _is_number(value) and value > 0)
 AT_LEAST_ZERO = Rule("a number of at least 0", lambda value: _is_number(value) and value >= 0)

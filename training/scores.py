@@ -37,14 +37,15 @@ def score_pictures(
     """Score rebuilt pictures; the quality is the mean gain in dB over the kinds.
 
     Args:
-        outputs: per kind what the model returned, with `loss` and `reconstruction`.
-        batches: per kind its batch.
+        outputs: per kind what the model returned, with `loss` and `reconstruction`, and perhaps `presence`, (B, K).
+        batches: per kind its batch; with `presence` also the true `severity`, (B, K).
         source: name of the batch's pictures, (B, 3, H, W) in [0, 1], that the model started from.
         target: name of those that the reconstruction should equal.
 
     Returns:
         Per kind the loss, PSNR, gain (PSNR minus the source's, dB) and SSIM; source, reconstruction and target of the
-        first patch of each kind.
+        first patch of each kind. Of a model that also tells what is present, per kind the share told right, and their
+        mean as `accuracy`.
     """
     numbers, gains, rows = {}, [], []
     for kind, output in outputs.items():
@@ -57,6 +58,8 @@ def score_pictures(
         numbers[f"ssim_{kind}"] = float(ssim(rebuilt, truth).mean())
         numbers[f"gain_{kind}"] = gains[-1]
         rows += [picture[0].cpu() for picture in (before, rebuilt, truth)]
+    if all("presence" in output for output in outputs.values()):
+        numbers |= _score_presence(outputs, batches)
     return Scores(_mean_loss(outputs), sum(gains) / len(gains), numbers, rows)
 
 
@@ -71,19 +74,25 @@ def score_descriptions(outputs: Mapping[str, ModelOutput], batches: Mapping[str,
         Per kind the loss, the share whose most probable degradation is the true one, and Spearman's rank correlation
         of its severity; their means over the kinds as `accuracy` and `spearman`.
     """
-    accuracy, spearman = {}, {}
+    spearman = {}
     for kind, output in outputs.items():
         truth = batches[kind]["severity"]
-        present = truth.argmax(-1)
-        accuracy[kind] = float((output.presence.argmax(-1) == present).float().mean())
-        column = present[:, None]
+        column = truth.argmax(-1, keepdim=True)
         ranks = output.severity.float().gather(1, column)[:, 0], truth.gather(1, column)[:, 0]
-        spearman[kind] = float(spearman_corrcoef(*ranks))
-    means = {"accuracy": sum(accuracy.values()) / len(accuracy), "spearman": sum(spearman.values()) / len(spearman)}
-    numbers = means | {f"accuracy_{kind}": share for kind, share in accuracy.items()}
+        spearman[f"spearman_{kind}"] = float(spearman_corrcoef(*ranks))
+    numbers = _score_presence(outputs, batches)
+    numbers |= {"spearman": sum(spearman.values()) / len(spearman)} | spearman
     numbers |= {f"loss_{kind}": float(output.loss) for kind, output in outputs.items()}
-    numbers |= {f"spearman_{kind}": correlation for kind, correlation in spearman.items()}
-    return Scores(_mean_loss(outputs), sum(means.values()) / 2, numbers)
+    return Scores(_mean_loss(outputs), (numbers["accuracy"] + numbers["spearman"]) / 2, numbers)
+
+
+def _score_presence(outputs: Mapping[str, ModelOutput], batches: Mapping[str, Batch]) -> dict[str, float]:
+    """Share of the patches whose most probable degradation is the most severe one: per kind, and their mean."""
+    accuracy = {
+        f"accuracy_{kind}": float((output.presence.argmax(-1) == batches[kind]["severity"].argmax(-1)).float().mean())
+        for kind, output in outputs.items()
+    }
+    return {"accuracy": sum(accuracy.values()) / len(accuracy)} | accuracy
 
 
 def _mean_loss(outputs: Mapping[str, ModelOutput]) -> float:

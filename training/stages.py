@@ -76,7 +76,8 @@ def build_untrained(recipe: ModelRecipe) -> PreTrainedModel:
 def _build_extractor(recipe: ModelRecipe) -> Stage:
     model = _start(DegradationExtractorForPreTraining, read_config(recipe).extractor_config, recipe.init_from)
     model.attach_perceptual_loss(load_lpips(recipe.lpips_network, recipe.lpips_backbone))
-    return Stage(model, _pictures, partial(score_pictures, source="labels", target="pixel_values"))
+    inputs = _pictures if model.description_head is None else _pictures_and_severity
+    return Stage(model, inputs, partial(score_pictures, source="labels", target="pixel_values"))
 
 
 def _build_restorer(recipe: ModelRecipe) -> Stage:
@@ -101,11 +102,15 @@ def _build_describer(recipe: ModelRecipe) -> Stage:
     model.extractor.reparameterize()  # it stays frozen, and one convolution is faster than its branches
     model.config.is_merged = True
     model.extractor.requires_grad_(False)
-    return Stage(model, _pictures_and_severities, score_descriptions)
+    return Stage(model, _severity_as_labels, score_descriptions)
 
 
 def _pictures(batch: Batch) -> Batch:
     return {"pixel_values": batch["pixel_values"], "labels": batch["labels"]}
+
+
+def _pictures_and_severity(batch: Batch) -> Batch:
+    return _pictures(batch) | {"severity": batch["severity"]}
 
 
 def _pictures_and_classes(batch: Batch) -> Batch:
@@ -113,7 +118,7 @@ def _pictures_and_classes(batch: Batch) -> Batch:
     return _pictures(batch) | {"class_labels": batch["severity"].argmax(-1)}
 
 
-def _pictures_and_severities(batch: Batch) -> Batch:
+def _severity_as_labels(batch: Batch) -> Batch:
     return {"pixel_values": batch["pixel_values"], "labels": batch["severity"]}
 
 

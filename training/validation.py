@@ -72,8 +72,7 @@ def _split_by_kind(sets: Mapping[str, RestorationSet]) -> dict[str, RestorationS
         if members.recipe is None:
             split[name] = members
         else:
-            single = replace(members.recipe, composite_probability=0.0)
-            split |= {kind: replace(members, recipe=replace(single, kinds=(kind,))) for kind in single.kinds}
+            split |= {kind: replace(members, recipe=members.recipe.isolate(kind)) for kind in members.recipe.kinds}
     return split
 
 

@@ -4,6 +4,7 @@ Reconstruction alone leaves an embedding that spreads along three directions, br
 those in which rain, snow, JPEG and blur differ; what learns from it sees three numbers. Here it is rewritten as
 E' = M (E - mean), after which all directions spread alike. M goes into the extractor's last layer and its inverse into
 the layers that read the embedding, so the model's outputs stay the same: what is trained on it next learns faster.
+A head that pre-trained along with the extractor does not survive this; the describe stage trains another.
 With --restart-prompts a restorer forgets the prompts that it learnt from the narrow embedding, to be trained on.
 """
 
@@ -30,7 +31,7 @@ from training.files import new_folder
 
 # Share of the mean spread below which a direction counts as noise and is not spread to one.
 FLOOR = 0.01
-# Names of the linear layers that read the embedding: of prompts, of the other insertions, of the reconstruction unit.
+# Names of the linear layers that read the embedding: of prompts, of the other insertions, of what scales and shifts.
 READERS = ("in_proj", "embed", "key_value", "film")
 
 
@@ -55,7 +56,8 @@ def whiten(model: PreTrainedModel, embeddings: Tensor) -> Tensor:
     """Rewrite the embedding of a model in place; what the model returns beside it stays the same to rounding.
 
     Args:
-        model: an extractor, or a model that holds one, without a head that describes.
+        model: an extractor, or a model that holds one, without a head that describes (its norm lies over the embedding
+            itself, so no linear layer after it could undo the change).
         embeddings: of many degraded pictures, (samples, E).
 
     Returns:
@@ -65,7 +67,7 @@ def whiten(model: PreTrainedModel, embeddings: Tensor) -> Tensor:
         ValueError: the model has no extractor, or a head that describes.
     """
     extractors = [module for module in model.modules() if isinstance(module, DegradationExtractorModel)]
-    if not extractors or getattr(model.config, "has_description", False):
+    if not extractors or getattr(model, "description_head", None) is not None:
         raise ValueError(
             "`model` must hold an extractor and no head that describes, got another; whiten before the describe stage"
         )
@@ -105,7 +107,7 @@ def restart_prompts(model: DPMambaIRModel, embeddings: Tensor) -> None:
 
 
 def _reads_embedding(name: str) -> bool:
-    return any(part in name for part in (".prompts.", ".insertion.", "reconstruction_unit."))
+    return any(part in name for part in (".prompts.", ".insertion.", "_modulation.", "reconstruction_unit."))
 
 
 @torch.no_grad()
@@ -125,7 +127,7 @@ def draw_embeddings(extractor: DegradationExtractorModel, clean: list[Path], sam
 
 
 def load(folder: Path) -> PreTrainedModel:
-    """Load what a stage left: an extractor, its pre-training model, or a restorer.
+    """Load what a stage left: an extractor, its pre-training model without a head that describes, or a restorer.
 
     Args:
         folder: of the model.
@@ -133,8 +135,9 @@ def load(folder: Path) -> PreTrainedModel:
     config = AutoConfig.from_pretrained(folder)
     if config.model_type == DPMambaIRConfig.model_type:
         return DPMambaIRModel.from_pretrained(folder)
-    build = DegradationExtractorForPreTraining if "ForPreTraining" in str(config.architectures) else None
-    return (build or DegradationExtractorModel).from_pretrained(folder)
+    if "ForPreTraining" in str(config.architectures):
+        return DegradationExtractorForPreTraining.from_pretrained(folder, description_weight=0.0)
+    return DegradationExtractorModel.from_pretrained(folder)
 
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)

@@ -8,6 +8,7 @@ from modeling_dpmambair import (
     DegradationExtractorForPreTraining,
     DegradationExtractorModel,
 )
+from modeling_dpmambair.modeling_degradation_extractor import describe_loss
 from tests.modeling_dpmambair.models import assert_same_weights, pictures, randomized, small_extractor_config
 
 SIZES = [(1, 1), (1, 9), (2, 3), (11, 18), (16, 8)]
@@ -230,7 +231,77 @@ def test_pretraining_reloads_bit_equal_and_its_extractor_alone_too(tmp_path):
         assert_same_weights(DegradationExtractorModel.from_pretrained(tmp_path / folder), model.extractor)
 
 
+@pytest.fixture
+def describing():
+    """A model that also pre-trains its head."""
+    return randomized(small_pretraining(description_weight=0.5))
+
+
+def test_head_that_pretrains_along_adds_its_weighted_loss(describing):
+    describing.attach_perceptual_loss(lambda *_: torch.zeros(()))
+    degraded, severity = pictures(), torch.tensor([[0.0, 0.3, 0.9], [0.0, 0.0, 0.4]])
+    output = describing(degraded, labels=pictures(), severity=severity)
+    description = DegradationExtractorForDescription(describing.config)
+    description.load_state_dict(describing.state_dict(), strict=False)
+    expected = description(degraded, labels=severity)
+    torch.testing.assert_close([output.presence, output.severity], [expected.presence, expected.severity])
+    rebuilding = (output.reconstruction - degraded).abs().mean()
+    torch.testing.assert_close(output.loss, rebuilding + 0.5 * expected.loss)
+    assert output.keys() == {"loss", "reconstruction", "degradation_embedding", "presence", "severity"}
+
+
+def test_head_that_pretrains_along_gives_every_parameter_a_gradient(describing):
+    describing(pictures(), labels=pictures(), severity=torch.rand(2, 3)).loss.backward()
+    assert without_gradient(describing) == []
+
+
+def test_head_that_pretrains_along_describes_without_labels(describing):
+    output = describing(pictures())
+    assert output.keys() == {"degradation_embedding", "presence", "severity"}
+
+
+def test_missing_severity_is_an_error(describing):
+    text = (
+        "`severity` must be given while `description_weight` is positive, got None; "
+        "pass the true severities or set description_weight to 0"
+    )
+    with pytest.raises(ValueError, match=text):
+        describing(pictures(), labels=pictures())
+
+
+def test_head_that_pretrained_along_loads_for_description_and_can_be_left_out(tmp_path, describing):
+    describing.save_pretrained(tmp_path)
+    description, report = DegradationExtractorForDescription.from_pretrained(tmp_path, output_loading_info=True)
+    assert not report["missing_keys"]
+    assert not report["unexpected_keys"]
+    assert_same_weights(description.description_head, describing.description_head)
+    without = DegradationExtractorForPreTraining.from_pretrained(tmp_path, description_weight=0.0)
+    assert without.description_head is None
+    assert_same_weights(without.reconstruction_unit, describing.reconstruction_unit)
+
+
+def test_weight_zero_has_no_head():
+    assert not [name for name in small_pretraining().state_dict() if name.startswith("description_head")]
+
+
 # Description
+
+
+def test_kind_of_unknown_strength_counts_for_presence_alone():
+    logits = [torch.randn(2, 3, requires_grad=True) for _ in range(2)]
+    loss = describe_loss(*logits, torch.tensor([[torch.nan, 0.0, 0.0], [0.0, 0.6, 0.0]]))
+    present = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+    cross_entropy = F.binary_cross_entropy(logits[0].sigmoid(), present)
+    torch.testing.assert_close(loss, cross_entropy + (logits[1].sigmoid()[1, 1] - 0.6).abs())
+    loss.backward()
+    assert all(each.grad.isfinite().all() for each in logits)
+
+
+def test_patch_of_which_nothing_is_told_has_no_gradient():
+    logits = [torch.randn(2, 3, requires_grad=True) for _ in range(2)]
+    describe_loss(*logits, torch.tensor([[torch.nan] * 3, [0.0, 0.6, 0.0]])).backward()
+    assert not any(each.grad[0].any() for each in logits)
+    assert logits[0].grad[1].all()
 
 
 def test_description_is_a_probability_and_a_severity_a_degradation():

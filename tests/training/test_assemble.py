@@ -39,6 +39,21 @@ def test_assembled_model_restores_and_describes(place: SimpleNamespace, tmp_path
     assert not (tmp_path / "out.tmp").exists()
 
 
+def test_head_that_pretrained_along_with_the_extractor_describes(place: SimpleNamespace, tmp_path: Path) -> None:
+    weight = {"extractor_config": {"description_weight": 0.1}}
+    recipe = ModelRecipe("extractor", str(place.model), weight, lpips_backbone=str(place.backbone))
+    trained, extractor = build_stage(recipe).model.eval(), tmp_path / "extractor"
+    save_trained(trained, extractor)
+    (extractor / "recipe.json").write_text("{}")
+    (extractor / "log.jsonl").write_text(json.dumps({"step": 1, "loss": 0.5, "lr": 1e-3}) + "\n")
+    restorer = leave_run(place, tmp_path / "restorer", "restorer", extractor)
+    out, picture = assemble(restorer, tmp_path / "out", extractor), torch.rand(1, 3, 24, 24)
+    presence = DPMambaIRModel.from_pretrained(out).describe(picture).presence
+    torch.testing.assert_close(presence, trained(picture).presence)
+    with pytest.raises(ValueError, match="`description` must hold a head that describes, got .*; name a run"):
+        assemble(restorer, tmp_path / "other", leave_run(place, tmp_path / "headless", "restorer", extractor))
+
+
 def test_mean_of_runs_is_assembled_with_the_record_of_their_names(place: SimpleNamespace, tmp_path: Path) -> None:
     runs = [leave_run(place, tmp_path / name, "restorer") for name in ("one", "other")]
     arguments = [*map(str, runs), "--output", str(tmp_path / "mean")]

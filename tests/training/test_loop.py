@@ -144,6 +144,23 @@ def test_resumed_run_may_be_longer_but_not_otherwise_different(place: SimpleName
     assert [record["step"] for record in log_of(tmp_path / "run") if "loss" in record] == [2, 4, 6]
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_long_run_cooled_down_from_a_copied_checkpoint_equals_a_short_one(
+    place: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str
+) -> None:
+    settings = f"training.optimizer={optimizer}", "training.workers=0"
+    recipe = recipe_file(place, tmp_path, decay_steps=4, validate_every=5)
+    assert run(recipe, tmp_path / "short", *settings)
+    with monkeypatch.context() as patched:
+        after_step(patched, 5, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        assert not run(recipe, tmp_path / "long", *settings, "training.steps=40", "training.decay_steps=20")
+    assert [record["lr"] for record in log_of(tmp_path / "long") if "lr" in record][1:] == [1e-3, 1e-3]
+    shutil.copytree(tmp_path / "long", tmp_path / "cooled")
+    assert run(recipe, tmp_path / "cooled", *settings, resume=True)
+    assert_same_run(tmp_path / "short", tmp_path / "cooled")
+    assert log_of(tmp_path / "cooled")[-2]["lr"] == pytest.approx(1e-6)
+
+
 def test_resuming_without_a_checkpoint_is_refused(place: SimpleNamespace, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="`output` must hold an intact checkpoint for --resume"):
         run(recipe_file(place, tmp_path), tmp_path / "new", resume=True)

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -31,6 +32,21 @@ def test_plan_tells_parameters_samples_schedule_and_memory(place: SimpleNamespac
     assert "3.00e-04 at step 0" in plan
     assert "1.00e-06 at step 99" in plan
     assert "GB activations of 2 at side 64 in no" in plan
+
+
+def test_plan_tells_where_the_rate_begins_to_fall(place: SimpleNamespace) -> None:
+    plan = describe_plan(make_recipe(place, decay_steps=20), "no", processes=1)
+    assert "3.00e-04 at step 0, 3.00e-04 at step 50, 2.33e-04 at step 80, 1.00e-06 at step 99" in plan
+
+
+def test_plan_counts_one_moment_of_muons_weights(place: SimpleNamespace) -> None:
+    wide = {"extractor_config": {"embedding_dim": 16384, "reconstruction_dim": 64}}
+    plans = [
+        describe_plan(replace(recipe, model=replace(recipe.model, overrides=wide)), "no", processes=1)
+        for recipe in (make_recipe(place, "extractor", optimizer=optimizer) for optimizer in ("adamw", "muon"))
+    ]
+    with_two, with_one = (float(plan.split("GB a process: ")[1].split(" GB")[0]) for plan in plans)
+    assert with_one / with_two == pytest.approx(4 / 5, abs=0.02)  # weights, average, gradients and moments
 
 
 def test_plan_of_growing_patches_in_shrinking_batches(place: SimpleNamespace) -> None:

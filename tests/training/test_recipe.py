@@ -139,6 +139,12 @@ def test_portable_recipe_names_no_local_path(tmp_path: Path) -> None:
         ("training.lr=fast", "`training.lr` must be a number above 0, got 'fast'"),
         ("training.lr=1e-7", "`training.final_lr` must be at most `training.lr` 1e-07, got 1e-06"),
         ("training.warmup_steps=300000", "`training.warmup_steps` must be below `training.steps` 300000, got 300000"),
+        (
+            "training.decay_steps=300001",
+            "`training.decay_steps` must be at most the 300000 steps after the warm-up, got 300001; shorten the decay",
+        ),
+        ("training.decay_steps=0", "`training.decay_steps` must be a positive integer or null, got 0"),
+        ("training.optimizer=sgd", "`training.optimizer` must be 'adamw' or 'muon', got 'sgd'"),
         ("training.weight_decay=null", "`training.weight_decay` must be a number of at least 0, got None"),
         ("training.betas=[0.9,1]", r"`training.betas` must be two numbers in \[0, 1\), got \(0.9, 1\)"),
         ("training.betas=0.9", r"`training.betas` must be two numbers in \[0, 1\), got 0.9"),
@@ -155,6 +161,10 @@ def test_portable_recipe_names_no_local_path(tmp_path: Path) -> None:
         ("data.severity=[0.9,0.1]", r"`data.severity` must be two ascending numbers in \[0, 1\]"),
         ("data.severity=[0,2]", r"`data.severity` must be two ascending numbers in \[0, 1\]"),
         ("data.composite_probability=2", r"`data.composite_probability` must be a number in \[0, 1\], got 2"),
+        ("data.identity_probability=-1", r"`data.identity_probability` must be a number in \[0, 1\], got -1"),
+        ("data.grey_probability=2", r"`data.grey_probability` must be a number in \[0, 1\], got 2"),
+        ("data.file_jpeg_probability=half", r"`data.file_jpeg_probability` must be a number in .*, got 'half'"),
+        ("data.varied_weather=1", "`data.varied_weather` must be true or false, got 1"),
         ("data.held_out_every=1", "`data.held_out_every` must be an integer of at least 2, got 1"),
         ('data.kinds=["haze","fog"]', r"`data.kinds` must be a list of different kinds out of haze, rain, .*'fog'"),
         ('data.kinds=["haze","haze"]', "`data.kinds` must be a list of different kinds"),
@@ -192,6 +202,7 @@ def test_wrong_files_are_refused(tmp_path: Path) -> None:
 def test_resuming_refuses_settings_that_shape_the_weights_and_allows_the_others(tmp_path: Path) -> None:
     earlier = read(tmp_path, {})
     read(tmp_path, {}, "training.workers=0", "training.steps=9", "data.clean_dirs=moved").check_resumes(earlier)
+    read(tmp_path, {}, "training.decay_steps=9").check_resumes(earlier)
     with pytest.raises(ValueError, match=r"`training.lr` must stay 0.0003 with --resume, got 0.1; .* --output"):
         read(tmp_path, {}, "training.lr=0.1").check_resumes(earlier)
 

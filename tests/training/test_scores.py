@@ -30,6 +30,16 @@ def test_patch_without_a_finite_psnr_is_left_out_of_the_gain() -> None:
     assert scores.quality == pytest.approx(0, abs=1e-5)
 
 
+def test_pretraining_that_describes_is_also_scored_by_accuracy() -> None:
+    clean = torch.rand(2, 3, 16, 16)
+    severity = torch.tensor([[0, 0.4, 0], [0, torch.nan, 0]])
+    presence = torch.tensor([[0.1, 0.8, 0.2], [0.6, 0.2, 0.3]])
+    output = ModelOutput(loss=torch.tensor(0.0), reconstruction=clean / 2, presence=presence)
+    batch = {"low": clean / 3, "high": clean, "severity": severity}
+    numbers = score_pictures({"rain": output}, {"rain": batch}, "low", "high").numbers
+    assert (numbers["accuracy"], numbers["accuracy_rain"]) == (0.5, 0.5)
+
+
 def test_descriptions_are_scored_by_accuracy_and_rank_correlation() -> None:
     torch.manual_seed(0)
     truth = torch.zeros(6, 7)

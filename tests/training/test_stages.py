@@ -54,6 +54,27 @@ def test_class_labels_are_the_most_severe_kind(place: SimpleNamespace) -> None:
     assert stage.model(**inputs).loss > 0
 
 
+def test_extractor_that_describes_takes_the_severity_and_leaves_its_head_to_the_next_stage(
+    place: SimpleNamespace, tmp_path: Path
+) -> None:
+    recipe = restorer(
+        place,
+        stage="extractor",
+        overrides={"extractor_config": {"description_weight": 0.1}},
+        lpips_backbone=str(place.backbone),
+    )
+    stage = build_stage(recipe)
+    batch = {name: torch.rand(2, 3, 32, 32) for name in ("pixel_values", "labels")} | {"severity": torch.rand(2, 7)}
+    inputs = stage.inputs(batch)
+    assert torch.equal(inputs["severity"], batch["severity"])
+    with torch.no_grad():
+        output = stage.model(**inputs)
+    assert stage.score({"rain": output}, {"rain": batch}).numbers["accuracy"] in (0, 0.5, 1)
+    save_trained(stage.model, tmp_path)
+    describer = build_stage(restorer(place, stage="describe", init_from=str(tmp_path), extractor=None)).model
+    assert torch.equal(describer.description_head.hidden.weight, stage.model.description_head.hidden.weight)
+
+
 def test_description_trains_its_head_alone_on_the_merged_extractor(place: SimpleNamespace, tmp_path: Path) -> None:
     stage = build_stage(restorer(place, stage="describe"))
     trained = {name for name, parameter in stage.model.named_parameters() if parameter.requires_grad}

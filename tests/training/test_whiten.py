@@ -13,7 +13,7 @@ from modeling_dpmambair import (
 )
 from modeling_dpmambair.prompt_scan_dpmambair import PromptMap
 from tests.modeling_dpmambair.models import pictures, randomized, small_extractor_config, small_model
-from training.whiten import app, draw_embeddings, find_whitening, restart_prompts, whiten
+from training.whiten import app, draw_embeddings, find_whitening, load, restart_prompts, whiten
 
 
 def embeddings_of(extractor, samples=64):
@@ -34,7 +34,13 @@ def test_whitened_samples_have_no_mean_and_the_identity_as_covariance():
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"insertion": "concatenation", "prompts": []}, {"insertion": "attention", "prompts": []}]
+    "changes",
+    [
+        {},
+        {"has_film": True},
+        {"insertion": "concatenation", "prompts": []},
+        {"insertion": "attention", "prompts": []},
+    ],
 )
 def test_restorer_stays_the_same_while_its_embedding_spreads(changes):
     model = randomized(small_model(**changes)).eval()
@@ -57,6 +63,16 @@ def test_reconstruction_unit_stays_the_same():
         torch.manual_seed(0)
         after = model(degraded, clean).reconstruction
     torch.testing.assert_close(after, before, rtol=1e-3, atol=1e-3)
+
+
+def test_head_that_pretrained_along_is_refused_and_left_out_by_the_command(tmp_path):
+    model = randomized(DegradationExtractorForPreTraining(small_extractor_config(description_weight=0.1)))
+    with pytest.raises(ValueError, match="`model` must hold an extractor and no head that describes"):
+        whiten(model, torch.randn(8, 8))
+    model.save_pretrained(tmp_path)
+    loaded = load(tmp_path)
+    whiten(loaded, embeddings_of(loaded.extractor))
+    assert (loaded.config.description_weight, loaded.description_head) == (0, None)
 
 
 def test_restarted_prompts_are_the_mean_of_the_old_ones_for_every_picture():
