@@ -39,6 +39,8 @@ class DegradationExtractorConfig(PreTrainedConfig):
             Whether the reconstruction unit sees a channel of white noise, from which it can place grain and streaks.
         lpips_weight (`float`, *optional*, defaults to `0.1`):
             Weight lambda of LPIPS in the pre-training loss L1 + lambda LPIPS; the paper gives no value.
+        description_weight (`float`, *optional*, defaults to `0.0`):
+            Weight, in the pre-training loss, of naming the degradations and their severities; 0: without that head.
         degradations (`list[str]`, *optional*):
             Names of the degradations, in the order of class labels and descriptions; defaults to
             `["haze", "rain", "snow", "low_light", "blur", "jpeg", "noise"]`.
@@ -57,6 +59,7 @@ class DegradationExtractorConfig(PreTrainedConfig):
     reconstruction_dim: int = 48
     has_noise_channel: bool = True
     lpips_weight: float = 0.1
+    description_weight: float = 0.0
     degradations: list[str] | tuple[str, ...] = ("haze", "rain", "snow", "low_light", "blur", "jpeg", "noise")
     description_dim: int = 64
 
@@ -76,7 +79,7 @@ class DegradationExtractorConfig(PreTrainedConfig):
         unique = bool(self.degradations) and len(set(self.degradations)) == len(self.degradations)
         _check(unique, "degradations", "one or more different names", self.degradations, "name each once")
         _check_at_least(self, 1, "embedding_dim", "reconstruction_dim", "description_dim")
-        _check_at_least(self, 0.0, "lpips_weight")
+        _check_at_least(self, 0.0, "lpips_weight", "description_weight")
 
 
 @strict
@@ -120,6 +123,20 @@ class DPMambaIRConfig(PreTrainedConfig):
             B_bar in the scan: "euler", Delta B, as every Mamba kernel computes it; "zoh", Eq. 4 as printed.
         has_heb (`bool`, *optional*, defaults to `True`):
             Whether blocks carry the high-frequency enhancement (Eq. 10).
+        has_film (`bool`, *optional*, defaults to `False`):
+            Whether the embedding also scales and shifts what a block adds to its features, and the features that the
+            output convolution reads; a departure from the paper.
+        first_mixer_level (`int`, *optional*, defaults to `0`):
+            How often the resolution is halved before blocks carry the DP-SSM: 0, as in the paper, for all blocks;
+            those of finer stages are then a feed-forward alone.
+        has_linear_resampling (`bool`, *optional*, defaults to `False`):
+            Whether halving and doubling the resolution takes a linear map of 2 x 2 pixels in place of a 3x3
+            convolution.
+        has_summed_skips (`bool`, *optional*, defaults to `False`):
+            Whether skips are added in place of concatenated; decoder and refinement at full resolution then have `dim`
+            channels in place of twice as many.
+        has_zero_start (`bool`, *optional*, defaults to `False`):
+            Whether what a block adds to its features is zero at the start.
         dt_min (`float`, *optional*, defaults to `0.001`):
             Smallest step size at the start.
         dt_max (`float`, *optional*, defaults to `0.1`):
@@ -136,6 +153,9 @@ class DPMambaIRConfig(PreTrainedConfig):
             Weight of the mean squared error (Eq. 11).
         fft_weight (`float`, *optional*, defaults to `0.001`):
             Weight of the mean absolute error between spectra (Eq. 11).
+        log_weight (`float`, *optional*, defaults to `0.0`):
+            Weight of the mean over pictures of the logarithm of their mean squared error; not in the paper. Eq. 11
+            lets dark and hazy pictures rule, whose errors are large; in the logarithm all count alike.
         extractor_config (`dict` or `DegradationExtractorConfig`, *optional*, defaults to `None`):
             Configuration of the extractor; its own defaults if not given.
     """
@@ -160,6 +180,11 @@ class DPMambaIRConfig(PreTrainedConfig):
     scan_directions: Literal[1, 2] = 1
     discretization: Literal["euler", "zoh"] = "euler"
     has_heb: bool = True
+    has_film: bool = False
+    first_mixer_level: int = 0
+    has_linear_resampling: bool = False
+    has_summed_skips: bool = False
+    has_zero_start: bool = False
     dt_min: float = 0.001
     dt_max: float = 0.1
     layer_norm_eps: float = 1e-6
@@ -168,6 +193,7 @@ class DPMambaIRConfig(PreTrainedConfig):
     l1_weight: float = 1.0
     l2_weight: float = 0.5
     fft_weight: float = 0.001
+    log_weight: float = 0.0
     extractor_config: dict | PreTrainedConfig | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
@@ -189,6 +215,13 @@ class DPMambaIRConfig(PreTrainedConfig):
         _check_at_least(self, 1, "latent_depth", "d_state", "expand", "prompt_dim")
         _check_at_least(self, 0, "refinement_depth", "layer_norm_eps")
         _check(
+            0 <= self.first_mixer_level <= 3,
+            "first_mixer_level",
+            "in 0 to 3",
+            self.first_mixer_level,
+            "the resolution is halved three times",
+        )
+        _check(
             self.d_conv % 2 == 1 and self.d_conv >= 1,
             "d_conv",
             "odd and positive",
@@ -209,12 +242,10 @@ class DPMambaIRConfig(PreTrainedConfig):
         _check(sole, "prompts", f"empty with insertion {self.insertion!r}", self.prompts, "set prompts to []")
 
     def validate_loss(self) -> None:
-        """Check that no weight of Eq. 11 is negative and that one counts."""
-        weights = (self.l1_weight, self.l2_weight, self.fft_weight)
-        counts = min(weights) >= 0 and max(weights) > 0
-        _check(
-            counts, "l1_weight, l2_weight, fft_weight", "non-negative, one positive", weights, "Eq. 11: 1, 0.5, 0.001"
-        )
+        """Check that no weight of the loss is negative and that one counts."""
+        weights = (self.l1_weight, self.l2_weight, self.fft_weight, self.log_weight)
+        counts, names = min(weights) >= 0 and max(weights) > 0, "l1_weight, l2_weight, fft_weight, log_weight"
+        _check(counts, names, "non-negative, one positive", weights, "Eq. 11: 1, 0.5, 0.001, 0")
 
     def dt_rank(self, channels: int) -> int:
         """Return the rank R = ceil(C / 16) of the step size's projection in a block of `channels` channels."""

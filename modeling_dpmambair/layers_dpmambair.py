@@ -261,6 +261,30 @@ class Upsample(nn.Module):
         out.unflatten(2, (-1, 2)).unflatten(1, (-1, 2)).copy_(shuffled)
 
 
+class LinearDownsample(nn.Linear):
+    """Halve the resolution and double the channels: a linear map of each 2 x 2 pixels."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(4 * dim, 2 * dim, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map (B, H, W, C) to (B, H / 2, W / 2, 2 C)."""
+        squares = x.unflatten(2, (-1, 2)).unflatten(1, (-1, 2)).transpose(2, 3)  # (B, H / 2, W / 2, 2, 2, C)
+        return super().forward(squares.flatten(3))
+
+
+class LinearUpsample(nn.Linear):
+    """Double the resolution and halve the channels: a linear map of each pixel to 2 x 2."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(dim, 2 * dim, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map (B, H, W, C) to (B, 2 H, 2 W, C / 2)."""
+        squares = super().forward(x).unflatten(-1, (2, 2, -1)).transpose(2, 3)  # (B, H, 2, W, 2, C / 2)
+        return squares.flatten(3, 4).flatten(1, 2)
+
+
 class Skip:
     """A stage's features, kept for the stage of the same size on the way up.
 
@@ -314,12 +338,13 @@ class HighFrequencyEnhancement(nn.Module):
 class GatedFeedForward(nn.Module):
     """Gated depthwise-convolution feed-forward (GDFN, as in Restormer): widen, 3x3 depthwise, GELU gate, narrow."""
 
-    def __init__(self, dim: int, ratio: float) -> None:
+    def __init__(self, dim: int, ratio: float, *, has_zero_start: bool = False) -> None:
         super().__init__()
         hidden = int(dim * ratio)
         self.in_proj = nn.Linear(dim, 2 * hidden, bias=False)
         self.conv = DepthwiseConv2d(2 * hidden, 3, bias=False)
-        self.out_proj = nn.Linear(hidden, dim, bias=False)
+        linear = ZeroStartLinear if has_zero_start else nn.Linear
+        self.out_proj = linear(hidden, dim, bias=False)
 
     def forward(self, x: torch.Tensor, rows: slice = slice(None)) -> torch.Tensor:
         """Map (B, H, W, C) to (B, h, W, C), for those rows; the convolution sees the others too."""

@@ -20,6 +20,8 @@ from .layers_dpmambair import (
     ChannelsLastConv2d,
     Downsample,
     HighFrequencyEnhancement,
+    LinearDownsample,
+    LinearUpsample,
     Skip,
     Upsample,
     ZeroStartConv2d,
@@ -34,10 +36,12 @@ from .modeling_degradation_extractor import (
     DegradationHead,
     DPMambaIRPreTrainedModel,
 )
-from .prompt_scan_dpmambair import DegradationPromptMixer, DPMambaIRBlock, PromptedScan
+from .prompt_scan_dpmambair import DegradationPromptMixer, DPMambaIRBlock, FeatureModulation, PromptedScan
 
 # Three halvings: heights and widths are padded to a multiple of this.
 SIZE_MULTIPLE = 8
+# Added to a picture's mean squared error before its logarithm: beyond 50 dB nothing more is to be gained.
+LOG_EPS = 1e-5
 
 
 @dataclass
@@ -92,11 +96,19 @@ class ModelCost(NamedTuple):
 
 
 class DPMambaIRStage(nn.Module):
-    """Blocks of one width, one after the other."""
+    """Blocks of one width, one after the other.
 
-    def __init__(self, config: DPMambaIRConfig, dim: int, depth: int) -> None:
+    Args:
+        config: the model's.
+        level: how often the resolution was halved before.
+        dim: channels C.
+        depth: blocks.
+    """
+
+    def __init__(self, config: DPMambaIRConfig, level: int, dim: int, depth: int) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(DPMambaIRBlock(config, dim) for _ in range(depth))
+        has_mixer = level >= config.first_mixer_level
+        self.blocks = nn.ModuleList(DPMambaIRBlock(config, dim, has_mixer) for _ in range(depth))
 
     def forward(self, x: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
         """Map features (B, H, W, C) under the embedding (B, E)."""
@@ -113,18 +125,27 @@ class DPMambaIRNetwork(nn.Module):
         dim, depths = config.dim, config.decoder_depths
         self.conv_in = ChannelsLastConv2d(3, dim, 3, bias=False)
         self.encoder = nn.ModuleList(
-            DPMambaIRStage(config, dim << level, depth) for level, depth in enumerate(config.encoder_depths)
+            DPMambaIRStage(config, level, dim << level, depth) for level, depth in enumerate(config.encoder_depths)
         )
-        self.down = nn.ModuleList(Downsample(dim << level) for level in range(3))
-        self.latent = DPMambaIRStage(config, dim << 3, config.latent_depth)
-        self.up = nn.ModuleList(Upsample(dim << level) for level in (3, 2, 1))
-        self.reduce = nn.ModuleList(nn.Linear(dim << level, dim << (level - 1), bias=False) for level in (3, 2))
-        # At full resolution the skip is not reduced: decoder and refinement keep both halves, 2 dim channels.
+        downsample, upsample = (
+            (LinearDownsample, LinearUpsample) if config.has_linear_resampling else (Downsample, Upsample)
+        )
+        self.down = nn.ModuleList(downsample(dim << level) for level in range(3))
+        self.latent = DPMambaIRStage(config, 3, dim << 3, config.latent_depth)
+        self.up = nn.ModuleList(upsample(dim << level) for level in (3, 2, 1))
+        # At full resolution a joined skip is not reduced: decoder and refinement keep both halves, 2 dim channels.
+        self.has_summed_skips = config.has_summed_skips
+        self.reduce, out_dim = nn.ModuleList(), dim
+        if not self.has_summed_skips:
+            self.reduce.extend(nn.Linear(dim << level, dim << (level - 1), bias=False) for level in (3, 2))
+            out_dim = 2 * dim
+        widths = dim << 2, dim << 1, out_dim
         self.decoder = nn.ModuleList(
-            DPMambaIRStage(config, dim << max(level, 1), depths[level]) for level in (2, 1, 0)
+            DPMambaIRStage(config, level, width, depths[level]) for level, width in zip((2, 1, 0), widths, strict=True)
         )
-        self.refinement = DPMambaIRStage(config, 2 * dim, config.refinement_depth)
-        self.conv_out = ZeroStartConv2d(2 * dim, 3, 3, bias=False)
+        self.refinement = DPMambaIRStage(config, 0, out_dim, config.refinement_depth)
+        self.out_modulation = FeatureModulation(config, out_dim) if config.has_film else None
+        self.conv_out = ZeroStartConv2d(out_dim, 3, 3, bias=False)
 
     def forward(
         self, x: torch.Tensor, embedding: torch.Tensor, hidden_states: list[torch.Tensor] | None = None
@@ -151,16 +172,18 @@ class DPMambaIRNetwork(nn.Module):
         for stage, down in zip(self.encoder, self.down, strict=True):
             x = stage(x, embedding)
             keep(x)
-            skips.append(Skip(x, is_largest=not skips))
+            skips.append(x if self.has_summed_skips else Skip(x, is_largest=not skips))
             x = down(x)
         x = self.latent(x, embedding)
         keep(x)
         for step, (up, stage) in enumerate(zip(self.up, self.decoder, strict=True)):
-            x = skips.pop().join(up, x)
+            x = up(x) + skips.pop() if self.has_summed_skips else skips.pop().join(up, x)
             x = stage(self.reduce[step](x) if step < len(self.reduce) else x, embedding)
             keep(x)
         x = self.refinement(x, embedding)
         keep(x)
+        if self.out_modulation is not None:
+            x = self.out_modulation(x, embedding)
         # The correction is often a few grey levels; eight bits of mantissa would round it away.
         with torch.autocast(x.device.type, enabled=False):
             return self.conv_out(x.to(self.conv_out.weight.dtype))
@@ -309,6 +332,8 @@ class DPMambaIRModel(DPMambaIRPreTrainedModel):
 
         def read(name: str, block: DPMambaIRBlock, inputs: tuple[torch.Tensor, torch.Tensor]) -> None:
             x, embedding = inputs
+            if block.mixer is None:
+                return
             branch, _ = block.mixer.project(block.prepare(x, embedding))
             for part, scan in block.mixer.named_children():
                 if isinstance(scan, PromptedScan):
@@ -421,11 +446,19 @@ class DPMambaIRModel(DPMambaIRPreTrainedModel):
         return DPMambaIROutput(loss, reconstruction, embedding, tuple(hidden_states) if hidden_states else None)
 
     def _loss(self, restored: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
-        """Eq. 11: mean absolute error, mean squared error, and mean absolute error of the spectra."""
-        spectrum = torch.view_as_real(torch.fft.rfft2(restored - clean))
-        weights = self.config.l1_weight, self.config.l2_weight, self.config.fft_weight
-        terms = F.l1_loss(restored, clean), F.mse_loss(restored, clean), spectrum.abs().mean()
-        return sum(weight * term for weight, term in zip(weights, terms, strict=True))
+        """Eq. 11: mean absolute error, mean squared error, and mean absolute error of the spectra.
+
+        Paper: these three; here, with `log_weight`, also the logarithm of each picture's error, because in the means
+        pictures with small errors hardly count.
+        """
+        config, squared = self.config, (restored - clean).square().mean((1, 2, 3))
+        loss = config.l1_weight * F.l1_loss(restored, clean) + config.l2_weight * squared.mean()
+        if config.fft_weight > 0:
+            spectrum = torch.view_as_real(torch.fft.rfft2(restored - clean))
+            loss = loss + config.fft_weight * spectrum.abs().mean()
+        if config.log_weight > 0:
+            loss = loss + config.log_weight * torch.log(squared + LOG_EPS).mean()
+        return loss
 
 
 __all__ = ["BlockPrompts", "DPMambaIRModel", "DPMambaIROutput", "ModelCost"]

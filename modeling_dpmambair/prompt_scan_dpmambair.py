@@ -149,7 +149,8 @@ class DegradationPromptMixer(nn.Module):
         self.in_proj = nn.Linear(dim, 2 * channels, bias=False)
         self.scan = PromptedScan(config, dim)
         self.reverse_scan = PromptedScan(config, dim, is_reversed=True) if config.scan_directions == 2 else None
-        self.out_proj = nn.Linear(channels, dim, bias=False)
+        linear = ZeroStartLinear if config.has_zero_start else nn.Linear
+        self.out_proj = linear(channels, dim, bias=False)
 
     def forward(self, x: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
         """Mix features (B, H, W, C) under the embedding (B, E)."""
@@ -224,18 +225,47 @@ class EmbeddingAttention(nn.Module):
         return x + self.out_proj(attended).view_as(x)
 
 
-class DPMambaIRBlock(GradientCheckpointingLayer):
-    """x + HEB(DP-SSM(norm(x), E)), then x + GDFN(norm(x))."""
+class FeatureModulation(nn.Module):
+    """Scale and shift features by the embedding (FiLM); a zero start leaves them as they are.
+
+    Paper: the embedding enters through Delta, B and C alone; here, with `has_film`, also directly, because those reach
+    the features only through the scan's norm and are learnt slowly.
+    """
 
     def __init__(self, config: DPMambaIRConfig, dim: int) -> None:
         super().__init__()
-        self.norm1 = RowNorm(dim, eps=config.layer_norm_eps)
-        insertion = {"concatenation": EmbeddingConcatenation, "attention": EmbeddingAttention}.get(config.insertion)
-        self.insertion = insertion(config, dim) if insertion else None
-        self.mixer = DegradationPromptMixer(config, dim)
-        self.heb = HighFrequencyEnhancement() if config.has_heb else nn.Identity()
+        self.film = ZeroStartLinear(config.extractor_config.embedding_dim, 2 * dim)
+
+    def forward(self, x: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
+        """Map features (B, H, W, C) under the embedding (B, E)."""
+        scale, shift = self.film(embedding).to(x.dtype)[:, None, None].chunk(2, dim=-1)
+        return torch.addcmul(shift, x, 1 + scale)
+
+
+class DPMambaIRBlock(GradientCheckpointingLayer):
+    """x + HEB(DP-SSM(norm(x), E)), then x + GDFN(norm(x)); without a mixer the second alone.
+
+    Args:
+        config: the model's.
+        dim: channels C.
+        has_mixer: whether it holds the DP-SSM.
+    """
+
+    def __init__(self, config: DPMambaIRConfig, dim: int, has_mixer: bool = True) -> None:
+        super().__init__()
+        self.mixer = None
+        if has_mixer:
+            self.norm1 = RowNorm(dim, eps=config.layer_norm_eps)
+            insertion = {"concatenation": EmbeddingConcatenation, "attention": EmbeddingAttention}.get(
+                config.insertion
+            )
+            self.insertion = insertion(config, dim) if insertion else None
+            self.mixer = DegradationPromptMixer(config, dim)
+            self.mixer_modulation = FeatureModulation(config, dim) if config.has_film else None
+            self.heb = HighFrequencyEnhancement() if config.has_heb else nn.Identity()
         self.norm2 = RowNorm(dim, eps=config.layer_norm_eps)
-        self.ffn = GatedFeedForward(dim, config.ffn_ratio)
+        self.ffn = GatedFeedForward(dim, config.ffn_ratio, has_zero_start=config.has_zero_start)
+        self.ffn_modulation = FeatureModulation(config, dim) if config.has_film else None
 
     def forward(self, x: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
         """Map features (B, H, W, C) under the embedding (B, E); without gradients, large ones are overwritten."""
@@ -243,8 +273,10 @@ class DPMambaIRBlock(GradientCheckpointingLayer):
         if len(strips) > 1:
             self._overwrite(x, embedding, strips)
             return x
-        x = x + self.heb(self.mixer(self.prepare(x, embedding), embedding))
-        return x + self.ffn(self.norm2(x))
+        if self.mixer is not None:
+            mixed = self.mixer(self.prepare(x, embedding), embedding)
+            x = x + self.heb(_modulate(self.mixer_modulation, mixed, embedding))
+        return x + _modulate(self.ffn_modulation, self.ffn(self.norm2(x)), embedding)
 
     def prepare(self, x: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
         """Return what the mixer mixes, (B, H, W, C)."""
@@ -253,6 +285,14 @@ class DPMambaIRBlock(GradientCheckpointingLayer):
 
     def _overwrite(self, x: torch.Tensor, embedding: torch.Tensor, strips: list[Strip]) -> None:
         """Turn the input into the output where it lies, strip by strip: nothing else of its size is in memory."""
+        if self.mixer is not None:
+            self._overwrite_by_mixer(x, embedding, strips)
+        features = OverwrittenFeatures(x)
+        for strip in strips:
+            normed = features.look(strip, self.norm2)
+            features.add(strip, _modulate(self.ffn_modulation, self.ffn(normed, strip.inner), embedding))
+
+    def _overwrite_by_mixer(self, x: torch.Tensor, embedding: torch.Tensor, strips: list[Strip]) -> None:
         features, sums = OverwrittenFeatures(x), []
         has_heb = isinstance(self.heb, HighFrequencyEnhancement)
         gain = self.heb.gain.to(x.dtype) if has_heb else None
@@ -261,13 +301,14 @@ class DPMambaIRBlock(GradientCheckpointingLayer):
             return features.look(strip, lambda seen: self.prepare(seen, embedding))
 
         for strip, mixed in zip(strips, self.mixer.mix_strips(strips, prepare, embedding), strict=True):
+            change = _modulate(self.mixer_modulation, mixed, embedding)
             if has_heb:
-                sums.append(self.heb.sum_rows(mixed))
-            features.add(strip, mixed, gain)
+                sums.append(self.heb.sum_rows(change))
+            features.add(strip, change, gain)
         if has_heb:
             average = self.heb.average(torch.cat(sums, 1), x.shape[2])
             x -= (self.heb.scale * average).to(x.dtype)
-        features = OverwrittenFeatures(x)
-        for strip in strips:
-            normed = features.look(strip, self.norm2)
-            features.add(strip, self.ffn(normed, strip.inner))
+
+
+def _modulate(modulation: FeatureModulation | None, x: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
+    return x if modulation is None else modulation(x, embedding)

@@ -58,7 +58,7 @@ RESTORER_RULES = [
     ("dt_min", 0.2, "`dt_min` must be positive and at most dt_max, got 0.2"),
     ("prompts", ["B", "B"], "`prompts` must be without repetition, got ['B', 'B']; name each"),
     ("insertion", "attention", "`prompts` must be empty with insertion 'attention', got ['delta', 'B', 'C']; set"),
-    ("l2_weight", -0.5, "fft_weight` must be non-negative, one positive, got (1.0, -0.5, 0.001); Eq. 11: 1, 0.5"),
+    ("l2_weight", -0.5, "log_weight` must be non-negative, one positive, got (1.0, -0.5, 0.001, 0.0); Eq. 11: 1, 0.5"),
 ]  # fmt: skip
 
 

@@ -10,6 +10,8 @@ from modeling_dpmambair.layers_dpmambair import (
     Downsample,
     GatedFeedForward,
     HighFrequencyEnhancement,
+    LinearDownsample,
+    LinearUpsample,
     Upsample,
     plan_strips,
 )
@@ -49,6 +51,22 @@ def test_upsample_doubles_the_size_and_halves_the_channels():
     assert y.shape == (2, 8, 10, 3)
     assert y.is_contiguous()
     torch.testing.assert_close(y, channels_last(expected), rtol=1e-5, atol=1e-5)
+
+
+def test_linear_downsample_is_a_convolution_of_squares():
+    down, x = LinearDownsample(6), torch.randn(2, 8, 12, 6)
+    kernel = down.weight.unflatten(1, (2, 2, 6)).permute(0, 3, 1, 2)
+    torch.testing.assert_close(
+        down(x), channels_last(F.conv2d(channels_first(x), kernel, stride=2)), rtol=1e-5, atol=1e-5
+    )
+
+
+def test_linear_upsample_is_a_transposed_convolution_of_squares():
+    up, x = LinearUpsample(6), torch.randn(2, 4, 5, 6)
+    kernel = up.weight.unflatten(0, (2, 2, 3)).permute(3, 2, 0, 1)
+    expected = channels_last(F.conv_transpose2d(channels_first(x), kernel, stride=2))
+    assert up(x).is_contiguous()
+    torch.testing.assert_close(up(x), expected, rtol=1e-5, atol=1e-5)
 
 
 # Strips

@@ -14,6 +14,7 @@ from modeling_dpmambair import (
     scan_backend,
 )
 from modeling_dpmambair.modeling_dpmambair import pad_to_multiple
+from modeling_dpmambair.prompt_scan_dpmambair import DPMambaIRBlock
 from tests.modeling_dpmambair.models import (
     assert_same_weights,
     pictures,
@@ -23,6 +24,10 @@ from tests.modeling_dpmambair.models import (
     small_model,
 )
 
+LIGHT = {
+    "has_film": True, "first_mixer_level": 1, "has_linear_resampling": True, "has_summed_skips": True,
+    "has_zero_start": True, "refinement_depth": 0,
+}  # fmt: skip
 SWITCHES = {
     "base": {},
     "no prompts, no HEB": {"prompts": [], "has_heb": False},
@@ -36,6 +41,9 @@ SWITCHES = {
     "merged extractor": {"extractor": {"is_merged": True}},
     "no refinement": {"refinement_depth": 0},
     "wide": {"expand": 2, "ffn_ratio": 1.5, "d_conv": 5},
+    "light": LIGHT,
+    "modulated features": {"has_film": True},
+    "summed skips": {"has_summed_skips": True},
 }
 every_switch = pytest.mark.parametrize("changes", SWITCHES.values(), ids=SWITCHES.keys())
 
@@ -165,6 +173,25 @@ def test_prompts_switched_off_leave_the_picture_blind_to_the_embedding():
     assert torch.equal(one, other)
 
 
+def test_modulated_features_hear_the_embedding_without_prompts():
+    model, degraded = small_model(prompts=[], has_film=True), pictures()
+    one, other = (model(degraded, degradation_embedding=torch.randn(2, 8)).reconstruction for _ in range(2))
+    assert (one - other).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize(("level", "count"), [(0, 8), (1, 5), (2, 3), (3, 1)])
+def test_blocks_finer_than_the_first_mixers_level_have_none(level, count):
+    blocks = [each for each in small_model(first_mixer_level=level).modules() if isinstance(each, DPMambaIRBlock)]
+    assert len(blocks) == 8
+    assert sum(block.mixer is not None for block in blocks) == count
+
+
+def test_zero_start_leaves_features_as_they_are():
+    network = DPMambaIRModel(small_config(has_zero_start=True, has_film=True)).network
+    x = torch.randn(2, 8, 8, 4)
+    assert torch.equal(network.encoder[0](x, torch.randn(2, 8)), x)
+
+
 # Loss and gradients
 
 
@@ -176,6 +203,14 @@ def test_loss_is_equation_11_computed_in_numpy():
     spectrum = np.fft.rfft2(error)
     by_spectrum = (np.abs(spectrum.real).mean() + np.abs(spectrum.imag).mean()) / 2
     expected = 0.7 * np.abs(error).mean() + 0.4 * (error**2).mean() + 0.02 * by_spectrum
+    assert output.loss.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_logarithm_of_each_pictures_error_joins_the_loss():
+    degraded, clean = pictures(2, 9, 12), pictures(2, 9, 12)
+    output = small_model(l1_weight=0.0, l2_weight=0.0, fft_weight=0.0, log_weight=0.3)(degraded, labels=clean)
+    error = (output.reconstruction - clean).detach().double().numpy()
+    expected = 0.3 * np.log((error**2).mean((1, 2, 3)) + 1e-5).mean()
     assert output.loss.item() == pytest.approx(expected, rel=1e-5)
 
 
