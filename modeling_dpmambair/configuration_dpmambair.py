@@ -46,6 +46,8 @@ class DegradationExtractorConfig(PreTrainedConfig):
             `["haze", "rain", "snow", "low_light", "blur", "jpeg", "noise"]`.
         description_dim (`int`, *optional*, defaults to `64`):
             Hidden width of the head that names degradations and their severities.
+        freeze_extractor (`bool`, *optional*, defaults to `True`):
+            Whether the extractor stays as pre-trained while that head is trained on it.
     """
 
     model_type = "dpmambair_extractor"
@@ -62,6 +64,7 @@ class DegradationExtractorConfig(PreTrainedConfig):
     description_weight: float = 0.0
     degradations: list[str] | tuple[str, ...] = ("haze", "rain", "snow", "low_light", "blur", "jpeg", "noise")
     description_dim: int = 64
+    freeze_extractor: bool = True
 
     def __post_init__(self, **kwargs: Any) -> None:
         """Turn sequences into lists, as JSON returns them."""

@@ -192,7 +192,11 @@ def describe_loss(presence: torch.Tensor, severity: torch.Tensor, labels: torch.
 
 
 class DegradationExtractorForDescription(DPMambaIRPreTrainedModel):
-    """A frozen extractor with a head that says what it saw; the third, short stage of training."""
+    """An extractor with a head that says what it saw.
+
+    Paper: the extractor learns from reconstruction alone; here, with `freeze_extractor` off, it then learns to
+    describe too, because a restorer whose embedding tells the degradations apart learns several times as fast.
+    """
 
     # A head that pre-trained along with the extractor loads from there.
     _keys_to_ignore_on_load_unexpected = (r"^reconstruction_unit\.",)
@@ -205,8 +209,8 @@ class DegradationExtractorForDescription(DPMambaIRPreTrainedModel):
         self.freeze_parts()
 
     def freeze_parts(self) -> None:
-        """Exclude the extractor from training."""
-        self.extractor.requires_grad_(False)
+        """Exclude the extractor from training where the configuration says so."""
+        self.extractor.requires_grad_(not self.config.freeze_extractor)
 
     def forward(self, pixel_values: torch.Tensor, labels: torch.Tensor | None = None) -> DegradationDescription:
         """Describe degraded pictures.
@@ -218,7 +222,7 @@ class DegradationExtractorForDescription(DPMambaIRPreTrainedModel):
         Returns:
             Presence and severity of each degradation; with `labels` also the loss.
         """
-        with torch.no_grad():
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.freeze_extractor):
             embedding = self.extractor(pixel_values).degradation_embedding
         presence, severity = self.description_head(embedding)
         loss = None if labels is None else describe_loss(presence, severity, labels)

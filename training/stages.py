@@ -99,9 +99,9 @@ def _build_describer(recipe: ModelRecipe) -> Stage:
     if recipe.extractor is not None or recipe.init_from is None:
         folder = _find_extractor(recipe)
         model.extractor = DegradationExtractorModel.from_pretrained(folder, config=config, dtype=torch.float32)
-    model.extractor.reparameterize()  # it stays frozen, and one convolution is faster than its branches
+    model.extractor.reparameterize()  # one convolution is faster than its branches
     model.config.is_merged = True
-    model.extractor.requires_grad_(False)
+    model.freeze_parts()
     return Stage(model, _severity_as_labels, score_descriptions)
 
 

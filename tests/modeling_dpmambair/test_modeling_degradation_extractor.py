@@ -337,3 +337,11 @@ def test_description_reloads_bit_equal(tmp_path):
     model = randomized(DegradationExtractorForDescription(small_extractor_config()))
     model.save_pretrained(tmp_path)
     assert_same_weights(DegradationExtractorForDescription.from_pretrained(tmp_path), model)
+
+
+@pytest.mark.parametrize("is_frozen", [True, False])
+def test_extractor_learns_to_describe_only_where_the_configuration_says_so(is_frozen):
+    model = DegradationExtractorForDescription(small_extractor_config(freeze_extractor=is_frozen))
+    model(torch.rand(2, 3, 9, 12), labels=torch.tensor([[0.5, 0, 0], [0, 0, 0.2]])).loss.backward()
+    assert all((each.grad is None) == is_frozen for each in model.extractor.parameters())
+    assert all(each.grad is not None for each in model.description_head.parameters())
