@@ -129,6 +129,11 @@ class DPMambaIRConfig(PreTrainedConfig):
         has_film (`bool`, *optional*, defaults to `False`):
             Whether the embedding also scales and shifts what a block adds to its features, and the features that the
             output convolution reads; a departure from the paper.
+        reads_description (`bool`, *optional*, defaults to `False`):
+            Whether the network reads, beside the embedding, what the description head makes of it: presence and
+            severity of each degradation; needs `has_description`. A departure from the paper.
+        stem_dim (`int`, *optional*):
+            Channels at full resolution; as many as `dim` if not given.
         first_mixer_level (`int`, *optional*, defaults to `0`):
             How often the resolution is halved before blocks carry the DP-SSM: 0, as in the paper, for all blocks;
             those of finer stages are then a feed-forward alone.
@@ -136,8 +141,8 @@ class DPMambaIRConfig(PreTrainedConfig):
             Whether halving and doubling the resolution takes a linear map of 2 x 2 pixels in place of a 3x3
             convolution.
         has_summed_skips (`bool`, *optional*, defaults to `False`):
-            Whether skips are added in place of concatenated; decoder and refinement at full resolution then have `dim`
-            channels in place of twice as many.
+            Whether skips are added in place of concatenated; decoder and refinement at full resolution then have half
+            as many channels.
         has_zero_start (`bool`, *optional*, defaults to `False`):
             Whether what a block adds to its features is zero at the start.
         dt_min (`float`, *optional*, defaults to `0.001`):
@@ -184,6 +189,8 @@ class DPMambaIRConfig(PreTrainedConfig):
     discretization: Literal["euler", "zoh"] = "euler"
     has_heb: bool = True
     has_film: bool = False
+    reads_description: bool = False
+    stem_dim: int | None = None
     first_mixer_level: int = 0
     has_linear_resampling: bool = False
     has_summed_skips: bool = False
@@ -215,6 +222,8 @@ class DPMambaIRConfig(PreTrainedConfig):
             _check(three, name, "three positive block counts", depths, "give one a resolution, finest first")
         even = self.dim >= 2 and self.dim % 2 == 0
         _check(even, "dim", "even and at least 2", self.dim, "downsampling halves it before it unshuffles")
+        stem = self.stem_dim is None or self.stem_dim >= 1
+        _check(stem, "stem_dim", "at least 1 or None", self.stem_dim, "None takes dim")
         _check_at_least(self, 1, "latent_depth", "d_state", "expand", "prompt_dim")
         _check_at_least(self, 0, "refinement_depth", "layer_norm_eps")
         _check(
@@ -241,6 +250,8 @@ class DPMambaIRConfig(PreTrainedConfig):
         _check(unique, "prompts", "without repetition", self.prompts, "name each of delta, B, C at most once")
         describes = self.embedding_source == "extractor" or not self.has_description
         _check(describes, "has_description", "false without an extractor", True, "set embedding_source to 'extractor'")
+        read = self.has_description or not self.reads_description
+        _check(read, "reads_description", "false without has_description", True, "set has_description to true")
         sole = self.insertion == "modulation" or not self.prompts
         _check(sole, "prompts", f"empty with insertion {self.insertion!r}", self.prompts, "set prompts to []")
 
@@ -249,6 +260,17 @@ class DPMambaIRConfig(PreTrainedConfig):
         weights = (self.l1_weight, self.l2_weight, self.fft_weight, self.log_weight)
         counts, names = min(weights) >= 0 and max(weights) > 0, "l1_weight, l2_weight, fft_weight, log_weight"
         _check(counts, names, "non-negative, one positive", weights, "Eq. 11: 1, 0.5, 0.001, 0")
+
+    @property
+    def condition_dim(self) -> int:
+        """Width of what the network reads of a picture's degradation."""
+        extractor = self.extractor_config
+        return extractor.embedding_dim + 2 * len(extractor.degradations) * self.reads_description
+
+    @property
+    def dims(self) -> tuple[int, int, int, int]:
+        """Channels at full, half, quarter and eighth resolution."""
+        return self.stem_dim or self.dim, self.dim << 1, self.dim << 2, self.dim << 3
 
     def dt_rank(self, channels: int) -> int:
         """Return the rank R = ceil(C / 16) of the step size's projection in a block of `channels` channels."""

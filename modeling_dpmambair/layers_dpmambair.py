@@ -233,55 +233,55 @@ class ZeroStartConv2d(ChannelsLastConv2d):
 
 
 class Downsample(nn.Module):
-    """Halve the resolution and double the channels: 3x3 convolution, then pixel unshuffle."""
+    """Halve the resolution: 3x3 convolution, then pixel unshuffle."""
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, out_dim: int) -> None:
         super().__init__()
-        self.conv = ChannelsLastConv2d(dim, dim // 2, 3, bias=False)
+        self.conv = ChannelsLastConv2d(dim, out_dim // 4, 3, bias=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map (B, H, W, C) to (B, H / 2, W / 2, 2 C)."""
+        """Map (B, H, W, C) to (B, H / 2, W / 2, C')."""
         return F.pixel_unshuffle(self.conv(x).permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1).contiguous()
 
 
 class Upsample(nn.Module):
-    """Double the resolution and halve the channels: 3x3 convolution, then pixel shuffle."""
+    """Double the resolution: 3x3 convolution, then pixel shuffle."""
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, out_dim: int) -> None:
         super().__init__()
-        self.conv = ChannelsLastConv2d(dim, 2 * dim, 3, bias=False)
+        self.conv = ChannelsLastConv2d(dim, 4 * out_dim, 3, bias=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map (B, H, W, C) to (B, 2 H, 2 W, C / 2)."""
+        """Map (B, H, W, C) to (B, 2 H, 2 W, C')."""
         return F.pixel_shuffle(self.conv(x).permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1).contiguous()
 
     def write(self, x: torch.Tensor, out: torch.Tensor) -> None:
         """Write forward's result to `out`, without gradients."""
-        shuffled = self.conv(x).unflatten(-1, (-1, 2, 2)).permute(0, 1, 4, 2, 5, 3)  # (B, H, 2, W, 2, C / 2)
+        shuffled = self.conv(x).unflatten(-1, (-1, 2, 2)).permute(0, 1, 4, 2, 5, 3)  # (B, H, 2, W, 2, C')
         out.unflatten(2, (-1, 2)).unflatten(1, (-1, 2)).copy_(shuffled)
 
 
 class LinearDownsample(nn.Linear):
-    """Halve the resolution and double the channels: a linear map of each 2 x 2 pixels."""
+    """Halve the resolution: a linear map of each 2 x 2 pixels."""
 
-    def __init__(self, dim: int) -> None:
-        super().__init__(4 * dim, 2 * dim, bias=False)
+    def __init__(self, dim: int, out_dim: int) -> None:
+        super().__init__(4 * dim, out_dim, bias=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map (B, H, W, C) to (B, H / 2, W / 2, 2 C)."""
+        """Map (B, H, W, C) to (B, H / 2, W / 2, C')."""
         squares = x.unflatten(2, (-1, 2)).unflatten(1, (-1, 2)).transpose(2, 3)  # (B, H / 2, W / 2, 2, 2, C)
         return super().forward(squares.flatten(3))
 
 
 class LinearUpsample(nn.Linear):
-    """Double the resolution and halve the channels: a linear map of each pixel to 2 x 2."""
+    """Double the resolution: a linear map of each pixel to 2 x 2."""
 
-    def __init__(self, dim: int) -> None:
-        super().__init__(dim, 2 * dim, bias=False)
+    def __init__(self, dim: int, out_dim: int) -> None:
+        super().__init__(dim, 4 * out_dim, bias=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map (B, H, W, C) to (B, 2 H, 2 W, C / 2)."""
-        squares = super().forward(x).unflatten(-1, (2, 2, -1)).transpose(2, 3)  # (B, H, 2, W, 2, C / 2)
+        """Map (B, H, W, C) to (B, 2 H, 2 W, C')."""
+        squares = super().forward(x).unflatten(-1, (2, 2, -1)).transpose(2, 3)  # (B, H, 2, W, 2, C')
         return squares.flatten(3, 4).flatten(1, 2)
 
 
@@ -305,7 +305,7 @@ class Skip:
         """Return features from below, doubled in size, and these: (B, H / 2, W / 2, 2 C) to (B, H, W, 2 C)."""
         if not self._has_room:
             return torch.cat([up(x), self._features], -1)
-        up.write(x, self._features[..., : x.shape[-1] // 2])
+        up.write(x, self._features[..., : self._features.shape[-1] // 2])
         return self._features
 
 

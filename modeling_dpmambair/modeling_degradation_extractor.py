@@ -174,6 +174,15 @@ class DegradationHead(nn.Module):
         presence, severity = self.out_proj(F.gelu(self.hidden(self.norm(embedding)))).float().chunk(2, dim=-1)
         return presence, severity
 
+    def read(self, embedding: torch.Tensor) -> torch.Tensor:
+        """Return embeddings normalised, and beside them presence and presence times severity, (B, E) to (B, E + 2 K).
+
+        A few numbers that tell the degradations apart are learnt from at once, where an embedding of many needs long.
+        """
+        presence, severity = (logits.sigmoid() for logits in self(embedding))
+        described = torch.cat([presence, presence * severity], -1)
+        return torch.cat([self.norm(embedding), described.to(embedding.dtype)], -1)
+
 
 def describe_loss(presence: torch.Tensor, severity: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Cross-entropy of the presence plus mean absolute error of the severities that are there and known, a scalar.
@@ -257,9 +266,9 @@ class ReconstructionUnit(nn.Module):
         self.has_noise_channel = config.has_noise_channel
         self.conv_in = ChannelsLastConv2d(3 + self.has_noise_channel, dim, 3)
         self.encoder = nn.ModuleList(ModulatedResidual(dim, embedding_dim) for _ in range(2))
-        self.down = Downsample(dim)
+        self.down = Downsample(dim, 2 * dim)
         self.latent = nn.ModuleList(ModulatedResidual(2 * dim, embedding_dim) for _ in range(4))
-        self.up = Upsample(2 * dim)
+        self.up = Upsample(2 * dim, dim)
         self.decoder = nn.ModuleList(ModulatedResidual(dim, embedding_dim) for _ in range(2))
         self.conv_out = ChannelsLastConv2d(dim, 3, 3)
 

@@ -122,24 +122,23 @@ class DPMambaIRNetwork(nn.Module):
 
     def __init__(self, config: DPMambaIRConfig) -> None:
         super().__init__()
-        dim, depths = config.dim, config.decoder_depths
-        self.conv_in = ChannelsLastConv2d(3, dim, 3, bias=False)
+        dims, depths = config.dims, config.decoder_depths
+        self.conv_in = ChannelsLastConv2d(3, dims[0], 3, bias=False)
         self.encoder = nn.ModuleList(
-            DPMambaIRStage(config, level, dim << level, depth) for level, depth in enumerate(config.encoder_depths)
+            DPMambaIRStage(config, level, dims[level], depth) for level, depth in enumerate(config.encoder_depths)
         )
-        downsample, upsample = (
-            (LinearDownsample, LinearUpsample) if config.has_linear_resampling else (Downsample, Upsample)
-        )
-        self.down = nn.ModuleList(downsample(dim << level) for level in range(3))
-        self.latent = DPMambaIRStage(config, 3, dim << 3, config.latent_depth)
-        self.up = nn.ModuleList(upsample(dim << level) for level in (3, 2, 1))
-        # At full resolution a joined skip is not reduced: decoder and refinement keep both halves, 2 dim channels.
+        is_linear = config.has_linear_resampling
+        downsample, upsample = (LinearDownsample, LinearUpsample) if is_linear else (Downsample, Upsample)
+        self.down = nn.ModuleList(downsample(dims[level], dims[level + 1]) for level in range(3))
+        self.latent = DPMambaIRStage(config, 3, dims[3], config.latent_depth)
+        self.up = nn.ModuleList(upsample(dims[level + 1], dims[level]) for level in (2, 1, 0))
+        # At full resolution a joined skip is not reduced: decoder and refinement keep both halves.
         self.has_summed_skips = config.has_summed_skips
-        self.reduce, out_dim = nn.ModuleList(), dim
+        self.reduce, out_dim = nn.ModuleList(), dims[0]
         if not self.has_summed_skips:
-            self.reduce.extend(nn.Linear(dim << level, dim << (level - 1), bias=False) for level in (3, 2))
-            out_dim = 2 * dim
-        widths = dim << 2, dim << 1, out_dim
+            self.reduce.extend(nn.Linear(2 * dims[level], dims[level], bias=False) for level in (2, 1))
+            out_dim = 2 * dims[0]
+        widths = dims[2], dims[1], out_dim
         self.decoder = nn.ModuleList(
             DPMambaIRStage(config, level, width, depths[level]) for level, width in zip((2, 1, 0), widths, strict=True)
         )
@@ -154,7 +153,7 @@ class DPMambaIRNetwork(nn.Module):
 
         Args:
             x: pictures, (B, H, W, 3), H and W multiples of 8.
-            embedding: degradation embeddings, (B, E), or (1, E) for all pictures.
+            embedding: what is known of the degradations, (B, E'), or (1, E') for all pictures.
             hidden_states: what the features after each stage are appended to; without it they are freed on the way.
 
         Returns:
@@ -435,11 +434,13 @@ class DPMambaIRModel(DPMambaIRPreTrainedModel):
             ValueError: the embedding's source is an argument that was not given.
         """
         embedding = self._embed(pixel_values, degradation_embedding, class_labels)
+        # Paper: the network reads the embedding; here, with `reads_description`, what the head says of it too.
+        condition = self.description_head.read(embedding) if self.config.reads_description else embedding
         height, width = pixel_values.shape[-2:]
         padded = pad_to_multiple(pixel_values, SIZE_MULTIPLE)
         # (B, 3, H, W) -> (B, H, W, 3) and back
         hidden_states: list[torch.Tensor] | None = [] if output_hidden_states else None
-        correction = self.network(padded.permute(0, 2, 3, 1), embedding, hidden_states)
+        correction = self.network(padded.permute(0, 2, 3, 1), condition, hidden_states)
         correction = crop(correction, height, width).permute(0, 3, 1, 2)
         reconstruction = pixel_values + (correction if strength is None else strength * correction)
         loss = None if labels is None else self._loss(reconstruction.float(), labels.float())

@@ -45,7 +45,7 @@ class PromptMap(nn.Module):
 
     def __init__(self, config: DPMambaIRConfig, out_features: int) -> None:
         super().__init__()
-        self.in_proj = nn.Linear(config.extractor_config.embedding_dim, config.prompt_dim)
+        self.in_proj = nn.Linear(config.condition_dim, config.prompt_dim)
         self.out_proj = ZeroStartLinear(config.prompt_dim, out_features)
 
     def forward(self, embedding: torch.Tensor) -> torch.Tensor:
@@ -199,7 +199,7 @@ class EmbeddingConcatenation(nn.Module):
 
     def __init__(self, config: DPMambaIRConfig, dim: int) -> None:
         super().__init__()
-        self.embed = nn.Linear(config.extractor_config.embedding_dim, config.prompt_dim)
+        self.embed = nn.Linear(config.condition_dim, config.prompt_dim)
         self.fuse = nn.Linear(dim + config.prompt_dim, dim)
 
     def forward(self, x: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
@@ -214,7 +214,7 @@ class EmbeddingAttention(nn.Module):
     def __init__(self, config: DPMambaIRConfig, dim: int) -> None:
         super().__init__()
         self.query = nn.Linear(dim, config.prompt_dim)
-        self.key_value = nn.Linear(config.extractor_config.embedding_dim, 2 * EMBEDDING_TOKENS * config.prompt_dim)
+        self.key_value = nn.Linear(config.condition_dim, 2 * EMBEDDING_TOKENS * config.prompt_dim)
         self.out_proj = ZeroStartLinear(config.prompt_dim, dim)
 
     def forward(self, x: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
@@ -234,7 +234,7 @@ class FeatureModulation(nn.Module):
 
     def __init__(self, config: DPMambaIRConfig, dim: int) -> None:
         super().__init__()
-        self.film = ZeroStartLinear(config.extractor_config.embedding_dim, 2 * dim)
+        self.film = ZeroStartLinear(config.condition_dim, 2 * dim)
 
     def forward(self, x: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
         """Map features (B, H, W, C) under the embedding (B, E)."""

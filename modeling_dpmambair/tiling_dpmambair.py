@@ -25,7 +25,8 @@ from .tiles_dpmambair import OVERLAP, Tile, plan_tiles
 
 # Fixed, not taken from the machine's free memory, so that a picture is restored alike everywhere.
 MEMORY_BUDGET = 3 * 2**30
-# What each channel of the first stage takes for each pixel of the picture, for a second direction, and of a strip.
+# What each channel of the first stage, or half of one of the last, takes for each pixel of the picture, for a second
+# direction, and of a strip.
 PIXEL_BYTES, SECOND_BYTES, STRIP_BYTES = 27, 8, 210
 # Times the usual overlap where scans begin anew in each tile and must first forget it.
 SCAN_CONTEXT = 4
@@ -45,7 +46,11 @@ def bytes_needed(model: DPMambaIRModel, pixels: int) -> int:
         pixels: of all pictures that it restores at once.
     """
     per_pixel, strip = _pixel_bytes(model), strip_pixels(model.device)
-    return model.config.dim * (per_pixel * pixels + STRIP_BYTES * min(pixels, strip))
+    return _width(model) * (per_pixel * pixels + STRIP_BYTES * min(pixels, strip))
+
+
+def _width(model: DPMambaIRModel) -> int:
+    return -(-model.network.conv_out.in_channels // 2)
 
 
 def _pixel_bytes(model: DPMambaIRModel) -> int:
@@ -54,7 +59,7 @@ def _pixel_bytes(model: DPMambaIRModel) -> int:
 
 def pixels_within(model: DPMambaIRModel, memory_budget: int) -> int:
     """Return how many pixels may be restored at once: `bytes_needed`, the other way round."""
-    budget, per_pixel, strip = memory_budget // model.config.dim, _pixel_bytes(model), strip_pixels(model.device)
+    budget, per_pixel, strip = memory_budget // _width(model), _pixel_bytes(model), strip_pixels(model.device)
     return max(budget // (per_pixel + STRIP_BYTES), (budget - STRIP_BYTES * strip) // per_pixel)
 
 

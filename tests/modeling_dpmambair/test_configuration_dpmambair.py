@@ -75,7 +75,7 @@ def test_broken_rule_of_the_restorer_is_named(field, value, text):
 
 
 def test_loss_needs_one_positive_weight():
-    with pytest.raises(StrictDataclassClassValidationError, match=r"one positive, got \(0.0, 0.0, 0.0\); Eq. 11"):
+    with pytest.raises(StrictDataclassClassValidationError, match=r"one positive, got \(0.0, 0.0, 0.0, 0.0\); Eq. 11"):
         DPMambaIRConfig(l1_weight=0.0, l2_weight=0.0, fft_weight=0.0)
 
 
@@ -162,11 +162,11 @@ def build_on_meta(config, model=DPMambaIRModel):
         return model(config)
 
 
-def test_family_has_three_files():
-    assert [path.stem for path in FILES] == ["base", "small", "tiny"]
+def test_family_has_four_files():
+    assert [path.stem for path in FILES] == ["base", "light", "small", "tiny"]
 
 
-@pytest.mark.parametrize(("name", "millions"), [("base", 29.352), ("small", 5.142), ("tiny", 0.81)])
+@pytest.mark.parametrize(("name", "millions"), [("base", 29.352), ("small", 5.142), ("tiny", 0.81), ("light", 1.371)])
 def test_parameter_count_is_the_architectures(name, millions):
     config = DPMambaIRConfig.from_json_file(FILES[0].with_name(f"{name}.json"))
     count = count_parameters(build_on_meta(config)) / 1e6

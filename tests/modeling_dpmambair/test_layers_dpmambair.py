@@ -36,7 +36,7 @@ def test_channels_last_convolution_is_torchs(size, stride, groups):
 
 
 def test_downsample_halves_the_size_and_doubles_the_channels():
-    down, x = Downsample(6), torch.randn(2, 8, 12, 6)
+    down, x = Downsample(6, 12), torch.randn(2, 8, 12, 6)
     expected = F.pixel_unshuffle(F.conv2d(channels_first(x), down.conv.weight, padding=1), 2)
     y = down(x)
     assert y.shape == (2, 4, 6, 12)
@@ -45,7 +45,7 @@ def test_downsample_halves_the_size_and_doubles_the_channels():
 
 
 def test_upsample_doubles_the_size_and_halves_the_channels():
-    up, x = Upsample(6), torch.randn(2, 4, 5, 6)
+    up, x = Upsample(6, 3), torch.randn(2, 4, 5, 6)
     expected = F.pixel_shuffle(F.conv2d(channels_first(x), up.conv.weight, padding=1), 2)
     y = up(x)
     assert y.shape == (2, 8, 10, 3)
@@ -54,7 +54,7 @@ def test_upsample_doubles_the_size_and_halves_the_channels():
 
 
 def test_linear_downsample_is_a_convolution_of_squares():
-    down, x = LinearDownsample(6), torch.randn(2, 8, 12, 6)
+    down, x = LinearDownsample(6, 12), torch.randn(2, 8, 12, 6)
     kernel = down.weight.unflatten(1, (2, 2, 6)).permute(0, 3, 1, 2)
     torch.testing.assert_close(
         down(x), channels_last(F.conv2d(channels_first(x), kernel, stride=2)), rtol=1e-5, atol=1e-5
@@ -62,7 +62,7 @@ def test_linear_downsample_is_a_convolution_of_squares():
 
 
 def test_linear_upsample_is_a_transposed_convolution_of_squares():
-    up, x = LinearUpsample(6), torch.randn(2, 4, 5, 6)
+    up, x = LinearUpsample(6, 3), torch.randn(2, 4, 5, 6)
     kernel = up.weight.unflatten(0, (2, 2, 3)).permute(3, 2, 0, 1)
     expected = channels_last(F.conv_transpose2d(channels_first(x), kernel, stride=2))
     assert up(x).is_contiguous()

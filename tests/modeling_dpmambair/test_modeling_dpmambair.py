@@ -26,7 +26,7 @@ from tests.modeling_dpmambair.models import (
 
 LIGHT = {
     "has_film": True, "first_mixer_level": 1, "has_linear_resampling": True, "has_summed_skips": True,
-    "has_zero_start": True, "refinement_depth": 0,
+    "has_zero_start": True, "refinement_depth": 0, "has_description": True, "reads_description": True, "stem_dim": 5,
 }  # fmt: skip
 SWITCHES = {
     "base": {},
