@@ -19,6 +19,7 @@ import typer
 from huggingface_hub import EvalResult, ModelCard
 
 from benchmarks.files import RESULTS, write_text
+from benchmarks.learning_table import render_learning
 from benchmarks.rendering import (
     render_command,
     render_cost,
@@ -62,6 +63,7 @@ TABLES = {
     "export": Table("export.json", render_export),
     "failures": Table("failures.json", render_failures),
     "forward": Table("forward.json", render_forward),
+    "learning": Table("learning.json", render_learning),
     "losses": Table("synthetic7_cbsd68.json", render_losses),
     "quality": Table("synthetic7_cbsd68.json", render_quality),
     "scan": Table("scan.json", render_scan),
