@@ -66,7 +66,9 @@ class Journal:
             drawn = [record for record in records if name in record]
             axes.plot([r["step"] for r in drawn], [r[name] for r in drawn], color=colour, label=name)
         figure.legend(loc="outside upper center", ncols=len(curves))
-        losses.set(xlabel="step", yscale="log")
+        # The logarithm of an error, which a loss may hold, is negative.
+        is_positive = all(record.get(name, 1) > 0 for record in records for name in ("loss", "validation_loss"))
+        losses.set(xlabel="step", yscale="log" if is_positive else "linear")
         unfinished = path.with_name(f"{path.name}.tmp")
         figure.savefig(unfinished, format="png", dpi=120)
         os.replace(unfinished, path)

@@ -34,3 +34,10 @@ def test_plot_is_a_picture_and_leaves_no_unfinished_file(tmp_path: Path) -> None
     with Image.open(tmp_path / "loss.png") as plot:
         assert plot.convert("L").getextrema() == (0, 255)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["log.jsonl", "loss.png"]
+
+
+def test_losses_below_zero_are_plotted_too(tmp_path: Path) -> None:
+    journal = write_journal(tmp_path / "log.jsonl")
+    journal.write({"step": 6, "loss": -4.2})
+    journal.plot(tmp_path / "loss.png")  # a warning, which is an error here, if nothing were left to draw
+    assert (tmp_path / "loss.png").is_file()
