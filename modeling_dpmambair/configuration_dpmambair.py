@@ -143,8 +143,9 @@ class DPMambaIRConfig(PreTrainedConfig):
         has_summed_skips (`bool`, *optional*, defaults to `False`):
             Whether skips are added in place of concatenated; decoder and refinement at full resolution then have half
             as many channels.
-        has_zero_start (`bool`, *optional*, defaults to `False`):
-            Whether what a block adds to its features is zero at the start.
+        zero_start (`str`, *optional*, defaults to `"output"`):
+            What is zero at the start: the "output" convolution, so that the first restoration is the picture itself;
+            or what "branches" of the blocks add to their features. Both at once would hold each other back.
         dt_min (`float`, *optional*, defaults to `0.001`):
             Smallest step size at the start.
         dt_max (`float`, *optional*, defaults to `0.1`):
@@ -194,7 +195,7 @@ class DPMambaIRConfig(PreTrainedConfig):
     first_mixer_level: int = 0
     has_linear_resampling: bool = False
     has_summed_skips: bool = False
-    has_zero_start: bool = False
+    zero_start: Literal["output", "branches"] = "output"
     dt_min: float = 0.001
     dt_max: float = 0.1
     layer_norm_eps: float = 1e-6

@@ -144,7 +144,8 @@ class DPMambaIRNetwork(nn.Module):
         )
         self.refinement = DPMambaIRStage(config, 0, out_dim, config.refinement_depth)
         self.out_modulation = FeatureModulation(config, out_dim) if config.has_film else None
-        self.conv_out = ZeroStartConv2d(out_dim, 3, 3, bias=False)
+        last = ZeroStartConv2d if config.zero_start == "output" else ChannelsLastConv2d
+        self.conv_out = last(out_dim, 3, 3, bias=False)
 
     def forward(
         self, x: torch.Tensor, embedding: torch.Tensor, hidden_states: list[torch.Tensor] | None = None
@@ -234,7 +235,7 @@ class DPMambaIRModel(DPMambaIRPreTrainedModel):
         | dt_proj | uniform in R^-1/2; its bias such that softplus gives steps in [dt_min, dt_max], log-uniform |
         | last layer of a prompt | 0: all prompts equal 1 |
         | HEB's scalar | 0 |
-        | output convolution | 0: the picture itself is the first restoration |
+        | output convolution, or each block's last layers (`zero_start`) | 0 |
         """
         super()._init_weights(module)
         if isinstance(module, PromptedScan):

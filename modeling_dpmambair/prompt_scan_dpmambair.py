@@ -149,7 +149,7 @@ class DegradationPromptMixer(nn.Module):
         self.in_proj = nn.Linear(dim, 2 * channels, bias=False)
         self.scan = PromptedScan(config, dim)
         self.reverse_scan = PromptedScan(config, dim, is_reversed=True) if config.scan_directions == 2 else None
-        linear = ZeroStartLinear if config.has_zero_start else nn.Linear
+        linear = ZeroStartLinear if config.zero_start == "branches" else nn.Linear
         self.out_proj = linear(channels, dim, bias=False)
 
     def forward(self, x: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
@@ -264,7 +264,7 @@ class DPMambaIRBlock(GradientCheckpointingLayer):
             self.mixer_modulation = FeatureModulation(config, dim) if config.has_film else None
             self.heb = HighFrequencyEnhancement() if config.has_heb else nn.Identity()
         self.norm2 = RowNorm(dim, eps=config.layer_norm_eps)
-        self.ffn = GatedFeedForward(dim, config.ffn_ratio, has_zero_start=config.has_zero_start)
+        self.ffn = GatedFeedForward(dim, config.ffn_ratio, has_zero_start=config.zero_start == "branches")
         self.ffn_modulation = FeatureModulation(config, dim) if config.has_film else None
 
     def forward(self, x: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:

@@ -23,7 +23,7 @@ from .row_kernels_dpmambair import (
     norm_backward,
     norm_forward,
 )
-from .threads_dpmambair import flat, operator_name, run_tasks
+from .threads_dpmambair import differentiate, flat, operator_name, run_tasks
 
 # Rows that one task takes at least: fewer would cost more in hand-over than they save.
 LEAST_ROWS = 128
@@ -39,7 +39,7 @@ def _scratch_row(_: RowTask, width: int) -> tuple[np.ndarray]:
 
 
 @torch.library.custom_op(operator_name("layer_norm"), mutates_args=(), device_types="cpu")
-def layer_norm_cpu(
+def layer_norm_operator(
     x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: float, dtype: torch.dtype
 ) -> torch.Tensor:
     """Normalise each row, then scale and shift: (R, C) in, (R, C) of `dtype` out."""
@@ -49,13 +49,13 @@ def layer_norm_cpu(
     return out
 
 
-@layer_norm_cpu.register_fake
+@layer_norm_operator.register_fake
 def _(x, weight, bias, eps, dtype):  # noqa: ANN001, ANN202
     return x.new_empty(x.shape, dtype=dtype)
 
 
 @torch.library.custom_op(operator_name("layer_norm_backward"), mutates_args=(), device_types="cpu")
-def layer_norm_cpu_backward(
+def layer_norm_backward_operator(
     by_out: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, eps: float
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return the gradients of rows, weight and bias."""
@@ -68,9 +68,12 @@ def layer_norm_cpu_backward(
     return by_x, by_weight.sum(0), by_bias.sum(0)
 
 
-@layer_norm_cpu_backward.register_fake
+@layer_norm_backward_operator.register_fake
 def _(by_out, x, weight, eps):  # noqa: ANN001, ANN202
     return x.new_empty(x.shape), weight.new_empty(weight.shape), weight.new_empty(weight.shape)
+
+
+layer_norm_cpu_backward = differentiate(layer_norm_backward_operator)
 
 
 def _keep_norm(ctx: Any, inputs: tuple, output: torch.Tensor) -> None:
@@ -82,11 +85,12 @@ def _propagate_norm(ctx: Any, by_out: torch.Tensor) -> tuple:
     return (*layer_norm_cpu_backward(by_out, *ctx.saved_tensors, ctx.eps), None, None)
 
 
-layer_norm_cpu.register_autograd(_propagate_norm, setup_context=_keep_norm)
+layer_norm_operator.register_autograd(_propagate_norm, setup_context=_keep_norm)
+layer_norm_cpu = differentiate(layer_norm_operator, _keep_norm, _propagate_norm)
 
 
 @torch.library.custom_op(operator_name("gated_layer_norm"), mutates_args=(), device_types="cpu")
-def gated_layer_norm_cpu(
+def gated_layer_norm_operator(
     x: torch.Tensor, gate: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: float
 ) -> torch.Tensor:
     """Normalise each row, scale and shift, times SiLU of the gate: rows (R, C) of `x`'s dtype."""
@@ -97,13 +101,13 @@ def gated_layer_norm_cpu(
     return out
 
 
-@gated_layer_norm_cpu.register_fake
+@gated_layer_norm_operator.register_fake
 def _(x, gate, weight, bias, eps):  # noqa: ANN001, ANN202
     return x.new_empty(x.shape)
 
 
 @torch.library.custom_op(operator_name("gated_layer_norm_backward"), mutates_args=(), device_types="cpu")
-def gated_layer_norm_cpu_backward(
+def gated_layer_norm_backward_operator(
     by_out: torch.Tensor, x: torch.Tensor, gate: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: float
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return the gradients of rows, gate, weight and bias."""
@@ -117,9 +121,12 @@ def gated_layer_norm_cpu_backward(
     return by_x, by_gate, by_weight.sum(0), by_bias.sum(0)
 
 
-@gated_layer_norm_cpu_backward.register_fake
+@gated_layer_norm_backward_operator.register_fake
 def _(by_out, x, gate, weight, bias, eps):  # noqa: ANN001, ANN202
     return tuple(each.new_empty(each.shape) for each in (x, gate, weight, bias))
+
+
+gated_layer_norm_cpu_backward = differentiate(gated_layer_norm_backward_operator)
 
 
 def _keep_gated_norm(ctx: Any, inputs: tuple, output: torch.Tensor) -> None:
@@ -131,11 +138,12 @@ def _propagate_gated_norm(ctx: Any, by_out: torch.Tensor) -> tuple:
     return (*gated_layer_norm_cpu_backward(by_out, *ctx.saved_tensors, ctx.eps), None)
 
 
-gated_layer_norm_cpu.register_autograd(_propagate_gated_norm, setup_context=_keep_gated_norm)
+gated_layer_norm_operator.register_autograd(_propagate_gated_norm, setup_context=_keep_gated_norm)
+gated_layer_norm_cpu = differentiate(gated_layer_norm_operator, _keep_gated_norm, _propagate_gated_norm)
 
 
 @torch.library.custom_op(operator_name("gelu_gate"), mutates_args=(), device_types="cpu")
-def gelu_gate_cpu(x: torch.Tensor) -> torch.Tensor:
+def gelu_gate_operator(x: torch.Tensor) -> torch.Tensor:
     """Return GELU of the first half of each row times the second half: (R, 2 C) in, (R, C) out."""
     out = x.new_empty(x.shape[0], x.shape[1] // 2)
     shape = RowShape(out.shape[1], x.stride(0), 0, 0.0)
@@ -143,13 +151,13 @@ def gelu_gate_cpu(x: torch.Tensor) -> torch.Tensor:
     return out
 
 
-@gelu_gate_cpu.register_fake
+@gelu_gate_operator.register_fake
 def _(x):  # noqa: ANN001, ANN202
     return x.new_empty(x.shape[0], x.shape[1] // 2)
 
 
 @torch.library.custom_op(operator_name("gelu_gate_backward"), mutates_args=(), device_types="cpu")
-def gelu_gate_cpu_backward(by_out: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+def gelu_gate_backward_operator(by_out: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     """Return the gradient of both halves of the rows."""
     by_x = x.new_empty(x.shape)
     shape = RowShape(x.shape[1] // 2, x.stride(0), 0, 0.0)
@@ -157,9 +165,12 @@ def gelu_gate_cpu_backward(by_out: torch.Tensor, x: torch.Tensor) -> torch.Tenso
     return by_x
 
 
-@gelu_gate_cpu_backward.register_fake
+@gelu_gate_backward_operator.register_fake
 def _(by_out, x):  # noqa: ANN001, ANN202
     return x.new_empty(x.shape)
+
+
+gelu_gate_cpu_backward = differentiate(gelu_gate_backward_operator)
 
 
 def _keep_gelu_gate(ctx: Any, inputs: tuple, output: torch.Tensor) -> None:
@@ -170,7 +181,8 @@ def _propagate_gelu_gate(ctx: Any, by_out: torch.Tensor) -> torch.Tensor:
     return gelu_gate_cpu_backward(by_out, *ctx.saved_tensors)
 
 
-gelu_gate_cpu.register_autograd(_propagate_gelu_gate, setup_context=_keep_gelu_gate)
+gelu_gate_operator.register_autograd(_propagate_gelu_gate, setup_context=_keep_gelu_gate)
+gelu_gate_cpu = differentiate(gelu_gate_operator, _keep_gelu_gate, _propagate_gelu_gate)
 
 
 def _shape_of(x: torch.Tensor, first_row: int, rows: int) -> tuple[PictureShape, list[RowTask]]:
@@ -184,7 +196,7 @@ def _taps_of(weight: torch.Tensor) -> np.ndarray:
 
 
 @torch.library.custom_op(operator_name("depthwise_silu"), mutates_args=(), device_types="cpu")
-def depthwise_silu_cpu(
+def depthwise_silu_operator(
     x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, first_row: int, rows: int
 ) -> torch.Tensor:
     """Return SiLU of a 3x3 depthwise convolution for some rows of pictures: (B, H, W, C) in, (B, rows, W, C) out."""
@@ -195,13 +207,16 @@ def depthwise_silu_cpu(
     return out
 
 
-@depthwise_silu_cpu.register_fake
+@depthwise_silu_operator.register_fake
 def _(x, weight, bias, first_row, rows):  # noqa: ANN001, ANN202
     return x.new_empty(x.shape[0], rows, *x.shape[2:])
 
 
+depthwise_silu_cpu = differentiate(depthwise_silu_operator)
+
+
 @torch.library.custom_op(operator_name("depthwise_gate"), mutates_args=(), device_types="cpu")
-def depthwise_gate_cpu(x: torch.Tensor, weight: torch.Tensor, first_row: int, rows: int) -> torch.Tensor:
+def depthwise_gate_operator(x: torch.Tensor, weight: torch.Tensor, first_row: int, rows: int) -> torch.Tensor:
     """Return the GELU gate of a 3x3 depthwise convolution: (B, H, W, 2 C) in, (B, rows, W, C) out."""
     x = x.contiguous()
     out = x.new_empty(x.shape[0], rows, x.shape[2], x.shape[3] // 2)
@@ -210,6 +225,9 @@ def depthwise_gate_cpu(x: torch.Tensor, weight: torch.Tensor, first_row: int, ro
     return out
 
 
-@depthwise_gate_cpu.register_fake
+@depthwise_gate_operator.register_fake
 def _(x, weight, first_row, rows):  # noqa: ANN001, ANN202
     return x.new_empty(x.shape[0], rows, x.shape[2], x.shape[3] // 2)
+
+
+depthwise_gate_cpu = differentiate(depthwise_gate_operator)

@@ -17,7 +17,7 @@ from .selective_scan_kernels_dpmambair import (
     forward_scratch,
     scan_forward,
 )
-from .threads_dpmambair import flat, operator_name, run_tasks
+from .threads_dpmambair import differentiate, flat, operator_name, run_tasks
 
 
 def _share_out(pictures: int, blocks: int, threads: int) -> list[ScanTask]:
@@ -54,6 +54,17 @@ def _run_forward(
     return y
 
 
+def _run_from_state(state: torch.Tensor, *arguments: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    *tensors, is_reversed, is_held = arguments
+    pictures, channels, N = state.shape
+    H = state.view(pictures, channels // LANES, LANES, N).transpose(2, 3).clone(memory_format=torch.contiguous_format)
+    y = _run_forward(tuple(tensors), is_reversed, is_held, state.new_empty(0), H)
+    return y, H.transpose(2, 3).reshape(state.shape)
+
+
+_resume = differentiate(_run_from_state)
+
+
 def resume_scan_cpu(
     state: torch.Tensor | None, tensors: tuple[torch.Tensor | None, ...], is_reversed: bool, is_held: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -62,15 +73,12 @@ def resume_scan_cpu(
     `tensors` are those of `prompted_scan_cpu`. Returns the output and the state after the last step.
     """
     u, _, A = tensors[:3]
-    blocks = (len(u), u.shape[2] // LANES, LANES, A.shape[1])
-    state = A.new_zeros(blocks) if state is None else state.view(blocks)
-    H = state.transpose(2, 3).clone(memory_format=torch.contiguous_format)
-    y = _run_forward(tensors, is_reversed, is_held, A.new_empty(0), H)
-    return y, H.transpose(2, 3).reshape(len(u), *A.shape)
+    state = A.new_zeros(len(u), *A.shape) if state is None else state
+    return _resume(state, *tensors, is_reversed, is_held)
 
 
 @torch.library.custom_op(operator_name("selective_scan"), mutates_args=(), device_types="cpu")
-def prompted_scan_cpu(
+def prompted_scan_operator(
     u: torch.Tensor,
     dt: torch.Tensor,
     A: torch.Tensor,
@@ -99,7 +107,7 @@ def prompted_scan_cpu(
     return y, states
 
 
-@prompted_scan_cpu.register_fake
+@prompted_scan_operator.register_fake
 def _(u, dt, A, B, C, D, dt_bias, alpha_delta, alpha_B, alpha_C, is_reversed, is_held, keeps_states):  # noqa: ANN001, ANN202
     pictures, L, channels = u.shape
     kept = (pictures, (L + CHUNK - 1) // CHUNK, channels // LANES, A.shape[1], LANES)
@@ -107,7 +115,7 @@ def _(u, dt, A, B, C, D, dt_bias, alpha_delta, alpha_B, alpha_C, is_reversed, is
 
 
 @torch.library.custom_op(operator_name("selective_scan_backward"), mutates_args=(), device_types="cpu")
-def prompted_scan_cpu_backward(
+def prompted_scan_backward_operator(
     dy: torch.Tensor,
     states: torch.Tensor,
     u: torch.Tensor,
@@ -160,10 +168,16 @@ def _add_up(shares: torch.Tensor) -> torch.Tensor:
     return total
 
 
-@prompted_scan_cpu_backward.register_fake
+@prompted_scan_backward_operator.register_fake
 def _(dy, states, u, dt, A, B, C, D, dt_bias, alpha_delta, alpha_B, alpha_C, is_reversed, is_held):  # noqa: ANN001, ANN202
     inputs = (u, dt, A, B, C, D, D, alpha_delta, alpha_B, alpha_C)
     return [torch.empty_like(each, memory_format=torch.contiguous_format) for each in inputs]
+
+
+@differentiate
+def prompted_scan_cpu_backward(*inputs: Any) -> tuple[torch.Tensor, ...]:
+    """Return what `prompted_scan_backward_operator` does, which has no gradients of its own."""
+    return tuple(prompted_scan_backward_operator(*inputs))
 
 
 def _keep_for_backward(ctx: Any, inputs: tuple, output: tuple) -> None:
@@ -174,9 +188,12 @@ def _keep_for_backward(ctx: Any, inputs: tuple, output: tuple) -> None:
 
 def _propagate(ctx: Any, dy: torch.Tensor, _: torch.Tensor) -> tuple:
     *tensors, states = ctx.saved_tensors
-    gradients = prompted_scan_cpu_backward(dy, states, *tensors, ctx.is_reversed, ctx.is_held)
+    if not states.numel():  # of nested transforms of torch.func the caller sees the innermost alone
+        _, states = prompted_scan_cpu(*tensors, ctx.is_reversed, ctx.is_held, True)
+    gradients = list(prompted_scan_cpu_backward(dy, states, *tensors, ctx.is_reversed, ctx.is_held))
     gradients[6] = None if tensors[6] is None else gradients[6]
     return (*gradients, None, None, None)
 
 
-prompted_scan_cpu.register_autograd(_propagate, setup_context=_keep_for_backward)
+prompted_scan_operator.register_autograd(_propagate, setup_context=_keep_for_backward)
+prompted_scan_cpu = differentiate(prompted_scan_operator, _keep_for_backward, _propagate)

@@ -26,7 +26,7 @@ from tests.modeling_dpmambair.models import (
 
 LIGHT = {
     "has_film": True, "first_mixer_level": 1, "has_linear_resampling": True, "has_summed_skips": True,
-    "has_zero_start": True, "refinement_depth": 0, "has_description": True, "reads_description": True, "stem_dim": 5,
+    "zero_start": "branches", "refinement_depth": 0, "has_description": True, "reads_description": True, "stem_dim": 5,
 }  # fmt: skip
 SWITCHES = {
     "base": {},
@@ -71,7 +71,7 @@ def test_any_size_comes_back(size):
 
 @every_switch
 def test_untrained_model_returns_its_input(changes):
-    model, degraded = DPMambaIRModel(small_config(**changes)), pictures()
+    model, degraded = DPMambaIRModel(small_config(**{**changes, "zero_start": "output"})), pictures()
     assert torch.equal(model(degraded, **embedding_arguments(model)).reconstruction, degraded)
 
 
@@ -186,8 +186,8 @@ def test_blocks_finer_than_the_first_mixers_level_have_none(level, count):
     assert sum(block.mixer is not None for block in blocks) == count
 
 
-def test_zero_start_leaves_features_as_they_are():
-    network = DPMambaIRModel(small_config(has_zero_start=True, has_film=True)).network
+def test_zero_start_of_branches_leaves_features_as_they_are():
+    network = DPMambaIRModel(small_config(zero_start="branches", has_film=True)).network
     x = torch.randn(2, 8, 8, 4)
     assert torch.equal(network.encoder[0](x, torch.randn(2, 8)), x)
 

@@ -5,11 +5,19 @@ import torch.nn.functional as F
 from modeling_dpmambair import layers_dpmambair
 from modeling_dpmambair.layers_dpmambair import DepthwiseConv2d, GatedNorm, RowNorm, gelu_gate
 from modeling_dpmambair.rows_cpu_dpmambair import (
-    depthwise_gate_cpu,
-    depthwise_silu_cpu,
+    depthwise_gate_operator,
+    depthwise_silu_operator,
     gated_layer_norm_cpu,
+    gated_layer_norm_operator,
     gelu_gate_cpu,
+    gelu_gate_operator,
     layer_norm_cpu,
+    layer_norm_operator,
+)
+from tests.modeling_dpmambair.derivatives import (
+    assert_refuses_forward_mode,
+    assert_refuses_second_order,
+    gradients_of_func,
 )
 
 EPS = 1e-6
@@ -100,9 +108,33 @@ def test_threads_change_only_the_order_of_sums(ours, torchs, shapes):
 def test_operators_pass_torchs_own_check(ours, torchs, shapes, dtype):
     tensors = make_tensors(shapes(3, 16), dtype)
     operator, extra = {
-        norm: (layer_norm_cpu, (EPS, dtype)), gated_norm: (gated_layer_norm_cpu, (EPS,)), gelu_gate_cpu: (ours, ()),
+        norm: (layer_norm_operator, (EPS, dtype)), gated_norm: (gated_layer_norm_operator, (EPS,)),
+        gelu_gate_cpu: (gelu_gate_operator, ()),
     }[ours]  # fmt: skip
     torch.library.opcheck(operator, (*tensors, *extra))
+
+
+@every_operator
+def test_functional_gradients_are_those_of_autograd(ours, torchs, shapes):
+    tensors, direction = make_tensors(shapes(9, 32)), torch.randn(9, 32)
+    _, *expected = backpropagate(ours, tensors, direction)
+    assert all(map(torch.equal, gradients_of_func(ours, tensors, direction), expected))
+
+
+@every_operator
+@pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")  # torch maps over our operators by a loop
+def test_functional_gradients_of_each_of_several_pictures_are_those_of_autograd(ours, torchs, shapes):
+    tensors, direction = make_tensors(shapes(9, 32)), torch.randn(2, 9, 32)
+    each = torch.func.vmap(lambda each: gradients_of_func(ours, tensors, each))(direction)
+    expected = [backpropagate(ours, tensors, one)[1:] for one in direction]
+    assert all(torch.equal(both[i], one[k]) for i, one in enumerate(expected) for k, both in enumerate(each))
+
+
+@every_operator
+def test_derivatives_that_the_kernels_lack_are_an_error(ours, torchs, shapes):
+    tensors = make_tensors(shapes(3, 16))
+    assert_refuses_forward_mode(ours, tensors)
+    assert_refuses_second_order(ours, tensors)
 
 
 @pytest.mark.parametrize("width", [16, 20])
@@ -202,5 +234,12 @@ def test_depthwise_operators_pass_torchs_own_check(way):
     conv = make_convolution(way, 16)
     x = torch.randn(2, 5, 6, conv.in_channels)
     weights = [each.detach() for each in conv.parameters()]
-    operator = {"silu": depthwise_silu_cpu, "gate": depthwise_gate_cpu}[way]
+    operator = {"silu": depthwise_silu_operator, "gate": depthwise_gate_operator}[way]
     torch.library.opcheck(operator, (x, *weights, 1, 3))
+
+
+@both_ways
+def test_forward_mode_of_a_depthwise_convolution_is_an_error(way):
+    conv = make_convolution(way, 16)
+    with torch.no_grad():  # where the kernel runs; forward mode does not mind
+        assert_refuses_forward_mode(getattr(conv, way), [torch.randn(2, 5, 6, conv.in_channels)])

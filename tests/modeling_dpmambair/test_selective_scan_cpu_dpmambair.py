@@ -9,11 +9,19 @@ from modeling_dpmambair import selective_scan_dpmambair, threads_dpmambair
 from modeling_dpmambair.lanes_dpmambair import LANES
 from modeling_dpmambair.selective_scan_cpu_dpmambair import (
     _share_out,
+    prompted_scan_backward_operator,
     prompted_scan_cpu,
     prompted_scan_cpu_backward,
+    prompted_scan_operator,
+    resume_scan_cpu,
     run_tasks,
 )
 from modeling_dpmambair.selective_scan_kernels_dpmambair import STATES
+from tests.modeling_dpmambair.derivatives import (
+    assert_refuses_forward_mode,
+    assert_refuses_second_order,
+    gradients_of_func,
+)
 from tests.modeling_dpmambair.scanning import (
     assert_close,
     backpropagate,
@@ -235,10 +243,11 @@ def make_operator_inputs(dtype=torch.float32, has_bias=True):
 def test_operators_pass_torchs_own_check(dtype, has_bias, is_reversed, is_held):
     inputs = make_operator_inputs(dtype, has_bias)
     leaves = [None if each is None else each.requires_grad_() for each in inputs.values()]
-    torch.library.opcheck(prompted_scan_cpu, (*leaves, is_reversed, is_held, True))
+    torch.library.opcheck(prompted_scan_operator, (*leaves, is_reversed, is_held, True))
     plain = [None if each is None else each.detach() for each in leaves]
     y, states = prompted_scan_cpu(*plain, is_reversed, is_held, True)
-    torch.library.opcheck(prompted_scan_cpu_backward, (torch.ones_like(y), states, *plain, is_reversed, is_held))
+    gradients = (torch.ones_like(y), states, *plain, is_reversed, is_held)
+    torch.library.opcheck(prompted_scan_backward_operator, gradients)
 
 
 def test_operator_takes_a_gradient_of_any_strides_and_dtype():
@@ -265,3 +274,44 @@ def test_extreme_steps_stay_finite():
     assert all(each.isfinite().all() for each in results.values())
     with torch.no_grad():
         assert relative_error(results["y"], run_oracle(cast(inputs, torch.float64))) < 1e-5
+
+
+# Derivatives
+
+
+def scan(*tensors):
+    names = make_inputs((1, 1, 1, 1))
+    return run(dict(zip(names, tensors, strict=True)), "numba")
+
+
+def resume(*tensors):
+    return resume_scan_cpu(None, tensors, False, False)[0]
+
+
+@pytest.fixture
+def leaves():
+    return list(cast(make_inputs((2, 40, 16, 4)), torch.float32).values())
+
+
+def test_functional_gradients_are_those_of_autograd(leaves):
+    direction = torch.randn(2, 40, 16)
+    expected = torch.autograd.grad(scan(*leaves), leaves, direction)
+    assert all(map(torch.equal, gradients_of_func(scan, leaves, direction), expected))
+
+
+def test_functional_gradient_through_another_one_is_autograds(leaves):
+    u, *others = leaves
+
+    def slope(A):
+        scaled = torch.func.grad(lambda factor: (factor * scan(u, others[0], A, *others[2:])).sum())
+        return scaled(torch.ones(()))
+
+    (expected,) = torch.autograd.grad(scan(*leaves).sum(), leaves[2])
+    torch.testing.assert_close(torch.func.grad(slope)(leaves[2].detach()), expected)
+
+
+def test_derivatives_that_the_kernels_lack_are_an_error(leaves):
+    assert_refuses_forward_mode(scan, leaves)
+    assert_refuses_second_order(scan, leaves)
+    with torch.no_grad():
+        assert_refuses_forward_mode(resume, leaves)
