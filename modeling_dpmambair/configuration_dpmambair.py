@@ -132,7 +132,7 @@ class DPMambaIRConfig(PreTrainedConfig):
         reads_description (`bool`, *optional*, defaults to `False`):
             Whether the network reads, beside the embedding, what the description head makes of it: presence and
             severity of each degradation; needs `has_description`. A departure from the paper.
-        stem_dim (`int`, *optional*):
+        stem_dim (`int`, *optional*, defaults to `None`):
             Channels at full resolution; as many as `dim` if not given.
         first_mixer_level (`int`, *optional*, defaults to `0`):
             How often the resolution is halved before blocks carry the DP-SSM: 0, as in the paper, for all blocks;

@@ -255,6 +255,10 @@ class Upsample(nn.Module):
         """Map (B, H, W, C) to (B, 2 H, 2 W, C')."""
         return F.pixel_shuffle(self.conv(x).permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1).contiguous()
 
+    def add(self, x: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
+        """Return forward's result plus features (B, 2 H, 2 W, C')."""
+        return self(x) + features
+
     def write(self, x: torch.Tensor, out: torch.Tensor) -> None:
         """Write forward's result to `out`, without gradients."""
         shuffled = self.conv(x).unflatten(-1, (-1, 2, 2)).permute(0, 1, 4, 2, 5, 3)  # (B, H, 2, W, 2, C')
@@ -270,7 +274,10 @@ class LinearDownsample(nn.Linear):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map (B, H, W, C) to (B, H / 2, W / 2, C')."""
         squares = x.unflatten(2, (-1, 2)).unflatten(1, (-1, 2)).transpose(2, 3)  # (B, H / 2, W / 2, 2, 2, C)
-        return super().forward(squares.flatten(3))
+        strips = plan_strips(squares)
+        if len(strips) == 1:
+            return super().forward(squares.flatten(3))
+        return torch.cat([super(LinearDownsample, self).forward(squares[:, s.place].flatten(3)) for s in strips], 1)
 
 
 class LinearUpsample(nn.Linear):
@@ -283,6 +290,19 @@ class LinearUpsample(nn.Linear):
         """Map (B, H, W, C) to (B, 2 H, 2 W, C')."""
         squares = super().forward(x).unflatten(-1, (2, 2, -1)).transpose(2, 3)  # (B, H, 2, W, 2, C')
         return squares.flatten(3, 4).flatten(1, 2)
+
+    def write(self, x: torch.Tensor, out: torch.Tensor) -> None:
+        """Write forward's result to `out`, without gradients."""
+        out.copy_(self(x))
+
+    def add(self, x: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
+        """Return forward's result plus features (B, 2 H, 2 W, C'); without gradients it takes their place."""
+        strips = plan_strips(x)
+        if len(strips) == 1:
+            return self(x) + features
+        for strip in strips:
+            features[:, 2 * strip.start : 2 * strip.stop] += self(x[:, strip.place])
+        return features
 
 
 class Skip:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
-from transformers.utils import ModelOutput
+from transformers.utils import ModelOutput, can_return_tuple
 
 from .configuration_dpmambair import DegradationExtractorConfig
 from .layers_dpmambair import CentralDifferenceBranches, ChannelsLastConv2d, Downsample, Upsample
@@ -31,6 +31,7 @@ class DegradationExtractorOutput(ModelOutput):
         degradation_embedding: what spoiled the picture, (B, E).
         presence: probability that each degradation is there, (B, K), in [0, 1]; only of a head that pre-trains along.
         severity: how strong each is if it is there, (B, K), in [0, 1]; likewise.
+        hidden_states: features after each stage, (B, H', W', C') each; only on request.
     """
 
     loss: torch.Tensor | None = None
@@ -38,6 +39,7 @@ class DegradationExtractorOutput(ModelOutput):
     degradation_embedding: torch.Tensor | None = None
     presence: torch.Tensor | None = None
     severity: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
 
 
 class ExtractorStage(nn.Module):
@@ -83,6 +85,10 @@ class DPMambaIRPreTrainedModel(PreTrainedModel):
     def freeze_parts(self) -> None:
         """Exclude from training what this model never trains: nothing here."""
 
+    def _returns_hidden_states(self, is_asked: bool | None) -> bool:
+        """Whether a call returns features: as its argument says, or the configuration where that is None."""
+        return bool(self.config.output_hidden_states if is_asked is None else is_asked)
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         """Set every parameter; models are built without storage and filled here.
@@ -117,26 +123,32 @@ class DegradationExtractorModel(DPMambaIRPreTrainedModel):
         self.head = nn.Linear(2 * sum(config.channels), config.embedding_dim)
         self.post_init()
 
-    def forward(self, pixel_values: torch.Tensor) -> DegradationExtractorOutput:
+    @can_return_tuple
+    def forward(
+        self, pixel_values: torch.Tensor, output_hidden_states: bool | None = None
+    ) -> DegradationExtractorOutput:
         """Embed the degradation.
 
         Args:
             pixel_values: degraded pictures, (B, 3, H, W), RGB in [0, 1], any H and W from 1 up.
+            output_hidden_states: return the features after each stage; as the configuration says if not given.
 
         Returns:
-            The embedding, (B, E).
+            The embedding, (B, E), and features on request; a tuple of these with `return_dict=False`.
         """
         # (B, 3, H, W) -> (B, H, W, 3), in the dtype of the weights
         x = pixel_values.permute(0, 2, 3, 1).to(self.head.weight.dtype)
-        statistics = []
+        statistics, hidden_states = [], () if self._returns_hidden_states(output_hidden_states) else None
         for stage in self.stages:
             x = stage(x)
+            if hidden_states is not None:
+                hidden_states += (x,)
             variance, mean = torch.var_mean(x.float(), (1, 2), correction=0)
             statistics += [mean, torch.sqrt(variance + VARIANCE_EPS)]
         # What tells degradations apart is small beside what pictures share: bfloat16 would round it away.
         with torch.autocast(x.device.type, enabled=False):
             embedding = self.head(torch.cat(statistics, -1).to(self.head.weight.dtype))
-        return DegradationExtractorOutput(degradation_embedding=embedding)
+        return DegradationExtractorOutput(degradation_embedding=embedding, hidden_states=hidden_states)
 
     def reparameterize(self) -> None:
         """Merge each stage's branches into one convolution, in place; the outputs stay the same to rounding."""
@@ -153,11 +165,13 @@ class DegradationDescription(ModelOutput):
         loss: only with `labels`, a scalar.
         presence: probability that each degradation is there, (B, K), in [0, 1].
         severity: how strong each is if it is there, (B, K), in [0, 1].
+        hidden_states: the extractor's features after each stage, (B, H', W', C') each; only on request.
     """
 
     loss: torch.Tensor | None = None
     presence: torch.Tensor | None = None
     severity: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
 
 
 class DegradationHead(nn.Module):
@@ -221,21 +235,30 @@ class DegradationExtractorForDescription(DPMambaIRPreTrainedModel):
         """Exclude the extractor from training where the configuration says so."""
         self.extractor.requires_grad_(not self.config.freeze_extractor)
 
-    def forward(self, pixel_values: torch.Tensor, labels: torch.Tensor | None = None) -> DegradationDescription:
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        labels: torch.Tensor | None = None,
+        output_hidden_states: bool | None = None,
+    ) -> DegradationDescription:
         """Describe degraded pictures.
 
         Args:
             pixel_values: degraded pictures, (B, 3, H, W), RGB in [0, 1].
             labels: true severities, (B, K), in [0, 1], as `describe_loss` takes them.
+            output_hidden_states: return the extractor's features; as the configuration says if not given.
 
         Returns:
-            Presence and severity of each degradation; with `labels` also the loss.
+            Presence and severity of each degradation; with `labels` also the loss, features on request; a tuple of
+            these with `return_dict=False`.
         """
+        returns_features = self._returns_hidden_states(output_hidden_states)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.freeze_extractor):
-            embedding = self.extractor(pixel_values).degradation_embedding
-        presence, severity = self.description_head(embedding)
+            extracted = self.extractor(pixel_values, output_hidden_states=returns_features, return_dict=True)
+        presence, severity = self.description_head(extracted.degradation_embedding)
         loss = None if labels is None else describe_loss(presence, severity, labels)
-        return DegradationDescription(loss, presence.sigmoid(), severity.sigmoid())
+        return DegradationDescription(loss, presence.sigmoid(), severity.sigmoid(), extracted.hidden_states)
 
 
 class ModulatedResidual(nn.Module):
@@ -330,11 +353,13 @@ class DegradationExtractorForPreTraining(DPMambaIRPreTrainedModel):
         """
         self._perceptual_loss = (perceptual_loss,)
 
+    @can_return_tuple
     def forward(
         self,
         pixel_values: torch.Tensor,
         labels: torch.Tensor | None = None,
         severity: torch.Tensor | None = None,
+        output_hidden_states: bool | None = None,
     ) -> DegradationExtractorOutput:
         """Embed the degradation and, given the clean pictures, rebuild the degraded ones.
 
@@ -343,15 +368,18 @@ class DegradationExtractorForPreTraining(DPMambaIRPreTrainedModel):
             labels: clean pictures of the same shape.
             severity: true severities, (B, K), in [0, 1], as `describe_loss` takes them; needed with `labels` while
                 `config.description_weight` is positive, not read otherwise.
+            output_hidden_states: return the extractor's features; as the configuration says if not given.
 
         Returns:
             Embedding, and what the head says of it if there is one; with `labels` also the rebuilt pictures and the
-            loss.
+            loss, features on request; a tuple of these with `return_dict=False`.
 
         Raises:
             ValueError: `labels` are given, but a part of the loss whose weight is positive lacks what it needs.
         """
-        embedding = self.extractor(pixel_values).degradation_embedding
+        returns_features = self._returns_hidden_states(output_hidden_states)
+        extracted = self.extractor(pixel_values, output_hidden_states=returns_features, return_dict=True)
+        embedding, hidden_states = extracted.degradation_embedding, extracted.hidden_states
         loss, rebuilt, description = None, None, ()
         if labels is not None:
             rebuilt = self.reconstruction_unit(labels, embedding)
@@ -360,7 +388,8 @@ class DegradationExtractorForPreTraining(DPMambaIRPreTrainedModel):
             description = self.description_head(embedding)
             if labels is not None:
                 loss = loss + self.config.description_weight * self._describe_loss(description, severity)
-        return DegradationExtractorOutput(loss, rebuilt, embedding, *(each.sigmoid() for each in description))
+        described = (each.sigmoid() for each in description)
+        return DegradationExtractorOutput(loss, rebuilt, embedding, *described, hidden_states=hidden_states)
 
     def _describe_loss(
         self, description: tuple[torch.Tensor, torch.Tensor], severity: torch.Tensor | None

@@ -12,7 +12,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import initialization as init
-from transformers.utils import ModelOutput
+from transformers.utils import ModelOutput, can_return_tuple
 
 from .configuration_dpmambair import DPMambaIRConfig
 from .layers_dpmambair import (
@@ -40,8 +40,8 @@ from .prompt_scan_dpmambair import DegradationPromptMixer, DPMambaIRBlock, Featu
 
 # Three halvings: heights and widths are padded to a multiple of this.
 SIZE_MULTIPLE = 8
-# Added to a picture's mean squared error before its logarithm: beyond 50 dB nothing more is to be gained.
-LOG_EPS = 1e-5
+# Added to a picture's mean squared error before its logarithm: beyond 40 dB little more is to be gained.
+LOG_EPS = 1e-4
 
 
 @dataclass
@@ -177,7 +177,7 @@ class DPMambaIRNetwork(nn.Module):
         x = self.latent(x, embedding)
         keep(x)
         for step, (up, stage) in enumerate(zip(self.up, self.decoder, strict=True)):
-            x = up(x) + skips.pop() if self.has_summed_skips else skips.pop().join(up, x)
+            x = up.add(x, skips.pop()) if self.has_summed_skips else skips.pop().join(up, x)
             x = stage(self.reduce[step](x) if step < len(self.reduce) else x, embedding)
             keep(x)
         x = self.refinement(x, embedding)
@@ -406,8 +406,10 @@ class DPMambaIRModel(DPMambaIRPreTrainedModel):
                 f"`{missing}` must be given with embedding_source {source!r}, got None; pass one a picture"
             )
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.freeze_extractor):
-            return self.extractor(pixel_values).degradation_embedding
+            extracted = self.extractor(pixel_values, output_hidden_states=False, return_dict=True)
+            return extracted.degradation_embedding
 
+    @can_return_tuple
     def forward(
         self,
         pixel_values: torch.Tensor,
@@ -415,7 +417,7 @@ class DPMambaIRModel(DPMambaIRPreTrainedModel):
         degradation_embedding: torch.Tensor | None = None,
         class_labels: torch.Tensor | None = None,
         strength: float | torch.Tensor | None = None,
-        output_hidden_states: bool = False,
+        output_hidden_states: bool | None = None,
     ) -> DPMambaIROutput:
         """Restore pictures.
 
@@ -426,10 +428,10 @@ class DPMambaIRModel(DPMambaIRPreTrainedModel):
             class_labels: indices into `config.extractor_config.degradations`, (B,), where they are the source.
             strength: factor on the correction: 0 returns the input, 1 (the default) restores, more exaggerates; a
                 number, or a tensor that broadcasts against (B, 3, H, W).
-            output_hidden_states: return the features after each stage.
+            output_hidden_states: return the features after each stage; as the configuration says if not given.
 
         Returns:
-            Restored pictures and embeddings; loss and features on request.
+            Restored pictures and embeddings; loss and features on request; a tuple of these with `return_dict=False`.
 
         Raises:
             ValueError: the embedding's source is an argument that was not given.
@@ -440,7 +442,7 @@ class DPMambaIRModel(DPMambaIRPreTrainedModel):
         height, width = pixel_values.shape[-2:]
         padded = pad_to_multiple(pixel_values, SIZE_MULTIPLE)
         # (B, 3, H, W) -> (B, H, W, 3) and back
-        hidden_states: list[torch.Tensor] | None = [] if output_hidden_states else None
+        hidden_states: list[torch.Tensor] | None = [] if self._returns_hidden_states(output_hidden_states) else None
         correction = self.network(padded.permute(0, 2, 3, 1), condition, hidden_states)
         correction = crop(correction, height, width).permute(0, 3, 1, 2)
         reconstruction = pixel_values + (correction if strength is None else strength * correction)

@@ -237,9 +237,11 @@ class FeatureModulation(nn.Module):
         self.film = ZeroStartLinear(config.condition_dim, 2 * dim)
 
     def forward(self, x: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
-        """Map features (B, H, W, C) under the embedding (B, E)."""
+        """Map features (B, H, W, C) under the embedding (B, E); without gradients the result takes their place."""
         scale, shift = self.film(embedding).to(x.dtype)[:, None, None].chunk(2, dim=-1)
-        return torch.addcmul(shift, x, 1 + scale)
+        if torch.is_grad_enabled():
+            return torch.addcmul(shift, x, 1 + scale)
+        return x.mul_(1 + scale).add_(shift)
 
 
 class DPMambaIRBlock(GradientCheckpointingLayer):

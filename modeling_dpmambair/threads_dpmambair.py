@@ -8,6 +8,7 @@ torch's threads are not GNU OpenMP's, and in a fork, which has lost them, a plai
 
 import ctypes
 import functools
+import inspect
 import os
 import zlib
 from collections.abc import Callable, Sequence
@@ -94,7 +95,13 @@ def differentiate(
         keep: saves in a context what the backward needs of the inputs and the output; nothing if not given.
         propagate: maps the context and the gradients of the output to those of the inputs; an error if not given.
     """
-    methods = {"forward": function, "setup_context": keep, "backward": propagate, "jvp": _refuse_forward_mode}
+
+    def forward(*inputs: Any) -> Any:
+        return function(*inputs)
+
+    # Torch asks for it at every call; to work it out would take longer than the kernel.
+    forward.__signature__ = inspect.signature(forward)
+    methods = {"forward": forward, "setup_context": keep, "backward": propagate, "jvp": _refuse_forward_mode}
     members = {name: staticmethod(method) for name, method in methods.items()}
     eager = type("DifferentiatedKernels", (torch.autograd.Function,), {**members, "generate_vmap_rule": True})
 

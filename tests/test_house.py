@@ -1,15 +1,17 @@
-"""The house rules that a machine can check: import order, remote code, sizes, types, documentation, texts and data."""
+"""The house rules that a machine can check: import order, remote code, types, documentation, texts and data.
+
+Each test looks at every file that its rule is about and lists all offenders at once.
+"""
 
 import ast
 import importlib
 import inspect
 import json
 import re
-import statistics
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -84,9 +86,6 @@ EXTRAS = {
 }
 EVERY_EXTRA = {"cuda", "train", "eval", "demo", "export", "spandrel", "dev"}
 
-MAX_FILE_LINES = 450
-MAX_FUNCTION_LINES = 60
-MAX_MEDIAN_FUNCTION_LINES = 12
 MAX_POSITIONAL_ARGUMENTS = 6
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -116,18 +115,16 @@ def top_name(path: Path) -> str:
     return path.parts[0].removesuffix(".py")
 
 
-def name(path: Path) -> str:
-    return path.as_posix()
+def assert_none(offenders: Iterable[object]) -> None:
+    """Check that there are no offenders; they say where they are and what must change."""
+    if listed := [str(offender) for offender in offenders]:
+        pytest.fail("\n".join(listed), pytrace=False)
 
 
 PYTHON = tracked("*.py")
 SOURCES = tuple(path for path in PYTHON if path.parts[0] != "tests")
 HUB_FILES = tuple(path for path in SOURCES if path.parts[0] == "modeling_dpmambair")
 LAYERED = tuple(path for path in SOURCES if path.parts[0] in LAYERS)
-
-every_python_file = pytest.mark.parametrize("path", PYTHON, ids=name)
-every_source = pytest.mark.parametrize("path", SOURCES, ids=name)
-every_hub_file = pytest.mark.parametrize("path", HUB_FILES, ids=name)
 
 
 # Imports
@@ -155,20 +152,26 @@ def allowed_imports(top: str) -> set[str]:
     return {*PACKAGES, *UPPER_PACKAGES} | ({top} if top == "benchmarks" else set())
 
 
-@every_source
-def test_packages_and_scripts_import_only_what_lies_below(path: Path) -> None:
-    ours = {module.split(".")[0] for module in imported_modules(path)} & OURS
-    assert ours <= allowed_imports(top_name(path)), f"{path} must not import {ours - allowed_imports(top_name(path))}"
+def test_packages_and_scripts_import_only_what_lies_below() -> None:
+    def forbidden(path: Path) -> set[str]:
+        return {module.split(".")[0] for module in imported_modules(path)} & OURS - allowed_imports(top_name(path))
+
+    assert_none(f"{path} must not import {forbidden(path)}" for path in SOURCES if forbidden(path))
 
 
-@pytest.mark.parametrize("path", LAYERED, ids=name)
-def test_files_of_a_package_import_only_from_lower_rows(path: Path) -> None:
-    rows = {stem: row for row, stems in enumerate(LAYERS[path.parts[0]]) for stem in stems}
-    assert path.stem in rows, f"{path} has no place in the import order; give it a row of LAYERS in {__file__}"
-    modules = (module.split(".") for module in imported_modules(path))
-    siblings = {parts[1] for parts in modules if parts[0] == path.parts[0] and len(parts) > 1} & set(rows)
-    above = {sibling for sibling in siblings if rows[sibling] >= rows[path.stem]}
-    assert not above, f"{path} must not import {above}: it stands in a row above, or in the same"
+def test_files_of_a_package_import_only_from_lower_rows() -> None:
+    def find_offenders() -> Iterator[str]:
+        for path in LAYERED:
+            rows = {stem: row for row, stems in enumerate(LAYERS[path.parts[0]]) for stem in stems}
+            if path.stem not in rows:
+                yield f"{path} has no place in the import order; give it a row of LAYERS in {Path(__file__).name}"
+                continue
+            modules = (module.split(".") for module in imported_modules(path))
+            siblings = {parts[1] for parts in modules if parts[0] == path.parts[0] and len(parts) > 1} & set(rows)
+            if above := {sibling for sibling in siblings if rows[sibling] >= rows[path.stem]}:
+                yield f"{path} must not import {above}: it stands in a row above, or in the same"
+
+    assert_none(find_offenders())
 
 
 @cache
@@ -179,61 +182,76 @@ def requirements(extras: frozenset[str]) -> set[str]:
     return {re.match(r"[\w.-]+", line)[0].replace("_", "-").lower() for line in lines}
 
 
-@every_python_file
-def test_every_third_party_import_is_a_declared_dependency(path: Path) -> None:
+def undeclared_imports(path: Path) -> set[str]:
+    """What a file imports and the project, with the extras of the file's package, does not bring."""
     top = top_name(path)
     extras = EXTRAS.get(top, set()) if top not in RESTORING else {"cuda"}
     declared = requirements(frozenset(EVERY_EXTRA if top in {"tests", "benchmarks"} else extras))
     roots = {module.split(".")[0] for module in imported_modules(path)} - sys.stdlib_module_names - OURS - {""}
-    undeclared = {root for root in roots if DISTRIBUTIONS.get(root, root).replace("_", "-").lower() not in declared}
-    assert not undeclared, f"{path} imports {undeclared}, which the extras {sorted(extras)} do not bring"
+    return {root for root in roots if DISTRIBUTIONS.get(root, root).replace("_", "-").lower() not in declared}
+
+
+def test_every_third_party_import_is_a_declared_dependency() -> None:
+    undeclared = {path: undeclared_imports(path) for path in PYTHON}
+    assert_none(
+        f"{path} imports {names}, which its extras do not bring" for path, names in undeclared.items() if names
+    )
 
 
 # Remote code: transformers copies single files to machines where our packages are not installed
 
 
-@every_hub_file
-def test_hub_file_passes_the_check_that_transformers_makes(path: Path) -> None:
+def test_hub_files_pass_the_check_that_transformers_makes() -> None:
     siblings = {sibling.stem for sibling in HUB_FILES}
-    assert set(check_imports(ROOT / path)) <= siblings
+    strangers = {path: set(check_imports(ROOT / path)) - siblings for path in HUB_FILES}
+    assert_none(f"{path} imports {names}" for path, names in strangers.items() if names)
 
 
-@every_hub_file
-def test_hub_file_requires_only_what_its_user_has(path: Path) -> None:
-    needed = set(get_imports(ROOT / path)) - sys.stdlib_module_names
-    assert needed <= HUB_REQUIREMENTS, f"put {needed - HUB_REQUIREMENTS} into try/except ImportError at module level"
+def test_hub_files_require_only_what_their_user_has() -> None:
+    missing = {path: set(get_imports(ROOT / path)) - sys.stdlib_module_names - HUB_REQUIREMENTS for path in HUB_FILES}
+    remedy = "into try/except ImportError at module level"
+    assert_none(f"{path}: put {names} {remedy}" for path, names in missing.items() if names)
 
 
-@every_hub_file
-def test_hub_file_imports_siblings_with_a_single_dot(path: Path) -> None:
-    for node in ast.walk(parse(path)):
-        if isinstance(node, ast.ImportFrom) and node.level:
-            assert node.level == 1, f"{path}:{node.lineno} must import from its own folder"
-            assert node.module, f"{path}:{node.lineno} must name a sibling: `from .sibling import X`"
-            assert "." not in node.module, f"{path}:{node.lineno} must not import from a subfolder"
-    absolute = {module.split(".")[0] for module in imported_modules(path, relative=False)}
-    assert not absolute & OURS, f"{path} must import {absolute & OURS} with a dot"
+def test_hub_files_import_siblings_with_a_single_dot() -> None:
+    def find_offenders() -> Iterator[str]:
+        for path in HUB_FILES:
+            relative = (node for node in ast.walk(parse(path)) if isinstance(node, ast.ImportFrom) and node.level)
+            for node in relative:
+                if node.level != 1 or not node.module or "." in node.module:
+                    yield f"{path}:{node.lineno} must name a file of its own folder: `from .sibling import X`"
+            if absolute := {module.split(".")[0] for module in imported_modules(path, relative=False)} & OURS:
+                yield f"{path} must import {absolute} with a dot"
+
+    assert_none(find_offenders())
 
 
-@every_hub_file
-def test_hub_file_has_no_text_that_reads_like_a_relative_import(path: Path) -> None:
-    relative = {node.lineno for node in ast.walk(parse(path)) if isinstance(node, ast.ImportFrom) and node.level}
-    alike = [n for n, line in enumerate(read(path).splitlines(), 1) if re.match(r"\s*(from|import)\s+\.", line)]
-    assert set(alike) <= relative, f"{path}:{alike}: transformers would take the text for an import"
+def test_hub_files_have_no_text_that_reads_like_a_relative_import() -> None:
+    def find_offenders() -> Iterator[str]:
+        for path in HUB_FILES:
+            relative = {n.lineno for n in ast.walk(parse(path)) if isinstance(n, ast.ImportFrom) and n.level}
+            for number, line in enumerate(read(path).splitlines(), 1):
+                if re.match(r"\s*(from|import)\s+\.", line) and number not in relative:
+                    yield f"{path}:{number}: transformers would take the text for an import"
+
+    assert_none(find_offenders())
 
 
-# Size
+# Arguments
 
 
 def functions(tree: ast.AST) -> Iterator[Function]:
     return (node for node in ast.walk(tree) if isinstance(node, Function))
 
 
-def line_count(function: Function) -> int:
-    """Lines of a function without its docstring, which costs nothing, and its decorators."""
-    docstring = function.body[0] if ast.get_docstring(function, clean=False) is not None else None
-    documented = docstring.end_lineno - docstring.lineno + 1 if docstring else 0
-    return function.end_lineno - function.lineno + 1 - documented
+def all_functions() -> Iterator[tuple[str, Function]]:
+    """Every function of the sources, and where it is."""
+    return ((f"{path}:{node.lineno} `{node.name}`", node) for path in SOURCES for node in functions(parse(path)))
+
+
+def count_positional_arguments(function: Function) -> int:
+    arguments = [arg.arg for arg in (*function.args.posonlyargs, *function.args.args)]
+    return len(arguments) - (arguments[:1] in (["self"], ["cls"], ["ctx"]))
 
 
 def has_decorator(function: Function, *decorators: str) -> bool:
@@ -257,30 +275,14 @@ def is_command(function: Function) -> bool:
     return has_decorator(function, "command")
 
 
-@every_python_file
-def test_file_is_within_its_size_budget(path: Path) -> None:
-    assert len(read(path).splitlines()) <= MAX_FILE_LINES, f"split {path}"
-
-
-@every_python_file
-def test_functions_are_within_their_size_budget(path: Path) -> None:
-    long = {f.name: line_count(f) for f in functions(parse(path)) if line_count(f) > MAX_FUNCTION_LINES}
-    assert not long, f"{path}: split {long}"
-
-
-@every_source
-def test_functions_take_few_positional_arguments(path: Path) -> None:
-    for function in functions(parse(path)):
-        arguments = [arg.arg for arg in (*function.args.posonlyargs, *function.args.args)]
-        count = len(arguments) - (arguments[:1] in (["self"], ["cls"], ["ctx"]))
-        assert takes_flat_arguments(function) or is_command(function) or count <= MAX_POSITIONAL_ARGUMENTS, (
-            f"{path}:{function.lineno} `{function.name}` takes {count} arguments; group them or make them keyword-only"
-        )
-
-
-def test_functions_are_short_on_the_whole() -> None:
-    lengths = [line_count(function) for path in SOURCES for function in functions(parse(path))]
-    assert not lengths or statistics.median(lengths) <= MAX_MEDIAN_FUNCTION_LINES
+def test_functions_take_few_positional_arguments() -> None:
+    bound = {
+        place: count_positional_arguments(function)
+        for place, function in all_functions()
+        if not takes_flat_arguments(function) and not is_command(function)
+    }
+    many = {place: count for place, count in bound.items() if count > MAX_POSITIONAL_ARGUMENTS}
+    assert_none(f"{place} takes {n} arguments; group them or make them keyword-only" for place, n in many.items())
 
 
 # Types and documentation
@@ -299,24 +301,30 @@ def public_definitions(body: list[ast.stmt], prefix: str = "") -> Iterator[tuple
                 yield from public_definitions(node.body, f"{prefix}{node.name}.")
 
 
-@every_source
-def test_every_public_name_is_documented(path: Path) -> None:
-    bare = [label for label, node in public_definitions(parse(path).body) if not ast.get_docstring(node)]
-    assert ast.get_docstring(parse(path)), f"{path} must begin with a docstring"
-    assert not bare, f"{path}: document {bare}"
+def test_every_public_name_is_documented() -> None:
+    def find_offenders() -> Iterator[str]:
+        for path in SOURCES:
+            if not ast.get_docstring(parse(path)):
+                yield f"{path} must begin with a docstring"
+            bare = (label for label, node in public_definitions(parse(path).body) if not ast.get_docstring(node))
+            yield from (f"{path}: document {label}" for label in bare)
+
+    assert_none(find_offenders())
 
 
-@every_source
-def test_every_function_is_typed(path: Path) -> None:
-    for function in functions(parse(path)):
-        if is_typed_elsewhere(function):
-            continue
-        args = function.args
-        parameters = [*args.posonlyargs, *args.args, *args.kwonlyargs, *filter(None, (args.vararg, args.kwarg))]
-        untyped = [p.arg for p in parameters if p.annotation is None and p.arg not in {"self", "cls", "ctx"}]
-        assert not untyped, f"{path}:{function.lineno} `{function.name}`: give {untyped} types"
-        typed = function.returns is not None or function.name == "__init__"
-        assert typed, f"{path}:{function.lineno} `{function.name}`: give the result a type"
+def test_every_function_is_typed() -> None:
+    def find_offenders() -> Iterator[str]:
+        for place, function in all_functions():
+            if is_typed_elsewhere(function):
+                continue
+            args = function.args
+            parameters = [*args.posonlyargs, *args.args, *args.kwonlyargs, *filter(None, (args.vararg, args.kwarg))]
+            if untyped := [p.arg for p in parameters if p.annotation is None and p.arg not in {"self", "cls", "ctx"}]:
+                yield f"{place}: give {untyped} types"
+            if function.returns is None and function.name != "__init__":
+                yield f"{place}: give the result a type"
+
+    assert_none(find_offenders())
 
 
 def config_classes() -> list[type]:
@@ -358,23 +366,44 @@ MACHINE_PATH = re.compile(r"(?<![\w.~)}\]])/(?:work|root|tmp|home|opt)/")
 REGISTRY_HOST = re.compile(r"pypi\.org|pythonhosted\.org|npmjs\.org|debian\.org|download\.pytorch\.org|anaconda\.org")
 
 
-@pytest.mark.parametrize("path", tracked("*"), ids=name)
-def test_no_file_names_a_machine_path_or_a_registry_host(path: Path) -> None:
-    content = (ROOT / path).read_bytes()
-    if b"\0" in content:
-        return
-    for number, line in enumerate(content.decode("utf-8").splitlines(), 1):
-        assert not MACHINE_PATH.search(line), f"{path}:{number} names a path of one machine"
-        assert not REGISTRY_HOST.search(line), f"{path}:{number} names a registry's host"
+def text_lines() -> Iterator[tuple[str, str]]:
+    """Every line of every text file of the repository, and where it is."""
+    for path in tracked("*"):
+        content = (ROOT / path).read_bytes()
+        if b"\0" not in content:
+            yield from ((f"{path}:{n}", line) for n, line in enumerate(content.decode("utf-8").splitlines(), 1))
 
 
-@pytest.mark.parametrize("path", tracked("*.json"), ids=name)
-def test_json_file_parses_without_repeated_keys(path: Path) -> None:
-    def refuse_repetition(pairs: list[tuple[str, object]]) -> dict[str, object]:
-        assert len(dict(pairs)) == len(pairs), f"{path} repeats a key in {[key for key, _ in pairs]}"
+def test_no_file_names_a_machine_path_or_a_registry_host() -> None:
+    def find_offenders() -> Iterator[str]:
+        for place, line in text_lines():
+            if MACHINE_PATH.search(line):
+                yield f"{place} names a path of one machine"
+            if REGISTRY_HOST.search(line):
+                yield f"{place} names a registry's host"
+
+    assert_none(find_offenders())
+
+
+def test_json_files_parse_without_repeated_keys() -> None:
+    repeated = []
+
+    def note_repetition(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        keys = [key for key, _ in pairs]
+        repeated.extend(key for key in dict.fromkeys(keys) if keys.count(key) > 1)
         return dict(pairs)
 
-    json.loads(read(path), object_pairs_hook=refuse_repetition)
+    def find_offenders() -> Iterator[str]:
+        for path in tracked("*.json"):
+            repeated.clear()
+            try:
+                json.loads(read(path), object_pairs_hook=note_repetition)
+            except ValueError as error:
+                yield f"{path}: {error}"
+            if repeated:
+                yield f"{path} repeats {repeated}"
+
+    assert_none(find_offenders())
 
 
 @pytest.mark.parametrize("arguments", [("check",), ("format", "--check")], ids=" ".join)

@@ -14,55 +14,85 @@ SPLITS = {
 }
 LAYOUTS = {f"{label} {i}": layout for label, (_, split) in SPLITS.items() for i, layout in enumerate(split.layouts)}
 
-every_corpus = pytest.mark.parametrize("corpus", CORPORA.values(), ids=CORPORA)
-every_split = pytest.mark.parametrize(("corpus", "split"), SPLITS.values(), ids=SPLITS)
-every_layout = pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 
-
-def words(template: str) -> set[str]:
+def words(template):
     return set(re.findall(r"{(\w+)}", template))
 
 
-@every_corpus
-def test_corpus_says_where_it_comes_from_and_what_may_be_done_with_it(corpus):
-    assert CORPORA[corpus.name] is corpus
-    assert corpus.licence
-    assert corpus.name == "paired_folders" or corpus.source.startswith("https://")
-    assert corpus.name == "paired_folders" or re.search(r", (19|20)\d\d$| (19|20)\d\d$", corpus.citation)
+def assert_each(entries, *rules):
+    """Check that every entry keeps every rule, a function that returns whether it does; list all that do not."""
+    offenders = [
+        f"{label}: {', '.join(broken)}"
+        for label, entry in entries.items()
+        if (broken := [rule.__name__ for rule in rules if not rule(entry)])
+    ]
+    assert entries
+    if offenders:
+        pytest.fail("\n".join(offenders), pytrace=False)
 
 
-@every_corpus
-def test_task_is_a_kind_unless_pairs_differ_or_are_missing(corpus):
-    layouts = [layout for split in corpus.splits.values() for layout in split.layouts]
-    has_pairs = {layout.degraded is not None for layout in layouts}
-    assert has_pairs == {corpus.task != "clean"}
-    assert corpus.task in (*KINDS, "mixed", "clean")
+def test_corpora_say_where_they_come_from_and_what_may_be_done_with_them():
+    def is_found_by_its_name(corpus):
+        return CORPORA[corpus.name] is corpus
+
+    def has_a_licence(corpus):
+        return bool(corpus.licence)
+
+    def has_an_address(corpus):
+        return corpus.name == "paired_folders" or corpus.source.startswith("https://")
+
+    def cites_a_year(corpus):
+        return corpus.name == "paired_folders" or re.search(r" (19|20)\d\d$", corpus.citation)
+
+    assert_each(CORPORA, is_found_by_its_name, has_a_licence, has_an_address, cites_a_year)
 
 
-@every_split
-def test_split_has_folders_layouts_and_a_count(corpus, split):
-    assert corpus.splits.keys() <= {"train", "test"}
-    assert split.folders
-    assert split.layouts
-    assert (split.count or 0) > 0 or corpus.name == "paired_folders"
-    assert len(set(map(str, split.layouts))) == len(split.layouts)
+def test_task_is_a_kind_unless_pairs_differ_or_are_missing():
+    def has_pairs_unless_clean(corpus):
+        layouts = [layout for split in corpus.splits.values() for layout in split.layouts]
+        return {layout.degraded is not None for layout in layouts} == {corpus.task != "clean"}
+
+    def has_a_known_task(corpus):
+        return corpus.task in (*KINDS, "mixed", "clean")
+
+    assert_each(CORPORA, has_pairs_unless_clean, has_a_known_task)
 
 
-@every_layout
-def test_clean_name_follows_from_the_degraded_one(layout):
-    if layout.degraded is not None:
-        assert words(layout.clean) <= words(layout.degraded)
-        assert words(layout.clean)
-        assert PurePosixPath(layout.degraded).suffix
-    assert PurePosixPath(layout.clean).suffix
+def test_splits_have_folders_layouts_and_a_count():
+    def is_train_or_test(entry):
+        return entry[0].splits.keys() <= {"train", "test"}
+
+    def has_folders_and_layouts(entry):
+        return entry[1].folders and entry[1].layouts
+
+    def has_a_count(entry):
+        return (entry[1].count or 0) > 0 or entry[0].name == "paired_folders"
+
+    def repeats_no_layout(entry):
+        return len(set(map(str, entry[1].layouts))) == len(entry[1].layouts)
+
+    assert_each(SPLITS, is_train_or_test, has_folders_and_layouts, has_a_count, repeats_no_layout)
 
 
-@every_layout
-def test_tasks_are_kinds_in_their_order(layout):
-    assert bool(layout.tasks) == ("task" in words(layout.degraded or ""))
-    for task in layout.tasks.values():
-        kinds = task.split("+")
-        assert kinds == [kind for kind in KINDS if kind in kinds]
+def test_clean_name_follows_from_the_degraded_one():
+    def follows(layout):
+        return layout.degraded is None or (words(layout.clean) and words(layout.clean) <= words(layout.degraded))
+
+    def ends_in_a_suffix(layout):
+        return all(PurePosixPath(name).suffix for name in (layout.clean, layout.degraded) if name is not None)
+
+    assert_each(LAYOUTS, follows, ends_in_a_suffix)
+
+
+def test_tasks_are_kinds_in_their_order():
+    def has_tasks_where_a_name_tells_them(layout):
+        return bool(layout.tasks) == ("task" in words(layout.degraded or ""))
+
+    def orders_kinds(layout):
+        named = [task.split("+") for task in layout.tasks.values()]
+        return all(kinds == [kind for kind in KINDS if kind in kinds] for kinds in named)
+
+    assert_each(LAYOUTS, has_tasks_where_a_name_tells_them, orders_kinds)
 
 
 def test_counts_are_those_that_the_paper_trains_and_tests_on():
@@ -91,11 +121,12 @@ def test_entries_cannot_be_changed_by_accident():
         CORPORA["lol"].task = "blur"
 
 
-@every_corpus
-def test_documented_counts_licence_and_source_are_the_catalog_s(corpus):
-    if corpus.name == "paired_folders":
-        return
+def test_documented_counts_licences_and_sources_are_the_catalogs():
     text = (Path(__file__).parents[2] / "docs/data.md").read_text(encoding="utf-8")
-    counts = [f"{corpus.splits[split].count:,}" if split in corpus.splits else "" for split in ("train", "test")]
-    cells = [f"`{corpus.name}`", corpus.task, *counts, corpus.licence, f"[{corpus.citation}]({corpus.source})"]
-    assert f"| {' | '.join(cells)} |" in text
+
+    def is_documented_so(corpus):
+        counts = [f"{corpus.splits[split].count:,}" if split in corpus.splits else "" for split in ("train", "test")]
+        cells = [f"`{corpus.name}`", corpus.task, *counts, corpus.licence, f"[{corpus.citation}]({corpus.source})"]
+        return f"| {' | '.join(cells)} |" in text
+
+    assert_each({name: corpus for name, corpus in CORPORA.items() if name != "paired_folders"}, is_documented_so)

@@ -40,11 +40,14 @@ class Case(NamedTuple):
     call: Callable[[PreTrainedModel, torch.Tensor], torch.Tensor]
 
 
-def restore(model, degraded):
-    options = {}
-    if model.config.embedding_source == "class_label":
+def call_plainly(model, degraded, **options):
+    if getattr(model.config, "embedding_source", None) == "class_label":
         options["class_labels"] = torch.zeros(len(degraded), dtype=torch.long)
-    return model(degraded, **options).reconstruction
+    return model(degraded, **options)
+
+
+def restore(model, degraded):
+    return call_plainly(model, degraded).reconstruction
 
 
 def rebuild(model, degraded):
@@ -115,22 +118,42 @@ def test_arguments_are_not_changed(case):
 
 @every_case
 def test_tuple_and_dictionary_hold_the_same(case):
-    if case.call is restore and case.config().embedding_source == "class_label":
-        pytest.skip("takes class labels besides")
     model, degraded = build(case), pictures()
     with torch.no_grad():
-        output = model(degraded)
-    assert output.to_tuple() == tuple(output.values())
+        output, values = (call_plainly(model, degraded, return_dict=each) for each in (None, False))
+        for config in (model.config, *filter(None, [getattr(model.config, "extractor_config", None)])):
+            config.return_dict = False
+        assert list(call_plainly(model, degraded, return_dict=True)) == list(output)
+        configured = call_plainly(model, degraded)
+    assert type(values) is type(configured) is tuple
+    for each in (values, configured):
+        assert all(map(torch.equal, each, output.to_tuple()))
     assert all(torch.equal(output[name], getattr(output, name)) for name in output)
 
 
-def test_gradients_reach_every_hidden_state():
-    model = randomized(DPMambaIRModel(small_config()))
-    output = model(pictures(), output_hidden_states=True)
-    assert len(output.hidden_states) == 8  # three encoder stages, latent, three decoder stages, refinement
+@every_case
+def test_hidden_states_are_given_where_the_argument_or_else_the_configuration_asks(case):
+    model, degraded = build(case), pictures()
+    # Three encoder stages, latent, three decoder stages, refinement; or the extractor's four.
+    count = 8 if case.model_class is DPMambaIRModel else 4
+    with torch.no_grad():
+        assert call_plainly(model, degraded).hidden_states is None
+        expected = call_plainly(model, degraded, output_hidden_states=True).hidden_states
+        model.config.output_hidden_states = True
+        features = call_plainly(model, degraded).hidden_states
+        assert call_plainly(model, degraded, output_hidden_states=False).hidden_states is None
+    assert len(features) == len(expected) == count
+    assert all(map(torch.equal, features, expected))
+    assert type(features) is tuple
+
+
+@pytest.mark.parametrize("name", ["restorer", "extractor", "pre-training"])
+def test_gradients_reach_every_hidden_state(name):
+    output = build(CASES[name])(pictures(), output_hidden_states=True)
     for each in output.hidden_states:
         each.retain_grad()
-    output.reconstruction.sum().backward()
+    result = output.degradation_embedding if output.reconstruction is None else output.reconstruction
+    result.sum().backward()
     assert all(each.grad.abs().max() > 0 for each in output.hidden_states)
 
 
@@ -326,7 +349,17 @@ def assert_prints(value, printed):
     assert abs(value - printed) <= 0.51 * 10**-digits, (value, printed)
 
 
-@pytest.mark.parametrize(("name", "changes", "extractor", "millions", "gflops"), COSTS.values(), ids=COSTS.keys())
+# Fast are the smallest model and what a base model alone has; the others differ from these in numbers only.
+FAST_COSTS = {"tiny", "tiny, two directions", "base, branches kept"}
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "extractor", "millions", "gflops"),
+    [
+        pytest.param(*cost, id=name, marks=() if name in FAST_COSTS else pytest.mark.slow)
+        for name, cost in COSTS.items()
+    ],
+)
 def test_costs_are_those_that_the_layout_was_fitted_to(name, changes, extractor, millions, gflops):
     stored = json.loads((CONFIGS / f"{name}.json").read_text())
     stored["extractor_config"] |= extractor

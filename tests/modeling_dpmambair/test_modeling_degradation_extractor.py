@@ -55,6 +55,16 @@ def test_embedding_is_a_linear_map_of_each_stages_mean_and_standard_deviation():
     torch.testing.assert_close(embedding.double(), expected, rtol=1e-3, atol=1e-3)
 
 
+def test_hidden_states_are_the_features_after_each_stage():
+    model, degraded = small_extractor(), pictures(2, 11, 18)
+    features = [degraded.permute(0, 2, 3, 1)]
+    for stage in model.stages:
+        features.append(stage(features[-1]))
+    hidden_states = model(degraded, output_hidden_states=True).hidden_states
+    assert [tuple(each.shape) for each in hidden_states] == [(2, 11, 18, 4), (2, 6, 9, 6), (2, 3, 5, 5), (2, 2, 3, 8)]
+    assert all(map(torch.equal, hidden_states, features[1:]))
+
+
 def test_stage_is_branches_then_a_residual_convolution():
     model, x = small_extractor(), torch.rand(2, 6, 7, 3)
     stage = model.stages[0]

@@ -122,7 +122,9 @@ def test_functional_gradients_are_those_of_autograd(ours, torchs, shapes):
 
 
 @every_operator
-@pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")  # torch maps over our operators by a loop
+@pytest.mark.filterwarnings(
+    "ignore:There is a performance drop:UserWarning"
+)  # torch maps over our operators by a loop
 def test_functional_gradients_of_each_of_several_pictures_are_those_of_autograd(ours, torchs, shapes):
     tensors, direction = make_tensors(shapes(9, 32)), torch.randn(2, 9, 32)
     each = torch.func.vmap(lambda each: gradients_of_func(ours, tensors, each))(direction)

@@ -279,9 +279,11 @@ def test_extreme_steps_stay_finite():
 # Derivatives
 
 
+INPUTS = tuple(make_inputs((1, 1, 1, 1)))
+
+
 def scan(*tensors):
-    names = make_inputs((1, 1, 1, 1))
-    return run(dict(zip(names, tensors, strict=True)), "numba")
+    return run(dict(zip(INPUTS, tensors, strict=True)), "numba")
 
 
 def resume(*tensors):

@@ -11,6 +11,7 @@ from tests.modeling_dpmambair.models import pictures, small_model
 @pytest.mark.parametrize("backend", ["numba", "chunked"])
 @pytest.mark.parametrize("changes", [
     {}, {"scan_directions": 2, "discretization": "zoh"}, {"insertion": "attention", "prompts": [], "has_heb": False},
+    {"has_linear_resampling": True},
     {"has_film": True, "first_mixer_level": 1, "has_linear_resampling": True, "has_summed_skips": True},
 ])  # fmt: skip
 def test_strips_restore_as_the_whole_picture(monkeypatch, changes, backend):
