@@ -19,7 +19,7 @@ test: $(VENV)/.dev
 test-slow: $(VENV)/.dev
 	$(PYTEST)
 
-# Both training stages for 200 steps at the tiny size, and every ablation for two.
+# The three training stages for 200 steps at the light size, and every ablation for two.
 smoke: $(VENV)/.dev
 	$(PYTEST) tests/smoke
 

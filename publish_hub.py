@@ -35,12 +35,13 @@ from transformers.utils import logging
 import modeling_dpmambair
 from modeling_dpmambair import DPMambaIRImageProcessor, DPMambaIRModel, ImageRestorationPipeline
 from restoration_metrics.model_index import is_evaluation, list_eval_results, measured_weights
+from training.shipped import ATTRIBUTION, SHIPPED
 
 ROOT = Path(__file__).resolve().parent
 EXAMPLES = ROOT / "examples"
 RESULTS = ROOT / "benchmarks" / "results"
 # What the page looks for beside itself (demo/app.py).
-PAGE_MODEL = "checkpoints/dpmambair-tiny"
+PAGE_MODEL = SHIPPED.relative_to(ROOT).as_posix()
 # Of a trained folder, beside weights and configurations. Checkpoints stay here: they hold pickled states.
 RECORDS = ("recipe.json", "log.jsonl", "loss.png", "training/**/*.json", "training/**/*.jsonl", "training/**/*.png")
 METADATA = ("license", "library_name", "pipeline_tag", "tags", "datasets", "metrics")
@@ -372,9 +373,10 @@ def space(
 ) -> None:
     """Publish the demonstration page with the shipped model, its code, and the example pictures."""
     with _preparing() as bundle:
-        folder = ROOT / PAGE_MODEL
-        find_results(folder)
-        restore = stage_model(bundle, folder, f"{PAGE_MODEL}/")
+        find_results(SHIPPED)
+        restore = stage_model(bundle, SHIPPED, f"{PAGE_MODEL}/")
+        for path in SHIPPED.glob(ATTRIBUTION):
+            bundle.add(path, f"{PAGE_MODEL}/{path.name}")
         for path in sorted(path for path in (ROOT / "demo").rglob("*") if path.is_file()):
             if "__pycache__" not in path.parts:
                 bundle.add(path, path.relative_to(ROOT / "demo").as_posix())

@@ -30,13 +30,13 @@ from PIL import Image, ImageDraw, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
 from training.files import replacing
+from training.shipped import SHIPPED
 
 if TYPE_CHECKING:
     import torch
 
     from modeling_dpmambair import DPMambaIRImageProcessor, DPMambaIRModel
 
-DEFAULT_MODEL = Path(__file__).resolve().parent / "checkpoints" / "dpmambair-tiny"
 # A closed list, because Pillow also opens formats that run other programs (EPS) or hold no photographs (PDF, WMF).
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 # The grid holds thumbnails, and not of endlessly many pictures: neither memory nor the file may grow without bound.
@@ -389,8 +389,8 @@ def restore(
     inputs: Annotated[list[Path], typer.Argument(metavar="INPUT...", help="Pictures and folders of pictures.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="Folder for the restored pictures.")],
     model: Annotated[
-        Path, typer.Option(metavar="DIR", help="Folder of a trained model.", show_default="the tiny model")
-    ] = DEFAULT_MODEL,
+        Path, typer.Option(metavar="DIR", help="Folder of a trained model.", show_default="the shipped one")
+    ] = SHIPPED,
     compare: Annotated[bool, typer.Option("--compare", help="Also write degraded and restored side by side.")] = False,
     grid: Annotated[Path | None, typer.Option(metavar="FILE", help="Also draw one overview of all pictures.")] = None,
     dtype: Annotated[

@@ -3,7 +3,7 @@
 Afterwards every `spandrel.ModelLoader` opens a restorer's `model.safetensors` like a model of its own. spandrel hands
 over tensors only, no configuration. So the sizes and switches are read off their names and shapes; what these do not
 show (`discretization`, `layer_norm_eps`, and `theta` where branches are not merged) has its default value unless
-`DPMambaIRArch` is given a configuration.
+`DPMambaIRArch` is given a configuration. What matters in training alone is not read.
 """
 
 import torch
@@ -12,8 +12,10 @@ from spandrel.util import KeyCondition, get_seq_len
 
 from modeling_dpmambair import DegradationExtractorConfig, DPMambaIRConfig, DPMambaIRModel
 
-# The first block of the network: all blocks are built alike.
-BLOCK = "network.encoder.0.blocks.0"
+# A block that always scans: those of finer resolutions may do without (`first_mixer_level`).
+BLOCK = "network.latent.blocks.0"
+# How often the resolution is halved before it: its width is that much more than `dim`.
+HALVINGS = 3
 PROMPTS = ("delta", "B", "C")
 
 
@@ -66,7 +68,8 @@ def read_config(state_dict: StateDict) -> DPMambaIRConfig:
         state_dict: the weights, with their names in `DPMambaIRModel`.
     """
     channels, d_state = state_dict[f"{BLOCK}.mixer.scan.A_log"].shape
-    dim = len(state_dict["network.conv_in.weight"])
+    width, stem_dim = len(state_dict[f"{BLOCK}.norm2.weight"]), len(state_dict["network.conv_in.weight"])
+    dim, extractor_config = width >> HALVINGS, _read_extractor_config(state_dict)
     depths = {part: _count_blocks(state_dict, part) for part in ("latent", "refinement")}
     return DPMambaIRConfig(
         dim=dim,
@@ -76,12 +79,18 @@ def read_config(state_dict: StateDict) -> DPMambaIRConfig:
         refinement_depth=depths["refinement"],
         d_state=d_state,
         d_conv=state_dict[f"{BLOCK}.mixer.scan.conv.weight"].shape[-1],
-        expand=channels // dim,
+        expand=channels // width,
         ffn_ratio=_read_ffn_ratio(state_dict),
         scan_directions=2 if f"{BLOCK}.mixer.reverse_scan.A_log" in state_dict else 1,
         has_heb=f"{BLOCK}.heb.scale" in state_dict,
+        has_film="network.out_modulation.film.weight" in state_dict,
         has_description="description_head.out_proj.weight" in state_dict,
-        extractor_config=_read_extractor_config(state_dict),
+        reads_description=_read_condition_dim(state_dict) > extractor_config.embedding_dim,
+        stem_dim=None if stem_dim == dim else stem_dim,
+        first_mixer_level=_read_first_mixer_level(state_dict),
+        has_linear_resampling="network.down.0.weight" in state_dict,
+        has_summed_skips="network.reduce.0.weight" not in state_dict,
+        extractor_config=extractor_config,
         **_read_insertion(state_dict),
     )
 
@@ -99,6 +108,20 @@ def _read_ffn_ratio(state_dict: StateDict) -> float:
     ]
     # A hair more, lest rounding of the quotient make a width one smaller.
     return max(ratios) * (1 + 1e-12)
+
+
+def _read_first_mixer_level(state_dict: StateDict) -> int:
+    """Return how often the resolution is halved before the encoder's blocks scan."""
+    scans = [f"network.encoder.{level}.blocks.0.mixer.scan.A_log" in state_dict for level in range(HALVINGS)]
+    return scans.index(True) if any(scans) else HALVINGS
+
+
+def _read_condition_dim(state_dict: StateDict) -> int:
+    """Return the width of what the network reads of a degradation; 0 where it reads nothing."""
+    maps = ["network.out_modulation.film", *(f"{BLOCK}.insertion.{name}" for name in ("embed", "key_value"))]
+    maps += [f"{BLOCK}.mixer.scan.prompts.{name}.in_proj" for name in PROMPTS]
+    weights = (state_dict.get(f"{name}.weight") for name in maps)
+    return max((weight.shape[1] for weight in weights if weight is not None), default=0)
 
 
 def _read_insertion(state_dict: StateDict) -> dict[str, object]:

@@ -22,6 +22,7 @@ from tqdm import tqdm
 from benchmarks.files import RESULTS, write_text
 from benchmarks.rendering import command_grid, format_columns
 from training.machine import describe_machine
+from training.shipped import SHIPPED
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLE = ROOT / "examples/rain.png"
@@ -57,9 +58,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @app.command()
 def main(
-    model: Annotated[Path, typer.Option(exists=True, file_okay=False, help="Folder of a trained model.")] = (
-        ROOT / "checkpoints/dpmambair-tiny"
-    ),
+    model: Annotated[Path, typer.Option(exists=True, file_okay=False, help="Folder of a trained model.")] = SHIPPED,
     repeats: Annotated[int, typer.Option(min=1, help="Runs that count, after one that warms up.")] = 3,
     output: Annotated[Path, typer.Option(help="JSON file to write.")] = RESULTS / "command.json",
 ) -> None:

@@ -59,6 +59,7 @@ VARIANTS = (
     Variant("base-L (branches kept)", "base", {}, {"is_merged": False}),
     Variant("small", "small"),
     Variant("small, two directions", "small", TWO_DIRECTIONS),
+    Variant("light", "light"),
     Variant("tiny", "tiny"),
     Variant("tiny, two directions", "tiny", TWO_DIRECTIONS),
 )

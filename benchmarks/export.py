@@ -31,6 +31,7 @@ from dataset_scripts.transforms import to_float, to_tensor
 from modeling_dpmambair import DPMambaIRModel
 from restoration_metrics import psnr
 from training.machine import describe_machine
+from training.shipped import SHIPPED
 
 ROOT = Path(__file__).resolve().parents[1]
 SEVERITY, SEED = 0.5, 2504
@@ -172,9 +173,7 @@ def measure(model: DPMambaIRModel, folder: Path, variants: list[str], sides: lis
 
 @app.command()
 def main(
-    model: Annotated[Path, typer.Option(metavar="DIR", help="Folder of a trained model.")] = (
-        ROOT / "checkpoints" / "dpmambair-tiny"
-    ),
+    model: Annotated[Path, typer.Option(metavar="DIR", help="Folder of a trained model.")] = SHIPPED,
     variant: Annotated[list[str] | None, typer.Option(help="Only this one; may be repeated.")] = None,
     longest: Annotated[int, typer.Option(min=1, help="Leave out larger pictures.")] = SIDES[-1],
     repeats: Annotated[int, typer.Option(min=1, help="Rounds that count, after one that warms up.")] = 5,

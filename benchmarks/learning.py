@@ -27,6 +27,7 @@ from benchmarks.learning_run import JOB, RECORD, Budget, Job, run
 from benchmarks.learning_table import group_runs, learning_grid, name_budget
 from benchmarks.rendering import format_columns
 from training.recipe import Recipe
+from training.shipped import SHIPPED
 
 ROOT = Path(__file__).resolve().parents[1]
 VALIDATION_PICTURES, VALIDATION_SIDE = 20, 128
@@ -204,11 +205,9 @@ def main(
         ROOT / "configuration" / "learning.json"
     ),
     recipe: Annotated[Path, typer.Option(help="Training recipe whose section `data` is drawn from.")] = (
-        ROOT / "configuration" / "train" / "tiny_cpu_restorer.json"
+        ROOT / "configuration" / "train" / "light_cpu_restorer.json"
     ),
-    extractor: Annotated[Path, typer.Option(help="Folder of the trained extractor.")] = (
-        ROOT / "checkpoints" / "dpmambair-tiny"
-    ),
+    extractor: Annotated[Path, typer.Option(help="Folder of the trained extractor.")] = SHIPPED,
     validations: Annotated[int, typer.Option(min=1, help="How often each run is validated and saved.")] = 12,
     work: Annotated[Path, typer.Option(help="Folder of patches and runs.")] = Path("runs/learning"),
     output: Annotated[Path, typer.Option(help="JSON file that runs are added to; the plot goes beside it.")] = (

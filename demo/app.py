@@ -16,6 +16,8 @@ from restoration_page.pictures import MAX_FILE_SIZE  # noqa: E402
 from restoration_page.restorer import Restorer  # noqa: E402
 
 HERE = Path(__file__).resolve().parent
+# By its path in the repository and in a Space, where nothing else of the repository can be imported.
+SHIPPED = "checkpoints/dpmambair-tiny"
 
 
 def find(name: str) -> Path:
@@ -25,7 +27,7 @@ def find(name: str) -> Path:
 
 def main() -> None:
     """Load the model, warm it up, and serve until stopped."""
-    source = os.environ.get("DPMAMBAIR_MODEL") or str(find("checkpoints/dpmambair-tiny"))
+    source = os.environ.get("DPMAMBAIR_MODEL") or str(find(SHIPPED))
     print(f"Loading {source}", flush=True)
     try:
         restorer = Restorer.from_source(source)

@@ -1,5 +1,6 @@
 """What the tests of the documents share: reading code blocks, and checking commands without running them."""
 
+import json
 import re
 import shlex
 import subprocess
@@ -13,7 +14,9 @@ from accelerate.commands.launch import launch_command_parser
 from PIL import Image
 from typer.main import get_command
 
+from benchmarks.files import RESULTS
 from training.recipe import Recipe
+from training.shipped import SHIPPED
 
 ROOT = Path(__file__).resolve().parents[1]
 # How lines that are commands begin, among trees of folders and names of files.
@@ -46,9 +49,16 @@ def all_commands(name):
     blocks = code_blocks(name, "bash") + code_blocks(name, "")
     lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
     prose = re.sub(r"^```.*?^```$", "", read(name), flags=re.MULTILINE | re.DOTALL)
-    models = {path.name for path in (ROOT / "checkpoints").iterdir()}  # named as a command might be
+    models = {SHIPPED.name, *measured_models()}  # named as a command might be
     lines += [" ".join(code.split()) for code in re.findall(r"`([^`]+)`", prose) if code not in models]
     return [shlex.join(shlex.split(line, comments=True)) for line in lines if line.startswith(PROGRAMS)]
+
+
+def measured_models():
+    """Return the names of the models that results files tell of; some came before the shipped one."""
+    contents = [json.loads(path.read_text(encoding="utf-8")) for path in RESULTS.glob("*.json")]
+    models = [content["model"] for content in contents if isinstance(content, dict) and "model" in content]
+    return {model["name"] if isinstance(model, dict) else model for model in models}
 
 
 def load_command(name):
@@ -139,8 +149,8 @@ def run_python_block(name, folder, number=0):
 
     The pictures are its input, `examples/rain.png`, and its output, `restored.png`.
     """
-    weights = ROOT / "checkpoints" / "dpmambair-tiny" / "model.safetensors"
-    assert weights.is_file(), f"{name} needs the shipped weights, checkpoints/dpmambair-tiny/model.safetensors"
+    weights = SHIPPED / "model.safetensors"
+    assert weights.is_file(), f"{name} needs the shipped weights, {weights.relative_to(ROOT)}"
     for shipped in ("checkpoints", "examples", "modeling_dpmambair"):
         (folder / shipped).symlink_to(ROOT / shipped)
     block = code_blocks(name, "python")[number]

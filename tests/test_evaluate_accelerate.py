@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 import evaluate_accelerate
 from dataset_scripts import KINDS, apply_degradations, sample_degradation
 from modeling_dpmambair import DPMambaIRConfig, DPMambaIRImageProcessor, DPMambaIRModel
+from training.shipped import SHIPPED
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -207,7 +208,7 @@ def test_shipped_weights_lose_less_than_a_tenth_of_a_decibel_in_bfloat16(tmp_pat
     found = {}
     for dtype in ("float32", "bfloat16"):
         output = tmp_path / f"{dtype}.json"
-        result = run(ROOT / "checkpoints/dpmambair-tiny", tmp_path / "clean", output, "--dtype", dtype)
+        result = run(SHIPPED, tmp_path / "clean", output, "--dtype", dtype)
         assert result.exit_code == 0, result.output
         found[dtype] = [image["psnr_restored"] for image in read_results(output)["images"]]
     assert found["float32"] != found["bfloat16"]

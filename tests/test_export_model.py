@@ -18,8 +18,8 @@ from modeling_dpmambair import DPMambaIRModel
 from tests.documents import run_python_block
 from tests.modeling_dpmambair.models import pictures, small_model
 from tests.test_house import ROOT
+from training.shipped import SHIPPED
 
-WEIGHTS = ROOT / "checkpoints/dpmambair-tiny"
 SIZES = [(64, 64), (56, 40), (61, 83)]
 
 # Runs in a process of its own, in which nothing but onnxruntime, numpy and the standard library can be imported.
@@ -53,14 +53,14 @@ def small(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def shipped():
-    return DPMambaIRModel.from_pretrained(WEIGHTS).eval()
+    return DPMambaIRModel.from_pretrained(SHIPPED).eval()
 
 
 @pytest.fixture(scope="module")
 def restorer_onnx(tmp_path_factory):
     """The ONNX model of the shipped weights, made by the command."""
     path = tmp_path_factory.mktemp("exported") / "made" / "restorer.onnx"
-    result = run(WEIGHTS, "-o", path)
+    result = run(SHIPPED, "-o", path)
     assert result.exit_code == 0, result.stderr
     assert list(path.parent.iterdir()) == [path]
     return path
@@ -228,7 +228,7 @@ def test_onnx_is_of_the_standard_only_and_says_nothing_of_this_machine(restorer_
     assert shapes["reconstruction"] == shapes["pixel_values"]
     content = restorer_onnx.read_bytes()
     assert str(ROOT).encode() not in content
-    assert len(content) < 1.3 * (WEIGHTS / "model.safetensors").stat().st_size
+    assert len(content) < 1.3 * (SHIPPED / "model.safetensors").stat().st_size
 
 
 @pytest.mark.slow

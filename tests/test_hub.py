@@ -15,11 +15,12 @@ from modeling_dpmambair import DPMambaIRImageProcessor, DPMambaIRModel, ImageRes
 from tests.documents import code_blocks
 from tests.hub_stand_in import TOKEN, serving
 from tests.publishing import ROOT, commit_all, copy_checkout, run_python
+from training.shipped import SHIPPED
 
 pytestmark = pytest.mark.slow
 
-MODEL = "checkpoints/dpmambair-tiny"
-REPO = "somebody/dpmambair-tiny"
+MODEL = SHIPPED.relative_to(ROOT).as_posix()
+REPO = f"somebody/{SHIPPED.name}"
 OURS = ["modeling_dpmambair", "dataset_scripts", "restoration_metrics", "restore_images", "publish_hub", "training"]
 # Nor numba, so that nothing is compiled: tests/modeling_dpmambair/test_remote_code.py loads the code with it.
 STRANGER = f"""
@@ -140,7 +141,7 @@ def test_stranger_loads_model_processor_and_pipeline_and_restores_alike(publishe
     with Image.open(ROOT / "examples/rain.png") as example:
         degraded = example.convert("RGB").crop((0, 0, 96, 64))
     degraded.save(tmp_path / "degraded.png")
-    lines = code_blocks("model_card.md", "python")[0].replace("OWNER/dpmambair-tiny", REPO)
+    lines = code_blocks("model_card.md", "python")[0].replace(f"OWNER/{SHIPPED.name}", REPO)
     assert 'revision="v1.0"' in lines
     folder, found = read(LOAD, REPO, tmp_path / "degraded.png", lines)
     model = DPMambaIRModel.from_pretrained(ROOT / MODEL)
@@ -190,11 +191,11 @@ os.chdir(folder)
 sys.path.insert(0, folder)
 from restoration_page.restorer import Restorer
 
-restorer = Restorer.from_source("checkpoints/dpmambair-tiny")
+restorer = Restorer.from_source("MODEL")
 restoration = restorer.restore("examples/rain.png")
 restorer.at_strength(restoration, 1.0).save("../restored.png")
 print(json.dumps(os.path.isfile("app.py") and os.path.isfile("requirements.txt")))
-"""
+""".replace("MODEL", MODEL)
 
 
 def test_space_holds_all_that_its_page_needs(hub, push, read):

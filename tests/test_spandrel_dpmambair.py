@@ -11,12 +11,14 @@ from spandrel_dpmambair import DPMambaIRArch, read_config
 from tests.documents import code_blocks, run_python_block
 from tests.modeling_dpmambair.models import pictures, small_config, small_model
 from tests.test_house import ROOT
+from training.shipped import SHIPPED
 
-WEIGHTS = ROOT / "checkpoints/dpmambair-tiny/model.safetensors"
+WEIGHTS = SHIPPED / "model.safetensors"
 # What weights show; the rest of a configuration, they do not.
 SEEN = (
     "dim", "encoder_depths", "latent_depth", "decoder_depths", "refinement_depth", "d_state", "d_conv", "expand",
-    "prompts", "insertion", "embedding_source", "scan_directions", "has_heb", "has_description",
+    "prompts", "insertion", "embedding_source", "scan_directions", "has_heb", "has_description", "has_film",
+    "reads_description", "stem_dim", "first_mixer_level", "has_linear_resampling", "has_summed_skips",
 )  # fmt: skip
 SEEN_OF_EXTRACTOR = ("channels", "embedding_dim", "is_merged")
 VARIANTS = {
@@ -29,6 +31,17 @@ VARIANTS = {
         "expand": 2, "ffn_ratio": 2.66, "prompt_dim": 5, "prompts": ["C"],
     },
     "merged, describing": {"extractor": {"is_merged": True}, "has_description": True},
+    "as the light network": {
+        "stem_dim": 6, "refinement_depth": 0, "first_mixer_level": 2, "ffn_ratio": 1.0, "has_film": True,
+        "has_description": True, "reads_description": True, "has_linear_resampling": True, "has_summed_skips": True,
+        "zero_start": "branches", "extractor": {"is_merged": True},
+    },
+    "scan in the latent stage alone": {"first_mixer_level": 3, "prompts": [], "has_film": True},
+    "a narrow stem, two directions": {"stem_dim": 2, "scan_directions": 2, "has_film": True},
+    "summed skips, reading attention": {
+        "has_summed_skips": True, "prompts": [], "insertion": "attention", "has_description": True,
+        "reads_description": True,
+    },
 }  # fmt: skip
 
 
@@ -110,6 +123,13 @@ def test_weights_that_do_not_fit_are_an_error(loader):
 @pytest.fixture(scope="module")
 def shipped():
     return DPMambaIRModel.from_pretrained(WEIGHTS.parent).eval()
+
+
+def test_configuration_of_the_shipped_weights_is_read_off_them(shipped):
+    found, expected = read_config(shipped.state_dict()), shipped.config
+    assert {name: getattr(found, name) for name in SEEN} == {name: getattr(expected, name) for name in SEEN}
+    assert found.ffn_ratio == pytest.approx(expected.ffn_ratio)
+    assert found.prompt_dim == expected.prompt_dim
 
 
 @pytest.mark.slow

@@ -14,11 +14,12 @@ from PIL import Image
 
 from tests.documents import PROJECT, ROOT, code_blocks
 from tests.publishing import copy_checkout, run_python
+from training.shipped import SHIPPED
 
 pytestmark = pytest.mark.slow
 
 SETUPTOOLS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
-WEIGHTS = "checkpoints/dpmambair-tiny"
+WEIGHTS = SHIPPED.relative_to(ROOT).as_posix()
 
 
 @pytest.fixture(scope="module")

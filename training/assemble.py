@@ -1,10 +1,12 @@
 """Put a trained restorer, the head that describes and the records of all trainings into one folder, to be shipped.
 
-`python -m training.assemble RESTORER --description DESCRIBER --earlier EXTRACTOR -o OUT`
+`python -m training.assemble RESTORER --description DESCRIBER --earlier EXTRACTOR --sources SOURCES.csv -o OUT`
 """
 
 import copy
+import csv
 import json
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,14 +22,24 @@ from training.average import AVERAGE
 from training.checkpoints import find_checkpoint
 from training.files import new_folder
 from training.journal import Journal
+from training.shipped import ATTRIBUTION
 from training.stages import save_trained
 
 LOG = "log.jsonl"
 RECIPE = "recipe.json"
 BEST = "best.json"
+# Of the attribution of photographs.
+COLUMNS = ("file", "title", "author", "licence", "source")
+ADDRESS = re.compile(r"<\S+@\S+>")
 
 
-def assemble(restorer: Path, output: Path, description: Path | None = None, earlier: Sequence[Path] = ()) -> Path:
+def assemble(
+    restorer: Path,
+    output: Path,
+    description: Path | None = None,
+    earlier: Sequence[Path] = (),
+    sources: Path | None = None,
+) -> Path:
     """Write a restorer with what its trainings left on record: recipe, log and loss plot, in `training/RUN`.
 
     The folder carries no code: it lies beside the package, and publishing adds the code.
@@ -38,6 +50,8 @@ def assemble(restorer: Path, output: Path, description: Path | None = None, earl
         description: the same of the stage "describe", trained on that restorer's extractor, or of the stage
             "extractor" if a head that describes pre-trained along with it; None ships none.
         earlier: folders of the runs that came before: the extractor's, and those that `restorer` started from.
+        sources: CSV file that names the author and the licence of every photograph, with the columns `COLUMNS` and
+            `original_name`, which takes the place of a missing title; None writes no attribution.
 
     Returns:
         The new folder.
@@ -45,7 +59,8 @@ def assemble(restorer: Path, output: Path, description: Path | None = None, earl
     Raises:
         FileExistsError: `output` exists.
         FileNotFoundError: a folder lacks its model or its records.
-        ValueError: the description has no head or was trained on another extractor, or two runs have one name.
+        ValueError: the description has no head, was trained on another extractor, or has another head than the
+            restorer reads; two runs have one name; or `sources` lacks a column.
     """
     if output.exists():
         raise FileExistsError(f"`output` must be a new folder, got {str(output)!r}; remove it, or name another")
@@ -61,13 +76,38 @@ def assemble(restorer: Path, output: Path, description: Path | None = None, earl
     if description is not None:
         _check_describes(description)
         _check_same_extractor(model, description)
+        if model.config.reads_description:
+            _check_same_head(model, description)
         model.load_description(description)
+    attribution = None if sources is None else _read_attribution(sources)
     with new_folder(output) as unfinished:
         save_trained(model, unfinished)
         _drop_code(unfinished)
         for name, folder in runs.items():
             _copy_records(folder, unfinished / "training" / name)
+        if attribution is not None:
+            _write_attribution(attribution, unfinished / ATTRIBUTION)
     return output
+
+
+def _read_attribution(path: Path) -> list[dict[str, str]]:
+    """Read who took each photograph, under which licence, and where it comes from; e-mail addresses stay behind."""
+    needed = (*COLUMNS, "original_name")
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    if absent := [name for name in needed if not rows or name not in rows[0]]:
+        raise ValueError(
+            f"`sources` must have the columns {', '.join(needed)}, got {path.name} without {absent[0]}; add it"
+        )
+    titled = (row | {"title": row["title"] or Path(row["original_name"]).stem} for row in rows)
+    return [{name: " ".join(ADDRESS.sub("", row[name]).split()) for name in COLUMNS} for row in titled]
+
+
+def _write_attribution(rows: list[dict[str, str]], path: Path) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def _name_runs(folders: Sequence[Path]) -> dict[str, Path]:
@@ -146,6 +186,16 @@ def _check_same_extractor(model: DPMambaIRModel, description: Path) -> None:
         )
 
 
+def _check_same_head(model: DPMambaIRModel, description: Path) -> None:
+    """Refuse another head than the restorer reads: with it, the restorer would restore differently."""
+    theirs = DegradationExtractorForDescription.from_pretrained(description).description_head.state_dict()
+    if not all(torch.equal(ours, theirs[name]) for name, ours in model.description_head.state_dict().items()):
+        raise ValueError(
+            f"`description` must be the head that the restorer reads, got {str(description)!r} with another; "
+            "name the run that its training took it from"
+        )
+
+
 def _merged_weights(model: PreTrainedModel) -> dict[str, Tensor]:
     extractor = DegradationExtractorModel(copy.deepcopy(model.base_model.config))  # merging is noted in it
     extractor.load_state_dict(model.base_model.state_dict())
@@ -160,10 +210,13 @@ def main(
     earlier: Annotated[
         list[Path] | None, typer.Option(help="Folder of a run that came before, for its records; repeatable.")
     ] = None,
+    sources: Annotated[
+        Path | None, typer.Option(help=f"CSV file of the photographs' authors and licences, for {ATTRIBUTION}.")
+    ] = None,
 ) -> None:
     """Put a trained restorer, the head that describes and the records of all trainings into one folder."""
     try:
-        assemble(restorer, output, description, earlier or ())
+        assemble(restorer, output, description, earlier or (), sources)
     except (ValueError, OSError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from error

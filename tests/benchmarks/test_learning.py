@@ -27,9 +27,9 @@ from benchmarks.learning_run import Budget, Job, Run, run, score
 from benchmarks.learning_table import learning_grid, render_learning
 from dataset_scripts import KINDS
 from training.recipe import Recipe
+from training.shipped import SHIPPED
 
 ROOT = Path(__file__).resolve().parents[2]
-EXTRACTOR = ROOT / "checkpoints" / "dpmambair-tiny"
 PEER = {
     "class": "spandrel.architectures.NAFNet.__arch.NAFNet_arch.NAFNet",
     "arguments": {"width": 4, "enc_blk_nums": [1], "middle_blk_num": 1, "dec_blk_nums": [1]},
@@ -81,7 +81,7 @@ def prepared(recipe, tmp_path):
         path.write_text(json.dumps(CANDIDATES))
         work = tmp_path / "work"
         validation = str(draw_validation(recipe, 2, 24, work))
-        base = Job("", {}, 0, Budget(unit, amount), 2, recipe.to_dict(), "", validation, str(EXTRACTOR))
+        base = Job("", {}, 0, Budget(unit, amount), 2, recipe.to_dict(), "", validation, str(SHIPPED))
         known = read_candidates(path)
         return learning.prepare([known[name] for name in names], seeds, base, work)
 
@@ -93,7 +93,7 @@ def command(photographs, tmp_path, *arguments):
     candidates.write_text(json.dumps(CANDIDATES))
     recipe.write_text(json.dumps({"data": {"held_out_every": 3}}))
     options = {
-        "--clean": photographs, "--candidates": candidates, "--recipe": recipe, "--extractor": EXTRACTOR,
+        "--clean": photographs, "--candidates": candidates, "--recipe": recipe, "--extractor": SHIPPED,
         "--work": tmp_path / "work", "--output": tmp_path / "results" / "learning.json", "--validations": 2,
     }  # fmt: skip
     words = [*arguments, *(part for option in options.items() for part in option)]
@@ -285,17 +285,17 @@ def test_losses_are_those_of_the_papers():
     psnrs = [peak_signal_noise_ratio(truth, guess, data_range=1) for guess, truth in pairs]
     assert LOSSES["psnr"](restored, clean).item() == pytest.approx(-np.mean(psnrs), rel=1e-5)
     assert LOSSES["log"](restored, clean).item() == pytest.approx(-np.mean(psnrs) * math.log(10) / 10, rel=1e-5)
-    ours = build_network(parse_candidate("ours", CANDIDATES["ours"]), EXTRACTOR)
+    ours = build_network(parse_candidate("ours", CANDIDATES["ours"]), SHIPPED)
     expected = compute_loss(ours, "own", restored, clean).item()  # its correction starts at zero
     assert compute_loss(ours, "eq11", restored, clean).item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_told_peer_starts_as_the_peer_and_learns_from_the_embedding():
     told = build_network(
-        parse_candidate("told", CANDIDATES["peer"] | {"network": PEER | {"film": "NAFBlock"}}), EXTRACTOR
+        parse_candidate("told", CANDIDATES["peer"] | {"network": PEER | {"film": "NAFBlock"}}), SHIPPED
     )
     torch.manual_seed(1)
-    peer = build_network(parse_candidate("peer", CANDIDATES["peer"]), EXTRACTOR)
+    peer = build_network(parse_candidate("peer", CANDIDATES["peer"]), SHIPPED)
     state = {name.replace(".block.", "."): value for name, value in told.peer.state_dict().items()}
     peer.load_state_dict({name: value for name, value in state.items() if ".film." not in name})
     pictures = torch.rand(2, 3, 16, 16)
@@ -311,7 +311,7 @@ def test_told_peer_starts_as_the_peer_and_learns_from_the_embedding():
 
 def test_peer_without_the_named_blocks_is_refused():
     with pytest.raises(ValueError, match="`film` must name a class of the network's blocks, got 'Block'; correct it"):
-        build_network(parse_candidate("told", CANDIDATES["peer"] | {"network": PEER | {"film": "Block"}}), EXTRACTOR)
+        build_network(parse_candidate("told", CANDIDATES["peer"] | {"network": PEER | {"film": "Block"}}), SHIPPED)
 
 
 @pytest.mark.parametrize(
@@ -337,7 +337,7 @@ def test_wrong_candidate_is_refused(change, text, tmp_path):
 
 def test_shipped_candidates_are_whole():
     known = read_candidates(ROOT / "configuration" / "learning.json")
-    costs = {name: count_cost(build_network(one, EXTRACTOR)) for name, one in known.items()}
+    costs = {name: count_cost(build_network(one, SHIPPED)) for name, one in known.items()}
     assert costs["restormer_matched"]["macs"] == pytest.approx(costs["nafnet32"]["macs"], rel=0.01)
     assert costs["nafnet32"]["trained"] < costs["nafnet32_film"]["trained"]
 

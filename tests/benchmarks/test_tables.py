@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from benchmarks.files import RESULTS, write_text
 from benchmarks.rendering import render_cost
 from benchmarks.tables import NOT_MEASURED, TABLES, app, render_document
+from training.shipped import SHIPPED
 
 ROOT = Path(__file__).resolve().parents[2]
 COST = "before\n<!-- table:cost -->\n<!-- /table -->\nafter\n"
@@ -49,9 +50,9 @@ def test_tables_of_the_repository_are_up_to_date():
 
 def test_measured_weights_are_the_shipped_ones():
     measured = json.loads((RESULTS / TABLES["quality"].source).read_text())["model"]["weights_sha256"]
-    weights = (ROOT / "checkpoints" / "dpmambair-tiny").glob("*.safetensors")
+    weights = SHIPPED.glob("*.safetensors")
     shipped = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(weights))).hexdigest()
-    assert measured == shipped, "run evaluate_accelerate.py on checkpoints/dpmambair-tiny again"
+    assert measured == shipped, f"run evaluate_accelerate.py on {SHIPPED.relative_to(ROOT)} again"
 
 
 def test_block_holds_the_rendered_table_and_its_surroundings_stay(results):

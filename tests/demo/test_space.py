@@ -9,6 +9,7 @@ from huggingface_hub import SpaceCard
 from packaging.requirements import Requirement
 
 from tests.demo.conftest import ROOT
+from training.shipped import SHIPPED
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
@@ -46,7 +47,7 @@ def test_space_installs_what_the_project_requires_in_the_same_versions():
 
 
 def test_model_and_examples_are_found_in_the_repository_and_in_a_space(tmp_path, monkeypatch):
-    assert app.find("checkpoints/dpmambair-tiny") == ROOT / "checkpoints" / "dpmambair-tiny"
+    assert app.find(app.SHIPPED) == SHIPPED
     monkeypatch.setattr(app, "HERE", tmp_path)
     (tmp_path / "examples").mkdir()
     assert app.find("examples") == tmp_path / "examples"

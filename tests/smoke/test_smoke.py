@@ -1,4 +1,4 @@
-"""Training as a whole, at the tiny model's size: `make smoke`."""
+"""Training as a whole, at the light model's size: `make smoke`."""
 
 import json
 from pathlib import Path
@@ -18,6 +18,7 @@ ABLATIONS = sorted(path for path in TRAIN.glob("ablations/*.json") if not path.s
 FEW_STEPS = (
     "training.steps=200",
     "training.warmup_steps=20",
+    "training.decay_steps=null",
     "training.batch_size=4",
     "training.patch_schedule=[[0,32]]",
     "training.mixed_precision=no",
@@ -47,7 +48,7 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def extractor_run(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("extractor")
     model = f"model.lpips_backbone={backbone(folder)}"
-    assert run(TRAIN / "tiny_cpu_extractor.json", folder / "run", *FEW_STEPS, f"data.clean_dirs={photographs}", model)
+    assert run(TRAIN / "light_cpu_extractor.json", folder / "run", *FEW_STEPS, f"data.clean_dirs={photographs}", model)
     return folder / "run"
 
 
@@ -55,9 +56,22 @@ def test_extractor_lowers_its_loss(extractor_run: Path) -> None:
     assert_loss_falls(extractor_run)
 
 
-def test_restorer_lowers_its_loss(extractor_run: Path, photographs: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def description_run(extractor_run: Path, photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("describe")
     model = f"model.extractor={extractor_run / 'extractor'}"
-    recipe = TRAIN / "tiny_cpu_restorer.json"
+    recipe = TRAIN / "light_cpu_describe.json"
+    assert run(recipe, folder / "run", *FEW_STEPS, f"data.clean_dirs={photographs}", model)
+    return folder / "run"
+
+
+def test_extractor_that_learns_to_describe_lowers_its_loss(description_run: Path) -> None:
+    assert_loss_falls(description_run)
+
+
+def test_restorer_lowers_its_loss(description_run: Path, photographs: Path, tmp_path: Path) -> None:
+    model = f"model.extractor={description_run}"
+    recipe = TRAIN / "light_cpu_restorer.json"
     assert run(recipe, tmp_path / "run", *FEW_STEPS, f"data.clean_dirs={photographs}", model)
     assert_loss_falls(tmp_path / "run")
 

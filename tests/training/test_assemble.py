@@ -1,3 +1,4 @@
+import csv
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,10 +10,11 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from modeling_dpmambair import DegradationExtractorModel, DPMambaIRConfig, DPMambaIRModel
-from training.assemble import assemble, main
+from training.assemble import COLUMNS, assemble, main
 from training.average import app as average_app
 from training.checkpoints import begin_checkpoint, finish_checkpoint
 from training.recipe import ModelRecipe
+from training.shipped import ATTRIBUTION
 from training.stages import build_stage, save_trained
 
 
@@ -77,6 +79,31 @@ def test_records_of_every_run_stand_in_folders_of_their_names(place: SimpleNames
             assert plot.size == (960, 540)
 
 
+def test_attribution_keeps_every_photograph_and_what_names_its_author(place: SimpleNamespace, tmp_path: Path) -> None:
+    restorer, sources = leave_run(place, tmp_path / "restorer", "restorer"), tmp_path / "SOURCES.csv"
+    names = (*COLUMNS, "original_name", "width")
+    rows = [{name: f'{name} {number}, "ä" b' for name in names} for number in range(3)]
+    rows[1] |= {"author": "Ada\tL  <ada@example.org>", "title": "", "original_name": "folder/sea view.jpg"}
+    with sources.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    assert not (assemble(restorer, tmp_path / "without") / ATTRIBUTION).exists()
+    out = assemble(restorer, tmp_path / "out", sources=sources)
+    with (out / ATTRIBUTION).open(encoding="utf-8", newline="") as file:
+        kept = list(csv.DictReader(file))
+    rows[1] |= {"author": "Ada L", "title": "sea view"}
+    assert kept == [{name: row[name] for name in COLUMNS} for row in rows]
+
+
+def test_attribution_without_authors_is_refused(place: SimpleNamespace, tmp_path: Path) -> None:
+    restorer, sources = leave_run(place, tmp_path / "restorer", "restorer"), tmp_path / "SOURCES.csv"
+    sources.write_text("file,title\na.png,a\n")
+    with pytest.raises(ValueError, match="`sources` must have the columns file, .* SOURCES.csv without author; add"):
+        assemble(restorer, tmp_path / "out", sources=sources)
+    assert not (tmp_path / "out").exists()
+
+
 def test_best_weights_of_a_stopped_run_bring_its_checkpoints_recipe(place: SimpleNamespace, tmp_path: Path) -> None:
     run = leave_run(place, tmp_path / "run", "restorer")
     best = leave_run(place, run / "best", "restorer")
@@ -97,6 +124,19 @@ def test_head_of_another_extractor_is_refused(place: SimpleNamespace, tmp_path: 
     description = leave_run(place, tmp_path / "describe", "describe", tmp_path / "other")
     with pytest.raises(ValueError, match="`description` must be trained on the restorer's extractor, got .*another"):
         assemble(leave_run(place, tmp_path / "restorer", "restorer"), tmp_path / "out", description)
+
+
+def test_restorer_that_reads_the_head_keeps_it(place: SimpleNamespace, tmp_path: Path) -> None:
+    first = leave_run(place, tmp_path / "first", "describe")
+    reading = {"has_description": True, "reads_description": True}
+    recipe = ModelRecipe("restorer", str(place.model), reading, extractor=str(first))
+    restorer = leave_run(place, tmp_path / "restorer", "restorer", first)
+    save_trained(build_stage(recipe).model, restorer)
+    assert DPMambaIRModel.from_pretrained(assemble(restorer, tmp_path / "out", first)).config.reads_description
+    torch.manual_seed(1)
+    other = leave_run(place, tmp_path / "other", "describe", first)
+    with pytest.raises(ValueError, match="`description` must be the head that the restorer reads, got .*other; name"):
+        assemble(restorer, tmp_path / "refused", other)
 
 
 def test_folders_that_cannot_be_assembled_are_refused(place: SimpleNamespace, tmp_path: Path) -> None:
