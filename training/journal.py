@@ -67,7 +67,8 @@ class Journal:
             axes.plot([r["step"] for r in drawn], [r[name] for r in drawn], color=colour, label=name)
         figure.legend(loc="outside upper center", ncols=len(curves))
         # The logarithm of an error, which a loss may hold, is negative.
-        is_positive = all(record.get(name, 1) > 0 for record in records for name in ("loss", "validation_loss"))
+        known = [record.get(name) for record in records for name in ("loss", "validation_loss")]
+        is_positive = all(loss > 0 for loss in known if loss is not None)
         losses.set(xlabel="step", yscale="log" if is_positive else "linear")
         unfinished = path.with_name(f"{path.name}.tmp")
         figure.savefig(unfinished, format="png", dpi=120)
