@@ -167,7 +167,8 @@ class ModulatedPeer(nn.Module):
     def __init__(self, peer: nn.Module, extractor: DegradationExtractorForDescription, block: str) -> None:
         super().__init__()
         self.peer, self.extractor = peer, extractor.requires_grad_(False)
-        width = extractor.config.embedding_dim + 2 * len(extractor.config.degradations)
+        with torch.no_grad():
+            width = extractor.description_head.read(torch.zeros(1, extractor.config.embedding_dim)).shape[1]
         names = [name for name, module in peer.named_modules() if type(module).__name__ == block]
         if not names:
             raise ValueError(f"`film` must name a class of the network's blocks, got {block!r}; correct it")
