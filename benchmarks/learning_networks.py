@@ -111,7 +111,7 @@ def parse_candidate(name: str, definition: dict[str, Any]) -> Candidate:
 
 
 def build_network(candidate: Candidate, extractor: Path) -> nn.Module:
-    """Build a candidate's network with random weights, on a frozen trained extractor where it has one.
+    """Build a candidate's network with random weights, on a trained extractor where it has one.
 
     Args:
         candidate: what to build.
@@ -119,7 +119,8 @@ def build_network(candidate: Candidate, extractor: Path) -> nn.Module:
     """
     network = candidate.network
     if "config" in network:
-        overrides = network.get("overrides", {})
+        # Patches are stored without what befell them: the head that describes is read, not trained.
+        overrides = network.get("overrides", {}) | {"description_weight": 0.0}
         return build_stage(ModelRecipe("restorer", network["config"], overrides, extractor=str(extractor))).model
     module, _, name = network["class"].rpartition(".")
     peer = getattr(importlib.import_module(module), name)(**network.get("arguments", {}))
@@ -153,11 +154,11 @@ class ModulatedBlock(nn.Module):
 
 
 class ModulatedPeer(nn.Module):
-    """A peer that is given what our frozen extractor and its head say as gain and shift of each block's output.
+    """A peer that is given what our extractor and its head say as gain and shift of each block's output.
 
     Args:
         peer: maps (B, 3, H, W) to the same shape.
-        extractor: trained, with its head; both stay as they are.
+        extractor: trained, and fine-tuned with the peer as with our light network; its head stays as it is.
         block: name of the class of the blocks.
 
     Raises:
@@ -166,7 +167,9 @@ class ModulatedPeer(nn.Module):
 
     def __init__(self, peer: nn.Module, extractor: DegradationExtractorForDescription, block: str) -> None:
         super().__init__()
-        self.peer, self.extractor = peer, extractor.requires_grad_(False)
+        self.peer, self.extractor = peer, extractor
+        extractor.extractor.requires_grad_(True)
+        extractor.description_head.requires_grad_(False)
         with torch.no_grad():
             width = extractor.description_head.read(torch.zeros(1, extractor.config.embedding_dim)).shape[1]
         names = [name for name, module in peer.named_modules() if type(module).__name__ == block]
@@ -178,8 +181,7 @@ class ModulatedPeer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Restore pictures, (B, 3, H, W), RGB in [0, 1]."""
-        with torch.no_grad():
-            embedding = self.extractor.description_head.read(self.extractor.extractor(x).degradation_embedding)
+        embedding = self.extractor.description_head.read(self.extractor.extractor(x).degradation_embedding)
         blocks = [module for module in self.modules() if isinstance(module, ModulatedBlock)]
         for block in blocks:
             block.embedding = embedding

@@ -156,6 +156,10 @@ class DPMambaIRConfig(PreTrainedConfig):
             Whether the model carries the head behind `describe`; `load_description` sets it.
         freeze_extractor (`bool`, *optional*, defaults to `True`):
             Whether the extractor stays as pre-trained; fine-tuning it costs the paper 0.26 dB.
+        description_weight (`float`, *optional*, defaults to `0.0`):
+            Weight of the description head's loss beside the restorer's, for an extractor that is fine-tuned: so the
+            embedding still tells the degradations apart, and the head keeps up with it. Needs `has_description`; 0
+            leaves the head as it is. Not in the paper.
         l1_weight (`float`, *optional*, defaults to `1.0`):
             Weight of the mean absolute error (Eq. 11).
         l2_weight (`float`, *optional*, defaults to `0.5`):
@@ -201,6 +205,7 @@ class DPMambaIRConfig(PreTrainedConfig):
     layer_norm_eps: float = 1e-6
     has_description: bool = False
     freeze_extractor: bool = True
+    description_weight: float = 0.0
     l1_weight: float = 1.0
     l2_weight: float = 0.5
     fft_weight: float = 0.001
@@ -253,6 +258,9 @@ class DPMambaIRConfig(PreTrainedConfig):
         _check(describes, "has_description", "false without an extractor", True, "set embedding_source to 'extractor'")
         read = self.has_description or not self.reads_description
         _check(read, "reads_description", "false without has_description", True, "set has_description to true")
+        _check_at_least(self, 0.0, "description_weight")
+        has_head = self.has_description or self.description_weight == 0
+        _check(has_head, "description_weight", "0 without has_description", self.description_weight, "set it to 0")
         sole = self.insertion == "modulation" or not self.prompts
         _check(sole, "prompts", f"empty with insertion {self.insertion!r}", self.prompts, "set prompts to []")
 

@@ -174,6 +174,22 @@ class DegradationDescription(ModelOutput):
     hidden_states: tuple[torch.Tensor, ...] | None = None
 
 
+def describe_loss(presence: torch.Tensor, severity: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy of the presence plus mean absolute error of the severities that are there and known, a scalar.
+
+    Args:
+        presence: logits, (B, K), float32.
+        severity: logits, (B, K), float32.
+        labels: true severities, (B, K), in [0, 1]: 0 where a degradation is absent, NaN where it is there but nobody
+            knows how strongly; a row of NaN alone tells nothing and counts for nothing.
+    """
+    has_strength, is_told = labels > 0, ~labels.isnan().all(-1, keepdim=True)
+    present = (has_strength | labels.isnan()).float()
+    cross_entropy = F.binary_cross_entropy_with_logits(presence, present, is_told.float().expand_as(present))
+    error = (severity.sigmoid() - labels.nan_to_num()).abs() * has_strength
+    return cross_entropy + error.sum() / has_strength.sum().clamp(min=1)
+
+
 class DegradationHead(nn.Module):
     """Name the degradations behind an embedding and their severities: norm, linear, GELU, linear."""
 
@@ -197,21 +213,18 @@ class DegradationHead(nn.Module):
         described = torch.cat([presence, presence * severity], -1)
         return torch.cat([self.norm(embedding), described.to(embedding.dtype)], -1)
 
+    def loss(self, embedding: torch.Tensor, severity: torch.Tensor | None) -> torch.Tensor:
+        """Return `describe_loss` of what is said of embeddings (B, E), a scalar.
 
-def describe_loss(presence: torch.Tensor, severity: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy of the presence plus mean absolute error of the severities that are there and known, a scalar.
-
-    Args:
-        presence: logits, (B, K), float32.
-        severity: logits, (B, K), float32.
-        labels: true severities, (B, K), in [0, 1]: 0 where a degradation is absent, NaN where it is there but nobody
-            knows how strongly; a row of NaN alone tells nothing and counts for nothing.
-    """
-    has_strength, is_told = labels > 0, ~labels.isnan().all(-1, keepdim=True)
-    present = (has_strength | labels.isnan()).float()
-    cross_entropy = F.binary_cross_entropy_with_logits(presence, present, is_told.float().expand_as(present))
-    error = (severity.sigmoid() - labels.nan_to_num()).abs() * has_strength
-    return cross_entropy + error.sum() / has_strength.sum().clamp(min=1)
+        Raises:
+            ValueError: the true severities are missing.
+        """
+        if severity is None:
+            raise ValueError(
+                "`severity` must be given while `description_weight` is positive, got None; "
+                "pass the true severities or set description_weight to 0"
+            )
+        return describe_loss(*self(embedding), severity)
 
 
 class DegradationExtractorForDescription(DPMambaIRPreTrainedModel):
@@ -387,19 +400,9 @@ class DegradationExtractorForPreTraining(DPMambaIRPreTrainedModel):
         if self.description_head is not None:
             description = self.description_head(embedding)
             if labels is not None:
-                loss = loss + self.config.description_weight * self._describe_loss(description, severity)
+                loss = loss + self.config.description_weight * self.description_head.loss(embedding, severity)
         described = (each.sigmoid() for each in description)
         return DegradationExtractorOutput(loss, rebuilt, embedding, *described, hidden_states=hidden_states)
-
-    def _describe_loss(
-        self, description: tuple[torch.Tensor, torch.Tensor], severity: torch.Tensor | None
-    ) -> torch.Tensor:
-        if severity is None:
-            raise ValueError(
-                "`severity` must be given while `description_weight` is positive, got None; "
-                "pass the true severities or set description_weight to 0"
-            )
-        return describe_loss(*description, severity)
 
     def _loss(self, rebuilt: torch.Tensor, degraded: torch.Tensor) -> torch.Tensor:
         loss = F.l1_loss(rebuilt, degraded)

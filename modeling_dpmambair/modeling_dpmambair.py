@@ -49,7 +49,7 @@ class DPMambaIROutput(ModelOutput):
     """What the restorer returns.
 
     Attributes:
-        loss: Eq. 11, a scalar; only with `labels`.
+        loss: Eq. 11 and what the configuration adds to it, a scalar; only with `labels`.
         reconstruction: restored pictures, (B, 3, H, W), RGB, not clamped.
         degradation_embedding: what spoiled the pictures, (B, E).
         hidden_states: features after each stage, (B, H', W', C') each; only on request.
@@ -212,11 +212,11 @@ class DPMambaIRModel(DPMambaIRPreTrainedModel):
         self.freeze_parts()
 
     def freeze_parts(self) -> None:
-        """Exclude the extractor from training where the configuration says so, and the head that describes always."""
+        """Exclude from training the extractor and the head that describes, where the configuration says so."""
         if self.config.embedding_source == "extractor":
             self.extractor.requires_grad_(not self.config.freeze_extractor)
         if self.config.has_description:
-            self.description_head.requires_grad_(False)
+            self.description_head.requires_grad_(self.config.description_weight > 0)
 
     def save_pretrained(self, save_directory: str | os.PathLike, **options: Any) -> None:
         """Save as transformers documents it, the code included, for both Auto classes that load this model."""
@@ -416,6 +416,7 @@ class DPMambaIRModel(DPMambaIRPreTrainedModel):
         labels: torch.Tensor | None = None,
         degradation_embedding: torch.Tensor | None = None,
         class_labels: torch.Tensor | None = None,
+        severity: torch.Tensor | None = None,
         strength: float | torch.Tensor | None = None,
         output_hidden_states: bool | None = None,
     ) -> DPMambaIROutput:
@@ -426,6 +427,8 @@ class DPMambaIRModel(DPMambaIRPreTrainedModel):
             labels: clean pictures of the same shape; the loss is computed against them.
             degradation_embedding: used instead of the model's own, (B, E), or (1, E): a whole picture's for its tiles.
             class_labels: indices into `config.extractor_config.degradations`, (B,), where they are the source.
+            severity: true severities, (B, K), in [0, 1], as `describe_loss` takes them; needed with `labels` while
+                `config.description_weight` is positive, not read otherwise.
             strength: factor on the correction: 0 returns the input, 1 (the default) restores, more exaggerates; a
                 number, or a tensor that broadcasts against (B, 3, H, W).
             output_hidden_states: return the features after each stage; as the configuration says if not given.
@@ -434,7 +437,7 @@ class DPMambaIRModel(DPMambaIRPreTrainedModel):
             Restored pictures and embeddings; loss and features on request; a tuple of these with `return_dict=False`.
 
         Raises:
-            ValueError: the embedding's source is an argument that was not given.
+            ValueError: an argument is missing that the embedding or the loss needs.
         """
         embedding = self._embed(pixel_values, degradation_embedding, class_labels)
         # Paper: the network reads the embedding; here, with `reads_description`, what the head says of it too.
@@ -446,7 +449,11 @@ class DPMambaIRModel(DPMambaIRPreTrainedModel):
         correction = self.network(padded.permute(0, 2, 3, 1), condition, hidden_states)
         correction = crop(correction, height, width).permute(0, 3, 1, 2)
         reconstruction = pixel_values + (correction if strength is None else strength * correction)
-        loss = None if labels is None else self._loss(reconstruction.float(), labels.float())
+        loss = None
+        if labels is not None:
+            loss = self._loss(reconstruction.float(), labels.float())
+            if self.config.description_weight > 0:
+                loss = loss + self.config.description_weight * self.description_head.loss(embedding, severity)
         return DPMambaIROutput(loss, reconstruction, embedding, tuple(hidden_states) if hidden_states else None)
 
     def _loss(self, restored: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:

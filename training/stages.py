@@ -88,10 +88,12 @@ def _build_restorer(recipe: ModelRecipe) -> Stage:
     if source == "extractor":
         if recipe.extractor is not None or recipe.init_from is None:
             model.load_extractor(_find_extractor(recipe))
-            if model.config.reads_description:
+            if model.config.reads_description or model.config.description_weight > 0:
                 model.load_description(_find_extractor(recipe))
-        model.extractor.requires_grad_(not model.config.freeze_extractor)  # loading sets every parameter trainable
+        model.freeze_parts()  # loading sets every parameter trainable
     inputs = _pictures_and_classes if source == "class_label" else _pictures
+    if model.config.description_weight > 0:
+        inputs = _pictures_and_severity
     return Stage(model, inputs, partial(score_pictures, source="pixel_values", target="labels"))
 
 

@@ -13,6 +13,7 @@ from modeling_dpmambair import (
     DPMambaIRModel,
     scan_backend,
 )
+from modeling_dpmambair.modeling_degradation_extractor import describe_loss
 from modeling_dpmambair.modeling_dpmambair import pad_to_multiple
 from modeling_dpmambair.prompt_scan_dpmambair import DPMambaIRBlock
 from tests.modeling_dpmambair.models import (
@@ -249,6 +250,25 @@ def test_extractor_is_trained_only_when_it_is_not_frozen(tmp_path, is_frozen, re
     assert {each.requires_grad for each in model.extractor.parameters()} == {not is_frozen}
     assert {each.grad is None for each in model.extractor.parameters()} == {is_frozen}
     assert {each.requires_grad for each in model.network.parameters()} == {True}
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.1])
+def test_head_that_describes_trains_with_the_restorer_only_if_its_loss_has_a_weight(weight):
+    model = small_model(has_description=True, freeze_extractor=False, description_weight=weight)
+    degraded, clean, severity = pictures(2), pictures(2), torch.rand(2, 3)
+    output = model(degraded, labels=clean, severity=severity)
+    described = describe_loss(*model.description_head(output.degradation_embedding), severity)
+    restored = model._loss(output.reconstruction, clean)
+    torch.testing.assert_close(output.loss, restored + weight * described)
+    assert {each.requires_grad for each in model.description_head.parameters()} == {weight > 0}
+    output.loss.backward()
+    assert {each.grad is not None for each in model.description_head.parameters()} == {weight > 0}
+
+
+def test_weighted_description_without_true_severities_is_an_error():
+    model = small_model(has_description=True, description_weight=0.1)
+    with pytest.raises(ValueError, match="`severity` must be given while `description_weight` is positive, got None"):
+        model(pictures(), labels=pictures())
 
 
 def test_activation_checkpointing_changes_no_gradient():

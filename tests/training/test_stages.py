@@ -83,6 +83,18 @@ def test_description_trains_its_head_alone_on_the_merged_extractor(place: Simple
     assert DegradationExtractorForDescription.from_pretrained(tmp_path).config.is_merged
 
 
+def test_restorer_that_keeps_describing_trains_extractor_and_head_with_the_network(
+    place: SimpleNamespace, tmp_path: Path
+) -> None:
+    save_trained(build_stage(restorer(place, stage="describe")).model, tmp_path)
+    overrides = {"has_description": True, "freeze_extractor": False, "description_weight": 0.1}
+    stage = build_stage(restorer(place, extractor=str(tmp_path), overrides=overrides))
+    assert all(parameter.requires_grad for parameter in stage.model.parameters())
+    batch = {name: torch.rand(2, 3, 16, 16) for name in ("pixel_values", "labels")} | {"severity": torch.rand(2, 7)}
+    stage.model(**stage.inputs(batch)).loss.backward()
+    assert stage.model.description_head.hidden.weight.grad.any()
+
+
 def test_weights_start_in_float32_whatever_was_saved(place: SimpleNamespace, tmp_path: Path) -> None:
     build_stage(restorer(place)).model.to(torch.bfloat16).save_pretrained(tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["dtype"] == "bfloat16"
