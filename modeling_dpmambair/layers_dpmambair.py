@@ -4,9 +4,6 @@ Features are channels-last, (B, H, W, C), between layers: linear layers and norm
 flattening is a view, and convolutions get the memory format in which they are fastest.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
-
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -26,88 +23,6 @@ except ImportError:  # numba is missing: plain torch computes the same
 
 # What the row kernels divide a row into.
 ROW_MULTIPLE = 16
-# Pixels of the strips in which blocks work where no gradient is asked for: on the processor enough for its layers to
-# outweigh their calls, elsewhere enough for its many cores.
-CPU_STRIP_PIXELS, STRIP_PIXELS = 2**16, 2**18
-# Rows that a strip has at least, because each computes one row more on either side.
-STRIP_ROWS = 16
-
-
-class Strip(NamedTuple):
-    """Rows of a picture that are computed at once.
-
-    Attributes:
-        start: first row.
-        stop: row after the last.
-    """
-
-    start: int
-    stop: int
-
-    @property
-    def place(self) -> slice:
-        """Where they lie in the picture."""
-        return slice(self.start, self.stop)
-
-    @property
-    def seen(self) -> slice:
-        """What a 3x3 convolution sees of the picture there: a row more on either side."""
-        return slice(max(self.start - 1, 0), self.stop + 1)
-
-    @property
-    def inner(self) -> slice:
-        """Where they lie in what is seen."""
-        above = min(self.start, 1)
-        return slice(above, above + self.stop - self.start)
-
-
-class OverwrittenFeatures:
-    """Features that strips replace from top to bottom, each after it has seen the row above it as it was.
-
-    Attributes:
-        x: the features, (B, H, W, C).
-    """
-
-    def __init__(self, x: torch.Tensor) -> None:
-        self.x = x
-        self._above: torch.Tensor | None = None
-
-    def look(self, strip: Strip, function: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
-        """Return what a function makes of the rows that a strip sees, in memory of its own."""
-        if self._above is None:
-            return function(self.x[:, strip.seen])
-        row = self.x[:, strip.start - 1 : strip.start]
-        replaced = row.clone()
-        row.copy_(self._above)
-        result = function(self.x[:, strip.seen])
-        row.copy_(replaced)
-        return result
-
-    def add(self, strip: Strip, change: torch.Tensor, factor: torch.Tensor | None = None) -> None:
-        """Add a change (B, h, W, C), times a factor if there is one, to the rows of a strip."""
-        self._above = self.x[:, strip.stop - 1 : strip.stop].clone()
-        rows = self.x[:, strip.place]
-        if factor is None:
-            rows.add_(change)
-        else:
-            rows.addcmul_(change, factor)
-
-
-def strip_pixels(device: torch.device) -> int:
-    """Return how many pixels a strip has on a device."""
-    return CPU_STRIP_PIXELS if device.type == "cpu" else STRIP_PIXELS
-
-
-def plan_strips(x: torch.Tensor) -> list[Strip]:
-    """Divide features (B, H, W, C) into strips, so that what a block computes on the way takes memory for one of them.
-
-    With gradients, which keep everything anyway, and in compiled programs there is one strip.
-    """
-    batch, height, width = x.shape[:3]
-    rows = max(strip_pixels(x.device) // (batch * width), STRIP_ROWS)
-    if torch.is_grad_enabled() or torch.compiler.is_compiling() or rows >= height:
-        return [Strip(0, height)]
-    return [Strip(start, min(start + rows, height)) for start in range(0, height, rows)]
 
 
 def _has_row_kernel(x: torch.Tensor, width: int) -> bool:
@@ -191,33 +106,28 @@ class ChannelsLastConv2d(nn.Conv2d):
 
 
 class DepthwiseConv2d(ChannelsLastConv2d):
-    """A depthwise convolution over channels-last features and what follows it, for some rows of the picture.
+    """A depthwise convolution over channels-last features and what follows it.
 
-    On the processor each is one pass over the picture where no gradient is asked for.
+    On the CPU each is one pass over the picture where no gradient is asked for.
     """
 
     def __init__(self, channels: int, kernel_size: int, *, bias: bool) -> None:
         super().__init__(channels, channels, kernel_size, groups=channels, bias=bias)
 
-    def silu(self, x: torch.Tensor, rows: slice = slice(None)) -> torch.Tensor:
-        """Return SiLU of the convolution in those rows, (B, H, W, C) -> (B, h, W, C)."""
+    def silu(self, x: torch.Tensor) -> torch.Tensor:
+        """Return SiLU of the convolution, (B, H, W, C) -> (B, H, W, C)."""
         if self.bias is None or not self._has_kernel(x, x.shape[-1]):
-            return F.silu(self(x)[:, rows], inplace=not torch.is_grad_enabled())
-        return depthwise_silu_cpu(x, self.weight, self.bias, *_first_and_count(rows, x.shape[1]))
+            return F.silu(self(x), inplace=not torch.is_grad_enabled())
+        return depthwise_silu_cpu(x, self.weight, self.bias)
 
-    def gate(self, x: torch.Tensor, rows: slice = slice(None)) -> torch.Tensor:
-        """Return the GELU gate of the convolution in those rows, (B, H, W, 2 C) -> (B, h, W, C)."""
+    def gate(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the GELU gate of the convolution, (B, H, W, 2 C) -> (B, H, W, C)."""
         if self.bias is not None or not self._has_kernel(x, x.shape[-1] // 2):
-            return gelu_gate(self(x)[:, rows])
-        return depthwise_gate_cpu(x, self.weight, *_first_and_count(rows, x.shape[1]))
+            return gelu_gate(self(x))
+        return depthwise_gate_cpu(x, self.weight)
 
     def _has_kernel(self, x: torch.Tensor, width: int) -> bool:
         return self.kernel_size == (3, 3) and not torch.is_grad_enabled() and _has_row_kernel(x, width)
-
-
-def _first_and_count(rows: slice, height: int) -> tuple[int, int]:
-    first = rows.start or 0
-    return first, (height if rows.stop is None else rows.stop) - first
 
 
 class ZeroStartLinear(nn.Linear):
@@ -255,15 +165,6 @@ class Upsample(nn.Module):
         """Map (B, H, W, C) to (B, 2 H, 2 W, C')."""
         return F.pixel_shuffle(self.conv(x).permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1).contiguous()
 
-    def add(self, x: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
-        """Return forward's result plus features (B, 2 H, 2 W, C')."""
-        return self(x) + features
-
-    def write(self, x: torch.Tensor, out: torch.Tensor) -> None:
-        """Write forward's result to `out`, without gradients."""
-        shuffled = self.conv(x).unflatten(-1, (-1, 2, 2)).permute(0, 1, 4, 2, 5, 3)  # (B, H, 2, W, 2, C')
-        out.unflatten(2, (-1, 2)).unflatten(1, (-1, 2)).copy_(shuffled)
-
 
 class LinearDownsample(nn.Linear):
     """Halve the resolution: a linear map of each 2 x 2 pixels."""
@@ -274,13 +175,7 @@ class LinearDownsample(nn.Linear):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map (B, H, W, C) to (B, H / 2, W / 2, C')."""
         squares = x.unflatten(2, (-1, 2)).unflatten(1, (-1, 2)).transpose(2, 3)  # (B, H / 2, W / 2, 2, 2, C)
-        strips = plan_strips(squares)
-        if len(strips) == 1:
-            return super().forward(squares.flatten(3))
-        out = x.new_empty(*squares.shape[:3], self.out_features)
-        for strip in strips:
-            out[:, strip.place] = super().forward(squares[:, strip.place].flatten(3))
-        return out
+        return super().forward(squares.flatten(3))
 
 
 class LinearUpsample(nn.Linear):
@@ -294,43 +189,6 @@ class LinearUpsample(nn.Linear):
         squares = super().forward(x).unflatten(-1, (2, 2, -1)).transpose(2, 3)  # (B, H, 2, W, 2, C')
         return squares.flatten(3, 4).flatten(1, 2)
 
-    def write(self, x: torch.Tensor, out: torch.Tensor) -> None:
-        """Write forward's result to `out`, without gradients."""
-        out.copy_(self(x))
-
-    def add(self, x: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
-        """Return forward's result plus features (B, 2 H, 2 W, C'); without gradients it takes their place."""
-        strips = plan_strips(x)
-        if len(strips) == 1:
-            return self(x) + features
-        for strip in strips:
-            features[:, 2 * strip.start : 2 * strip.stop] += self(x[:, strip.place])
-        return features
-
-
-class Skip:
-    """A stage's features, kept for the stage of the same size on the way up.
-
-    Args:
-        x: the features, (B, H, W, C).
-        is_largest: of the network. Where no gradient is asked for, such features get room beside them at once for what
-            comes up to them: once joined they would find no place in a memory that is by then in pieces.
-    """
-
-    def __init__(self, x: torch.Tensor, is_largest: bool) -> None:
-        self._features = x
-        self._has_room = is_largest and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
-        if self._has_room:
-            self._features = x.new_empty(*x.shape[:-1], 2 * x.shape[-1])
-            self._features[..., x.shape[-1] :] = x
-
-    def join(self, up: Upsample, x: torch.Tensor) -> torch.Tensor:
-        """Return features from below, doubled in size, and these: (B, H / 2, W / 2, 2 C) to (B, H, W, 2 C)."""
-        if not self._has_room:
-            return torch.cat([up(x), self._features], -1)
-        up.write(x, self._features[..., : self._features.shape[-1] // 2])
-        return self._features
-
 
 class HighFrequencyEnhancement(nn.Module):
     """High-frequency enhancement block (HEB), F + a (F - GAP(F)) with a scalar a that starts at zero (Eq. 10)."""
@@ -339,23 +197,14 @@ class HighFrequencyEnhancement(nn.Module):
         super().__init__()
         self.scale = nn.Parameter(torch.zeros(1))
 
-    @property
-    def gain(self) -> torch.Tensor:
-        """The factor 1 + a on F; what remains of the definition is -a GAP(F)."""
-        return 1 + self.scale
-
-    def sum_rows(self, x: torch.Tensor) -> torch.Tensor:
-        """Return each row's sum over its pixels for `average`, float32: (B, h, W, C) -> (B, h, 1, C)."""
-        return x.sum(2, keepdim=True, dtype=torch.float32)
-
-    def average(self, sums: torch.Tensor, width: int) -> torch.Tensor:
-        """Return each channel's mean over the picture from the sums of all its rows, (B, H, 1, C) -> (B, 1, 1, C)."""
-        return sums.mean(1, keepdim=True) / width
+    def average(self, x: torch.Tensor) -> torch.Tensor:
+        """Return each channel's mean over the picture, float32: (B, H, W, C) -> (B, 1, 1, C)."""
+        # Row by row, because a sum over millions of pixels at once loses digits.
+        return x.sum(2, keepdim=True, dtype=torch.float32).mean(1, keepdim=True) / x.shape[2]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Enhance what differs from each channel's mean over the picture, (B, H, W, C) -> (B, H, W, C)."""
-        average = self.average(self.sum_rows(x), x.shape[2]).to(x.dtype)
-        return torch.lerp(x, average, -self.scale.to(x.dtype))
+        return torch.lerp(x, self.average(x).to(x.dtype), -self.scale.to(x.dtype))
 
 
 class GatedFeedForward(nn.Module):
@@ -369,9 +218,9 @@ class GatedFeedForward(nn.Module):
         linear = ZeroStartLinear if has_zero_start else nn.Linear
         self.out_proj = linear(hidden, dim, bias=False)
 
-    def forward(self, x: torch.Tensor, rows: slice = slice(None)) -> torch.Tensor:
-        """Map (B, H, W, C) to (B, h, W, C), for those rows; the convolution sees the others too."""
-        return self.out_proj(self.conv.gate(self.in_proj(x), rows))
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map (B, H, W, C) to (B, H, W, C)."""
+        return self.out_proj(self.conv.gate(self.in_proj(x)))
 
 
 class CentralDifferenceBranches(nn.Module):

@@ -22,7 +22,6 @@ from .layers_dpmambair import (
     HighFrequencyEnhancement,
     LinearDownsample,
     LinearUpsample,
-    Skip,
     Upsample,
     ZeroStartConv2d,
     ZeroStartLinear,
@@ -163,8 +162,7 @@ class DPMambaIRNetwork(nn.Module):
 
         def keep(x: torch.Tensor) -> None:
             if hidden_states is not None:
-                # Without gradients the next stage may overwrite it.
-                hidden_states.append(x if torch.is_grad_enabled() else x.clone())
+                hidden_states.append(x)
 
         dtype = self.conv_in.weight.dtype
         x, embedding = self.conv_in(x.to(dtype)), embedding.to(dtype).expand(len(x), -1)
@@ -172,12 +170,12 @@ class DPMambaIRNetwork(nn.Module):
         for stage, down in zip(self.encoder, self.down, strict=True):
             x = stage(x, embedding)
             keep(x)
-            skips.append(x if self.has_summed_skips else Skip(x, is_largest=not skips))
+            skips.append(x)
             x = down(x)
         x = self.latent(x, embedding)
         keep(x)
         for step, (up, stage) in enumerate(zip(self.up, self.decoder, strict=True)):
-            x = up.add(x, skips.pop()) if self.has_summed_skips else skips.pop().join(up, x)
+            x = self.join(up, x, skips.pop())
             x = stage(self.reduce[step](x) if step < len(self.reduce) else x, embedding)
             keep(x)
         x = self.refinement(x, embedding)
@@ -187,6 +185,10 @@ class DPMambaIRNetwork(nn.Module):
         # The correction is often a few grey levels; eight bits of mantissa would round it away.
         with torch.autocast(x.device.type, enabled=False):
             return self.conv_out(x.to(self.conv_out.weight.dtype))
+
+    def join(self, up: nn.Module, x: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
+        """Double the resolution of features (B, H, W, C), and join those of the encoder, (B, 2 H, 2 W, C')."""
+        return up(x) + skip if self.has_summed_skips else torch.cat([up(x), skip], -1)
 
 
 class DPMambaIRModel(DPMambaIRPreTrainedModel):
@@ -375,7 +377,7 @@ class DPMambaIRModel(DPMambaIRPreTrainedModel):
         def count_branches(branches: CentralDifferenceBranches, _: tuple, output: torch.Tensor) -> None:
             extra["branches"] += math.prod(output.shape[1:3]) * branches.count_unmerged_weights()
 
-        # With gradients, because without them large pictures would pass in strips that overlap.
+        # With gradients, because without them kernels of our own would run, which torch's counter does not know.
         with FakeTensorMode(), torch.enable_grad(), FlopCounterMode(display=False) as counter:
             model = type(self)(self.config)
             for module in model.modules():
@@ -416,9 +418,10 @@ class DPMambaIRModel(DPMambaIRPreTrainedModel):
         labels: torch.Tensor | None = None,
         degradation_embedding: torch.Tensor | None = None,
         class_labels: torch.Tensor | None = None,
-        severity: torch.Tensor | None = None,
         strength: float | torch.Tensor | None = None,
         output_hidden_states: bool | None = None,
+        *,
+        severity: torch.Tensor | None = None,
     ) -> DPMambaIROutput:
         """Restore pictures.
 
@@ -427,11 +430,11 @@ class DPMambaIRModel(DPMambaIRPreTrainedModel):
             labels: clean pictures of the same shape; the loss is computed against them.
             degradation_embedding: used instead of the model's own, (B, E), or (1, E): a whole picture's for its tiles.
             class_labels: indices into `config.extractor_config.degradations`, (B,), where they are the source.
-            severity: true severities, (B, K), in [0, 1], as `describe_loss` takes them; needed with `labels` while
-                `config.description_weight` is positive, not read otherwise.
             strength: factor on the correction: 0 returns the input, 1 (the default) restores, more exaggerates; a
                 number, or a tensor that broadcasts against (B, 3, H, W).
             output_hidden_states: return the features after each stage; as the configuration says if not given.
+            severity: true severities, (B, K), in [0, 1], as `describe_loss` takes them; needed with `labels` while
+                `config.description_weight` is positive, not read otherwise.
 
         Returns:
             Restored pictures and embeddings; loss and features on request; a tuple of these with `return_dict=False`.

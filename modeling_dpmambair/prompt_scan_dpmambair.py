@@ -1,7 +1,6 @@
 """The block: DP-SSM mixer and feed-forward, and the two other ways to show it the embedding."""
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,30 +13,13 @@ from .layers_dpmambair import (
     GatedFeedForward,
     GatedNorm,
     HighFrequencyEnhancement,
-    OverwrittenFeatures,
     RowNorm,
-    Strip,
     ZeroStartLinear,
-    plan_strips,
 )
-from .selective_scan_dpmambair import ScanPrompts, prompted_selective_scan, resume_selective_scan
+from .selective_scan_dpmambair import ScanPrompts, prompted_selective_scan
 
 # Tokens that the embedding is cut into where features attend to it.
 EMBEDDING_TOKENS = 8
-
-
-class ScanStrip(NamedTuple):
-    """Rows of a picture that are scanned at once.
-
-    Attributes:
-        x: the scanned branch F1 there, with what lies around for the convolution, (B, H, W, D).
-        gate: the gate branch F2, (B, h, W, D).
-        rows: of x that are scanned, h of them.
-    """
-
-    x: torch.Tensor
-    gate: torch.Tensor
-    rows: slice
 
 
 class PromptMap(nn.Module):
@@ -80,17 +62,16 @@ class PromptedScan(nn.Module):
             factors[name] = torch.exp(3 * torch.tanh(m / 3)) if name == "delta" else 1 + m
         return ScanPrompts(factors["delta"], factors["B"], factors["C"])
 
-    def project(self, x: torch.Tensor, rows: slice = slice(None)) -> tuple[torch.Tensor, ...]:
+    def project(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Compute what the scan reads (Eq. 7).
 
         Args:
             x: the scanned branch F1, (B, H, W, D).
-            rows: those to be scanned; the convolution sees the others too.
 
         Returns:
             u (B, L, D), dt before bias and softplus (B, L, D), B and C (B, L, N).
         """
-        u = self.conv.silu(x, rows).flatten(1, 2)  # (B, H, W, D) -> (B, L, D)
+        u = self.conv.silu(x).flatten(1, 2)  # (B, H, W, D) -> (B, L, D)
         dt, B, C = self.x_proj(u).split([self.dt_rank, self.d_state, self.d_state], dim=-1)
         return u, F.linear(dt, self.dt_proj.weight), B, C
 
@@ -113,22 +94,6 @@ class PromptedScan(nn.Module):
         u, dt, B, C = self.project(x)
         A, D, kind = self.compute_constants(embedding)
         return self.norm(prompted_selective_scan(u, dt, A, B, C, D, **kind).view_as(x), gate)
-
-    def scan_strips(self, strips: Iterable[ScanStrip], embedding: torch.Tensor) -> Iterator[torch.Tensor]:
-        """Scan strip by strip, without gradients: together they are the whole picture's forward.
-
-        Args:
-            strips: from top to bottom, of a reversed scan from bottom to top.
-            embedding: degradation embeddings, (B, E).
-
-        Yields:
-            Scan output of each, normalised and gated, (B, h, W, D).
-        """
-        (A, D, kind), state = self.compute_constants(embedding), None
-        for strip in strips:
-            u, dt, B, C = self.project(strip.x, strip.rows)
-            y, state = resume_selective_scan(u, dt, A, B, C, D, state=state, **kind)
-            yield self.norm(y.view_as(strip.gate), strip.gate)
 
     def compute_constants(self, embedding: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, dict[str, Any]]:
         """Return A, D and what the scan takes by name: all that does not change along the sequence."""
@@ -165,33 +130,6 @@ class DegradationPromptMixer(nn.Module):
         # Two products rather than one and a split: the convolution after it would copy half of interleaved rows.
         to_branch, to_gate = self.in_proj.weight.chunk(2)
         return F.linear(x, to_branch), F.linear(x, to_gate)
-
-    def mix_strips(
-        self, strips: list[Strip], prepare: Callable[[Strip], torch.Tensor], embedding: torch.Tensor
-    ) -> Iterator[torch.Tensor]:
-        """Mix a picture strip by strip, without gradients: together they are forward's result.
-
-        Args:
-            strips: from top to bottom.
-            prepare: returns the features that a strip sees, (B, H, W, C); with two directions it is asked twice,
-                first from bottom to top, before anything is yielded.
-            embedding: degradation embeddings, (B, E).
-
-        Yields:
-            Mixed features of each strip, (B, h, W, C).
-        """
-
-        def project(strip: Strip) -> ScanStrip:
-            branch, gate = self.project(prepare(strip))
-            return ScanStrip(branch, gate[:, strip.inner], strip.inner)
-
-        upwards: list[torch.Tensor] = []
-        if self.reverse_scan is not None:
-            scans = self.reverse_scan.scan_strips(map(project, strips[::-1]), embedding)
-            upwards += map(self.out_proj, scans)
-        for scanned in self.scan.scan_strips(map(project, strips), embedding):
-            mixed = self.out_proj(scanned)
-            yield mixed + upwards.pop() if upwards else mixed
 
 
 class EmbeddingConcatenation(nn.Module):
@@ -237,11 +175,9 @@ class FeatureModulation(nn.Module):
         self.film = ZeroStartLinear(config.condition_dim, 2 * dim)
 
     def forward(self, x: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
-        """Map features (B, H, W, C) under the embedding (B, E); without gradients the result takes their place."""
+        """Map features (B, H, W, C) under the embedding (B, E)."""
         scale, shift = self.film(embedding).to(x.dtype)[:, None, None].chunk(2, dim=-1)
-        if torch.is_grad_enabled():
-            return torch.addcmul(shift, x, 1 + scale)
-        return x.mul_(1 + scale).add_(shift)
+        return torch.addcmul(shift, x, 1 + scale)
 
 
 class DPMambaIRBlock(GradientCheckpointingLayer):
@@ -270,46 +206,24 @@ class DPMambaIRBlock(GradientCheckpointingLayer):
         self.ffn_modulation = FeatureModulation(config, dim) if config.has_film else None
 
     def forward(self, x: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
-        """Map features (B, H, W, C) under the embedding (B, E); without gradients, large ones are overwritten."""
-        strips = plan_strips(x)
-        if len(strips) > 1:
-            self._overwrite(x, embedding, strips)
-            return x
+        """Map features (B, H, W, C) under the embedding (B, E)."""
         if self.mixer is not None:
-            mixed = self.mixer(self.prepare(x, embedding), embedding)
-            x = x + self.heb(_modulate(self.mixer_modulation, mixed, embedding))
-        return x + _modulate(self.ffn_modulation, self.ffn(self.norm2(x)), embedding)
+            x = x + self.mix(x, embedding)
+        return x + self.feed(x, embedding)
+
+    def mix(self, x: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
+        """Return what the mixer adds to features (B, H, W, C) under the embedding (B, E)."""
+        mixed = self.mixer(self.prepare(x, embedding), embedding)
+        return self.heb(_modulate(self.mixer_modulation, mixed, embedding))
+
+    def feed(self, x: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
+        """Return what the feed-forward adds to features (B, H, W, C) under the embedding (B, E)."""
+        return _modulate(self.ffn_modulation, self.ffn(self.norm2(x)), embedding)
 
     def prepare(self, x: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
         """Return what the mixer mixes, (B, H, W, C)."""
         normed = self.norm1(x)
         return normed if self.insertion is None else self.insertion(normed, embedding)
-
-    def _overwrite(self, x: torch.Tensor, embedding: torch.Tensor, strips: list[Strip]) -> None:
-        """Turn the input into the output where it lies, strip by strip: nothing else of its size is in memory."""
-        if self.mixer is not None:
-            self._overwrite_by_mixer(x, embedding, strips)
-        features = OverwrittenFeatures(x)
-        for strip in strips:
-            normed = features.look(strip, self.norm2)
-            features.add(strip, _modulate(self.ffn_modulation, self.ffn(normed, strip.inner), embedding))
-
-    def _overwrite_by_mixer(self, x: torch.Tensor, embedding: torch.Tensor, strips: list[Strip]) -> None:
-        features, sums = OverwrittenFeatures(x), []
-        has_heb = isinstance(self.heb, HighFrequencyEnhancement)
-        gain = self.heb.gain.to(x.dtype) if has_heb else None
-
-        def prepare(strip: Strip) -> torch.Tensor:
-            return features.look(strip, lambda seen: self.prepare(seen, embedding))
-
-        for strip, mixed in zip(strips, self.mixer.mix_strips(strips, prepare, embedding), strict=True):
-            change = _modulate(self.mixer_modulation, mixed, embedding)
-            if has_heb:
-                sums.append(self.heb.sum_rows(change))
-            features.add(strip, change, gain)
-        if has_heb:
-            average = self.heb.average(torch.cat(sums, 1), x.shape[2])
-            x -= (self.heb.scale * average).to(x.dtype)
 
 
 def _modulate(modulation: FeatureModulation | None, x: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:

@@ -177,13 +177,11 @@ def gelu_gate_backward(x, by_out, shape, task, by_x):  # noqa: ANN001, ANN201
 
 
 class PictureShape(NamedTuple):
-    """Sizes of one call: rows, columns and channels of the input, rows of the output, and the first of these."""
+    """Sizes of the pictures of one call."""
 
     height: int
     columns: int
     channels: int
-    rows: int
-    first_row: int
 
 
 @inlined
@@ -228,7 +226,7 @@ def depthwise_silu_forward(x, taps, bias, shape, task, out):  # noqa: ANN001, AN
     """Write SiLU of the convolution plus bias for the task's rows of the output, counted through all pictures."""
     width = shape.channels
     for index in range(task.first, task.last):
-        picture, row, column = index // shape.rows, shape.first_row + index % shape.rows, 0
+        picture, row, column = index // shape.height, index % shape.height, 0
         while column < shape.columns:
             pixel, at = (picture, row, column), (index * shape.columns + column) * width
             if 0 < column < shape.columns - 4:
@@ -251,7 +249,7 @@ def depthwise_gate_forward(x, taps, shape, task, out):  # noqa: ANN001, ANN201
     """Write GELU of the first half of the convolved channels times the second for the task's rows of the output."""
     width = shape.channels // 2
     for index in range(task.first, task.last):
-        picture, row, column = index // shape.rows, shape.first_row + index % shape.rows, 0
+        picture, row, column = index // shape.height, index % shape.height, 0
         while column < shape.columns:
             pixel, at = (picture, row, column), (index * shape.columns + column) * width
             if 0 < column < shape.columns - 4:

@@ -185,10 +185,10 @@ gelu_gate_operator.register_autograd(_propagate_gelu_gate, setup_context=_keep_g
 gelu_gate_cpu = differentiate(gelu_gate_operator, _keep_gelu_gate, _propagate_gelu_gate)
 
 
-def _shape_of(x: torch.Tensor, first_row: int, rows: int) -> tuple[PictureShape, list[RowTask]]:
+def _shape_of(x: torch.Tensor) -> tuple[PictureShape, list[RowTask]]:
     pictures, height, columns, channels = x.shape
     least = -(-LEAST_ROWS // columns)  # rows of the picture here, each of them `columns` rows of channels
-    return PictureShape(height, columns, channels, rows, first_row), _share_rows(pictures * rows, least)
+    return PictureShape(height, columns, channels), _share_rows(pictures * height, least)
 
 
 def _taps_of(weight: torch.Tensor) -> np.ndarray:
@@ -196,38 +196,36 @@ def _taps_of(weight: torch.Tensor) -> np.ndarray:
 
 
 @torch.library.custom_op(operator_name("depthwise_silu"), mutates_args=(), device_types="cpu")
-def depthwise_silu_operator(
-    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, first_row: int, rows: int
-) -> torch.Tensor:
-    """Return SiLU of a 3x3 depthwise convolution for some rows of pictures: (B, H, W, C) in, (B, rows, W, C) out."""
+def depthwise_silu_operator(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    """Return SiLU of a 3x3 depthwise convolution, (B, H, W, C) in and out."""
     x = x.contiguous()
-    out = x.new_empty(x.shape[0], rows, *x.shape[2:])
-    shape, tasks = _shape_of(x, first_row, rows)
+    out = torch.empty_like(x)
+    shape, tasks = _shape_of(x)
     run_tasks(depthwise_silu_forward, tasks, (flat(x), _taps_of(weight), flat(bias.float()), shape), (flat(out),))
     return out
 
 
 @depthwise_silu_operator.register_fake
-def _(x, weight, bias, first_row, rows):  # noqa: ANN001, ANN202
-    return x.new_empty(x.shape[0], rows, *x.shape[2:])
+def _(x, weight, bias):  # noqa: ANN001, ANN202
+    return x.new_empty(x.shape)
 
 
 depthwise_silu_cpu = differentiate(depthwise_silu_operator)
 
 
 @torch.library.custom_op(operator_name("depthwise_gate"), mutates_args=(), device_types="cpu")
-def depthwise_gate_operator(x: torch.Tensor, weight: torch.Tensor, first_row: int, rows: int) -> torch.Tensor:
-    """Return the GELU gate of a 3x3 depthwise convolution: (B, H, W, 2 C) in, (B, rows, W, C) out."""
+def depthwise_gate_operator(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Return the GELU gate of a 3x3 depthwise convolution: (B, H, W, 2 C) in, (B, H, W, C) out."""
     x = x.contiguous()
-    out = x.new_empty(x.shape[0], rows, x.shape[2], x.shape[3] // 2)
-    shape, tasks = _shape_of(x, first_row, rows)
+    out = x.new_empty(*x.shape[:3], x.shape[3] // 2)
+    shape, tasks = _shape_of(x)
     run_tasks(depthwise_gate_forward, tasks, (flat(x), _taps_of(weight), shape), (flat(out),))
     return out
 
 
 @depthwise_gate_operator.register_fake
-def _(x, weight, first_row, rows):  # noqa: ANN001, ANN202
-    return x.new_empty(x.shape[0], rows, x.shape[2], x.shape[3] // 2)
+def _(x, weight):  # noqa: ANN001, ANN202
+    return x.new_empty(*x.shape[:3], x.shape[3] // 2)
 
 
 depthwise_gate_cpu = differentiate(depthwise_gate_operator)

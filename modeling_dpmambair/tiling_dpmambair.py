@@ -1,4 +1,6 @@
-"""Large pictures in overlapping tiles that agree: they share what the network takes from the whole picture.
+"""Large pictures: in strips, and where the memory is short of these in overlapping tiles that agree.
+
+Tiles share what the network takes from the whole picture:
 
 | the network takes from the whole picture | tiles get it by |
 |---|---|
@@ -17,10 +19,9 @@ from typing import TypeAlias
 
 import torch
 
-from .layers_dpmambair import strip_pixels
+from .large_strips_dpmambair import PictureView, strip_pixels
 from .modeling_degradation_extractor import VARIANCE_EPS, DegradationExtractorModel
 from .modeling_dpmambair import SIZE_MULTIPLE, DPMambaIRModel, DPMambaIROutput
-from .sharing_dpmambair import PictureView
 from .tiles_dpmambair import OVERLAP, Tile, plan_tiles
 
 # Fixed, not taken from the machine's free memory, so that a picture is restored alike everywhere.
@@ -30,6 +31,8 @@ MEMORY_BUDGET = 3 * 2**30
 PIXEL_BYTES, SECOND_BYTES, STRIP_BYTES = 27, 8, 210
 # Times the usual overlap where scans begin anew in each tile and must first forget it.
 SCAN_CONTEXT = 4
+# Pixels that are embedded at once; at least so many times the rows around them that are computed for them.
+EMBEDDED_PIXELS, EMBEDDED_CONTEXTS = 2**19, 8
 # Rows of the bands of a sheet, and its largest share of a picture.
 BAND_ROWS, SHEET_SHARE = 32, 1 / 4
 
@@ -77,7 +80,7 @@ def choose_tile(height: int, width: int, pixels: int) -> tuple[tuple[int, int], 
     Raises:
         ValueError: the area is too small for tiles.
     """
-    height, width = (length + -length % SIZE_MULTIPLE for length in (height, width))
+    height, width = _padded(height, width)
     if pixels >= 3 * OVERLAP * width:
         return (min(height, pixels // width // SIZE_MULTIPLE * SIZE_MULTIPLE), width), OVERLAP
     overlap = SCAN_CONTEXT * OVERLAP
@@ -122,25 +125,35 @@ def restore_tiled(
     pixels = pixels_within(model, memory_budget) // batch
     fits = height * width <= pixels if tile is None else height <= tile[0] and width <= tile[1]
     report = progress or (lambda done, total: None)
-    if fits:
-        pixel_values = pixel_values.to(model.device)
-        output = model(pixel_values, degradation_embedding=degradation_embedding, strength=strength)
+    if fits and batch * height * width <= strip_pixels(model.device):
+        output = model(pixel_values.to(model.device), degradation_embedding=degradation_embedding, strength=strength)
         report(1, 1)
         return output
-    if tile is None:
-        tile, overlap = choose_tile(height, width, pixels)
     embedding = degradation_embedding
     if embedding is None and model.config.embedding_source == "extractor":
         embedding = embed_picture(model.extractor, pixel_values, memory_budget)
+    if fits:
+        tile, overlap = _padded(height, width), 0
+    elif tile is None:
+        tile, overlap = choose_tile(height, width, pixels)
     tiles = plan_tiles(height, width, tile, overlap)
     view = PictureView(model, is_carried=tile[1] >= width)
-    steps = _Steps(report, 2 * len(tiles) + 2 if view.enhancements else len(tiles))
-    if view.enhancements:
+    has_means_to_find = bool(view.enhancements) and len(tiles) > 1
+    steps = _Steps(report, 2 * len(tiles) + 2 if has_means_to_find else len(tiles))
+    if has_means_to_find:
         _find_means(view, pixel_values, embedding, tiles, steps)
-    restored = torch.zeros(pixel_values.shape)
-    for part, found in _restore_parts(view, pixel_values, embedding, tiles, steps, strength):
-        part.of(restored).add_(found.float().cpu() * part.weights)
+    parts = _restore_parts(view, pixel_values, embedding, tiles, steps, strength)
+    if len(tiles) == 1:
+        restored = next(parts)[1]
+    else:
+        restored = torch.zeros(pixel_values.shape)
+        for part, found in parts:
+            part.of(restored).add_(found.float().cpu() * part.weights)
     return DPMambaIROutput(reconstruction=restored, degradation_embedding=embedding)
+
+
+def _padded(height: int, width: int) -> tuple[int, int]:
+    return height + -height % SIZE_MULTIPLE, width + -width % SIZE_MULTIPLE
 
 
 class _Steps:
@@ -165,7 +178,7 @@ def _restore_parts(
     """Restore tile after tile, from the top of the picture."""
     view.begin()
     for part in tiles:
-        view.look_at(part)
+        view.window.tile = part
         degraded = part.of(pixel_values).to(view.model.device)
         yield part, view.model(degraded, degradation_embedding=embedding, strength=strength).reconstruction
         steps.advance()
@@ -193,7 +206,7 @@ def _find_means(
 
     sheet = _lay_out_sheet(pixel_values, tiles[0])
     rows, columns = sheet.shape[2:]
-    whole = plan_tiles(rows, columns, (rows + -rows % SIZE_MULTIPLE, columns + -columns % SIZE_MULTIPLE), 0)
+    whole = plan_tiles(rows, columns, _padded(rows, columns), 0)
     of_sheet = measure(sheet, whole)
     view.set_means(of_sheet)
     of_picture = measure(pixel_values, tiles)
@@ -218,7 +231,7 @@ def _lay_out_sheet(pixel_values: torch.Tensor, tile: Tile) -> torch.Tensor:
 def embed_picture(
     extractor: DegradationExtractorModel, pixel_values: torch.Tensor, memory_budget: int = MEMORY_BUDGET
 ) -> torch.Tensor:
-    """Embed whole pictures, strip by strip where the memory is short.
+    """Embed whole pictures, large ones strip by strip.
 
     The embedding is read from means and variances over all positions, and those of strips add up: with enough rows of
     context around each strip the result is the whole picture's, to rounding.
@@ -233,7 +246,10 @@ def embed_picture(
     """
     batch, _, height, width = pixel_values.shape
     context = SIZE_MULTIPLE * (max(3, *extractor.config.kernel_sizes) // 2 + 1)
-    rows = memory_budget // (16 * 4 * extractor.config.channels[0] * width * batch)
+    rows = min(
+        max(EMBEDDED_PIXELS // (width * batch), EMBEDDED_CONTEXTS * context),
+        memory_budget // (16 * 4 * extractor.config.channels[0] * width * batch),
+    )
     if height <= rows:
         return extractor(pixel_values.to(extractor.device)).degradation_embedding
     rows = max((rows - 2 * context) // SIZE_MULTIPLE, 1) * SIZE_MULTIPLE

@@ -43,7 +43,7 @@ LAYERS = {
         {"prompt_scan_dpmambair"},
         {"modeling_degradation_extractor"},
         {"modeling_dpmambair"},
-        {"image_processing_dpmambair", "sharing_dpmambair"},
+        {"image_processing_dpmambair", "large_strips_dpmambair"},
         {"tiling_dpmambair"},
         {"pipeline_dpmambair"},
         {"__init__"},

@@ -3,7 +3,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from modeling_dpmambair import layers_dpmambair as layers
 from modeling_dpmambair.layers_dpmambair import (
     CentralDifferenceBranches,
     ChannelsLastConv2d,
@@ -13,7 +12,6 @@ from modeling_dpmambair.layers_dpmambair import (
     LinearDownsample,
     LinearUpsample,
     Upsample,
-    plan_strips,
 )
 
 
@@ -67,31 +65,6 @@ def test_linear_upsample_is_a_transposed_convolution_of_squares():
     expected = channels_last(F.conv_transpose2d(channels_first(x), kernel, stride=2))
     assert up(x).is_contiguous()
     torch.testing.assert_close(up(x), expected, rtol=1e-5, atol=1e-5)
-
-
-# Strips
-
-
-@pytest.mark.parametrize(("height", "count"), [(1, 1), (32, 1), (33, 2), (70, 3)])
-def test_strips_cover_the_rows_once_and_see_one_more_on_either_side(monkeypatch, height, count):
-    monkeypatch.setattr(layers, "CPU_STRIP_PIXELS", 2 * 5 * 32)
-    x = torch.arange(height).expand(2, 5, -1).mT[..., None]  # the row's number
-    with torch.no_grad():
-        strips = plan_strips(x)
-    assert len(strips) == count
-    assert torch.equal(torch.cat([x[:, strip.place] for strip in strips], 1), x)
-    assert all(torch.equal(x[:, strip.seen][:, strip.inner], x[:, strip.place]) for strip in strips)
-    for strip in strips:
-        rows = x[0, strip.seen, 0, 0].tolist()
-        assert rows == list(range(max(strip.start - 1, 0), min(strip.stop + 1, height)))
-
-
-def test_strips_have_a_least_height_and_gradients_want_none(monkeypatch):
-    monkeypatch.setattr(layers, "CPU_STRIP_PIXELS", 1)
-    x = torch.zeros(1, 40, 5, 2)
-    assert plan_strips(x) == [(0, 40)]
-    with torch.no_grad():
-        assert plan_strips(x) == [(0, 16), (16, 32), (32, 40)]
 
 
 # High-frequency enhancement (Eq. 10)
