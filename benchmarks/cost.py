@@ -12,6 +12,7 @@ import torch
 import typer
 from tqdm import tqdm
 
+from benchmarks.analysis import count_cost
 from benchmarks.files import RESULTS, write_text
 from benchmarks.rendering import cost_grid, format_columns
 from modeling_dpmambair import DPMambaIRConfig, DPMambaIRModel
@@ -66,7 +67,7 @@ VARIANTS = (
 
 
 def count(variant: Variant) -> dict[str, Any]:
-    """Count a variant by `DPMambaIRModel.count_cost`.
+    """Count a variant.
 
     Args:
         variant: what to count.
@@ -76,7 +77,7 @@ def count(variant: Variant) -> dict[str, Any]:
     """
     with torch.device("meta"):
         model = DPMambaIRModel(variant.build_config())
-    return {"name": variant.name, **model.count_cost(SIDE, SIDE)._asdict(), "paper": variant.paper}
+    return {"name": variant.name, **count_cost(model, SIDE, SIDE)._asdict(), "paper": variant.paper}
 
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)

@@ -24,6 +24,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
+from benchmarks.analysis import count_cost
 from benchmarks.cost import MODELS
 from benchmarks.files import RESULTS, write_text
 from benchmarks.machine import measure_ceiling, measure_memory, time_call
@@ -71,7 +72,7 @@ def build_ours(name: str) -> Side:
     """Build a member of the family from `configuration/model`."""
     config = DPMambaIRConfig.from_dict(json.loads((MODELS / f"{name}.json").read_text(encoding="utf-8")))
     model = DPMambaIRModel(config).eval()
-    return Side(name, model, model.count_cost(COUNTED_SIDE, COUNTED_SIDE).macs)
+    return Side(name, model, count_cost(model, COUNTED_SIDE, COUNTED_SIDE).macs)
 
 
 def build_peer(name: str) -> Side:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks import analysis
 from modeling_dpmambair import DegradationExtractorForDescription, DPMambaIRModel
 from training.recipe import ModelRecipe, Recipe, TrainingRecipe
 from training.stages import build_stage
@@ -287,7 +288,7 @@ def count_cost(network: nn.Module) -> dict[str, float]:
         "parameters": sum(one.numel() for one in parameters),
     }
     if isinstance(network, DPMambaIRModel):
-        cost = network.count_cost(COUNTED_SIDE, COUNTED_SIDE)
+        cost = analysis.count_cost(network, COUNTED_SIDE, COUNTED_SIDE)
         macs, scan = cost.macs, cost.scan_flops
     else:
         with torch.no_grad(), FlopCounterMode(display=False) as counter:

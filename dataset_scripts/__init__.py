@@ -10,7 +10,7 @@ from .catalog import CORPORA
 from .degradation_recipes import RECIPES, DegradationRecipe, RealFields
 from .degradations import KINDS, Degradation, apply_degradations, from_record, sample_degradation, to_record
 from .degraded_patches import DegradedPatches, RestorationSet
-from .mixture import RestorationMixture, RestorationStream
+from .mixture import RestorationMixture
 from .paired_restoration import PairedRestoration, load_paired
 from .synthetic_restoration import (
     SyntheticRestoration,
@@ -32,7 +32,6 @@ __all__ = [
     "RealFields",
     "RestorationMixture",
     "RestorationSet",
-    "RestorationStream",
     "SyntheticRestoration",
     "SyntheticRestorationConfig",
     "apply_degradations",

@@ -5,14 +5,11 @@ holds about their shares. Which picture it is depends on the epoch: each set is 
 another, across the ends of the epochs.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
-import torch
-import torch.distributed
-from torch.utils.data import get_worker_info
 
 from .decoding import CACHE_BYTES, Memory
 from .degraded_patches import PatchDataset, PatchSource, RestorationSet
@@ -151,47 +148,3 @@ def interleave(quotas: tuple[int, ...]) -> np.ndarray:
     visits = np.concatenate([np.arange(quota) for quota in quotas])
     order = np.argsort((visits + 0.5) / np.asarray(quotas)[members], kind="stable")
     return np.stack((members, visits), axis=1)[order]
-
-
-class RestorationStream(torch.utils.data.IterableDataset):
-    """A mixture as a stream, shared among ranks and workers: no place of an epoch is lost or doubled.
-
-    Rank r of R gets the places r, r + R, ... and each of its workers whole batches in turn, so that a `DataLoader` of
-    the same batch size gives the same batches whatever its number of workers.
-
-    Args:
-        mixture: its epoch and patch size may be set at any time, as seen by persistent workers too.
-        batch_size: that of the `DataLoader`.
-        rank: of this process; by default what torch.distributed says.
-        world_size: number of processes; likewise.
-
-    Raises:
-        ValueError: an argument is outside its range.
-    """
-
-    def __init__(
-        self, mixture: RestorationMixture, batch_size: int, rank: int | None = None, world_size: int | None = None
-    ) -> None:
-        is_distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-        self.mixture, self.batch_size = mixture, batch_size
-        self.rank = (torch.distributed.get_rank() if is_distributed else 0) if rank is None else rank
-        default_size = torch.distributed.get_world_size() if is_distributed else 1
-        self.world_size = default_size if world_size is None else world_size
-        if batch_size < 1:
-            raise ValueError(f"`batch_size` must be at least 1, got {batch_size}; give that of the DataLoader")
-        if not 0 <= self.rank < self.world_size:
-            raise ValueError(
-                f"`rank` must be from 0 to {self.world_size - 1}, got {self.rank}; count the processes from 0"
-            )
-
-    def __len__(self) -> int:
-        """Number of patches of an epoch that this rank gets."""
-        return len(range(self.rank, len(self.mixture), self.world_size))
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        """Yield the patches of this rank's and worker's places, in order."""
-        worker = get_worker_info()
-        number, workers = (worker.id, worker.num_workers) if worker else (0, 1)
-        places = range(self.rank, len(self.mixture), self.world_size)
-        for start in range(number * self.batch_size, len(places), workers * self.batch_size):
-            yield from self.mixture.__getitems__(list(places[start : start + self.batch_size]))

@@ -12,7 +12,7 @@ from .modeling_degradation_extractor import (
     DegradationExtractorModel,
     DegradationExtractorOutput,
 )
-from .modeling_dpmambair import BlockPrompts, DPMambaIRModel, DPMambaIROutput, ModelCost
+from .modeling_dpmambair import DPMambaIRModel, DPMambaIROutput
 from .pipeline_dpmambair import TASK, ImageRestorationPipeline
 from .selective_scan_dpmambair import (
     ScanPrompts,
@@ -32,7 +32,6 @@ AutoImageProcessor.register(DPMambaIRConfig, image_processor_classes={"torchvisi
 PIPELINE_REGISTRY.register_pipeline(TASK, ImageRestorationPipeline, pt_model=AutoModelForImageToImage, type="image")
 
 __all__ = [
-    "BlockPrompts",
     "DPMambaIRConfig",
     "DPMambaIRImageProcessor",
     "DPMambaIRModel",
@@ -44,7 +43,6 @@ __all__ = [
     "DegradationExtractorModel",
     "DegradationExtractorOutput",
     "ImageRestorationPipeline",
-    "ModelCost",
     "ScanPrompts",
     "plan_tiles",
     "prompted_selective_scan",

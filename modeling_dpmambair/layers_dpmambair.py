@@ -274,13 +274,6 @@ class CentralDifferenceBranches(nn.Module):
             weight = weight + kernel - F.pad(loss, (centre,) * 4)
         return weight
 
-    def count_unmerged_weights(self) -> int:
-        """Return how many weights the branches have more than the convolution that equals them; 0 once merged."""
-        if self.is_merged:
-            return 0
-        kept = self.plain.weight.numel() + sum(branch.weight.numel() for branch in self.differences)
-        return kept - self.merged_weight().numel()
-
     @torch.no_grad()
     def merge(self) -> None:
         """Replace the branches by the one convolution that equals them; nothing happens when that is done."""

@@ -1,22 +1,18 @@
 """DPMambaIR: prompt scan, block, U-shaped network and the restorer around it (arXiv:2504.17732v1)."""
 
-import functools
 import math
 import os
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils.flop_counter import FlopCounterMode
 from transformers import initialization as init
 from transformers.utils import ModelOutput, can_return_tuple
 
 from .configuration_dpmambair import DPMambaIRConfig
 from .layers_dpmambair import (
-    CentralDifferenceBranches,
     ChannelsLastConv2d,
     Downsample,
     HighFrequencyEnhancement,
@@ -35,7 +31,7 @@ from .modeling_degradation_extractor import (
     DegradationHead,
     DPMambaIRPreTrainedModel,
 )
-from .prompt_scan_dpmambair import DegradationPromptMixer, DPMambaIRBlock, FeatureModulation, PromptedScan
+from .prompt_scan_dpmambair import DPMambaIRBlock, FeatureModulation, PromptedScan
 
 # Three halvings: heights and widths are padded to a multiple of this.
 SIZE_MULTIPLE = 8
@@ -58,40 +54,6 @@ class DPMambaIROutput(ModelOutput):
     reconstruction: torch.Tensor | None = None
     degradation_embedding: torch.Tensor | None = None
     hidden_states: tuple[torch.Tensor, ...] | None = None
-
-
-class BlockPrompts(NamedTuple):
-    """What one scan makes of the embedding of B pictures.
-
-    Attributes:
-        alpha_delta: factor of the step size, (B, D).
-        alpha_B: factor of the input matrix, (B, N).
-        alpha_C: factor of the output matrix, (B, N).
-        delta_mean: mean of the effective step size over positions and channels, (B,).
-        delta_std: its standard deviation, (B,).
-        delta_median: its median, (B,).
-    """
-
-    alpha_delta: torch.Tensor
-    alpha_B: torch.Tensor
-    alpha_C: torch.Tensor
-    delta_mean: torch.Tensor
-    delta_std: torch.Tensor
-    delta_median: torch.Tensor
-
-
-class ModelCost(NamedTuple):
-    """What one picture costs.
-
-    Attributes:
-        parameters: of the whole model, extractor included.
-        macs: multiply-accumulates of convolutions, linear layers and matrix products.
-        scan_flops: operations of the selective scans.
-    """
-
-    parameters: int
-    macs: int
-    scan_flops: int
 
 
 class DPMambaIRStage(nn.Module):
@@ -320,80 +282,6 @@ class DPMambaIRModel(DPMambaIRPreTrainedModel):
         presence, severity = self.description_head(self._embed(pixel_values, degradation_embedding, None))
         return DegradationDescription(presence=presence.sigmoid(), severity=severity.sigmoid())
 
-    @torch.no_grad()
-    def degradation_prompts(self, pixel_values: torch.Tensor) -> dict[str, BlockPrompts]:
-        """Read what the embedding of these pictures does to every scan (v3's Fig. 5 is drawn from it).
-
-        Args:
-            pixel_values: degraded pictures, (B, 3, H, W), RGB in [0, 1].
-
-        Returns:
-            For the name of each scan its three prompts and its effective step sizes, in the order of the forward.
-        """
-        readings: dict[str, BlockPrompts] = {}
-
-        def read(name: str, block: DPMambaIRBlock, inputs: tuple[torch.Tensor, torch.Tensor]) -> None:
-            x, embedding = inputs
-            if block.mixer is None:
-                return
-            branch, _ = block.mixer.project(block.prepare(x, embedding))
-            for part, scan in block.mixer.named_children():
-                if isinstance(scan, PromptedScan):
-                    steps = scan.compute_step_sizes(branch, embedding).flatten(1)
-                    spread = steps.mean(1), steps.std(1), steps.median(1).values
-                    readings[f"{name}.mixer.{part}"] = BlockPrompts(*scan.compute_prompts(embedding), *spread)
-
-        blocks = [(name, module) for name, module in self.named_modules() if isinstance(module, DPMambaIRBlock)]
-        hooks = [block.register_forward_pre_hook(functools.partial(read, name)) for name, block in blocks]
-        try:
-            self(pixel_values)
-        finally:
-            for hook in hooks:
-                hook.remove()
-        return readings
-
-    def count_cost(self, height: int, width: int) -> ModelCost:
-        """Count parameters and multiply-accumulates for one picture, by the paper's convention (extractor included).
-
-        Convolutions, linear layers and matrix products count one per multiply-accumulate; a scan of L steps counts
-        9 L D N + L D. What the paper computes and we, by linearity, do not is counted too: unmerged branches each for
-        itself, and a second direction's passes through the projections that it shares with the first. Nothing is
-        computed: the tensors have no storage.
-
-        Args:
-            height: of the picture, pixels.
-            width: likewise.
-        """
-        extra = {"scan": 0, "shared": 0, "branches": 0}
-
-        def count_scan(scan: PromptedScan, inputs: tuple[torch.Tensor, torch.Tensor]) -> None:
-            extra["scan"] += math.prod(inputs[0].shape[1:3]) * (9 * scan.A_log.numel() + scan.D.numel())
-
-        def count_shared(mixer: DegradationPromptMixer, inputs: tuple[torch.Tensor, torch.Tensor]) -> None:
-            if mixer.reverse_scan is not None:
-                weights = mixer.in_proj.weight.numel() + mixer.out_proj.weight.numel()
-                extra["shared"] += math.prod(inputs[0].shape[1:3]) * weights
-
-        def count_branches(branches: CentralDifferenceBranches, _: tuple, output: torch.Tensor) -> None:
-            extra["branches"] += math.prod(output.shape[1:3]) * branches.count_unmerged_weights()
-
-        # With gradients, because without them kernels of our own would run, which torch's counter does not know.
-        with FakeTensorMode(), torch.enable_grad(), FlopCounterMode(display=False) as counter:
-            model = type(self)(self.config)
-            for module in model.modules():
-                if isinstance(module, PromptedScan):
-                    module.register_forward_pre_hook(count_scan)
-                elif isinstance(module, DegradationPromptMixer):
-                    module.register_forward_pre_hook(count_shared)
-                elif isinstance(module, CentralDifferenceBranches):
-                    module.register_forward_hook(count_branches)
-            source = self.config.embedding_source
-            embedding = None if source == "extractor" else torch.empty(1, self.config.extractor_config.embedding_dim)
-            model(torch.empty(1, 3, height, width), degradation_embedding=embedding)
-        parameters = sum(parameter.numel() for parameter in self.parameters())
-        macs = counter.get_total_flops() // 2 + extra["shared"] + extra["branches"]
-        return ModelCost(parameters, macs, extra["scan"])
-
     def _embed(
         self, pixel_values: torch.Tensor, given: torch.Tensor | None, class_labels: torch.Tensor | None
     ) -> torch.Tensor:
@@ -475,4 +363,4 @@ class DPMambaIRModel(DPMambaIRPreTrainedModel):
         return loss
 
 
-__all__ = ["BlockPrompts", "DPMambaIRModel", "DPMambaIROutput", "ModelCost"]
+__all__ = ["DPMambaIRModel", "DPMambaIROutput"]

@@ -75,11 +75,6 @@ class PromptedScan(nn.Module):
         dt, B, C = self.x_proj(u).split([self.dt_rank, self.d_state, self.d_state], dim=-1)
         return u, F.linear(dt, self.dt_proj.weight), B, C
 
-    def compute_step_sizes(self, x: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
-        """Return the step sizes Delta_dp that the prompts leave (Eq. 9), (B, L, D), float32."""
-        dt = self.project(x)[1].float() + self.dt_proj.bias.float()
-        return F.softplus(dt) * self.compute_prompts(embedding).delta[:, None]
-
     def forward(self, x: torch.Tensor, gate: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
         """Scan row-major.
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, DistributedSampler
 
-from dataset_scripts import RECIPES, RestorationMixture, RestorationSet, RestorationStream, load_synthetic
+from dataset_scripts import RECIPES, RestorationMixture, RestorationSet, load_synthetic
 from dataset_scripts.mixture import apportion, interleave
 
 SEED = 7
@@ -140,7 +140,7 @@ def test_batches_do_not_depend_on_the_number_of_workers(mixture):
 
 
 @pytest.mark.parametrize("epoch", [0, 1])
-def test_two_ranks_with_two_workers_show_every_index_once_by_sampler(mixture, epoch):
+def test_two_ranks_with_two_workers_show_every_index_once(mixture, epoch):
     mixture.set_epoch(epoch)
     expected = Counter(as_key(mixture[index]) for index in range(len(mixture)))
     shown = Counter()
@@ -150,41 +150,6 @@ def test_two_ranks_with_two_workers_show_every_index_once_by_sampler(mixture, ep
         for batch in DataLoader(mixture, batch_size=3, num_workers=2, sampler=sampler, collate_fn=list):
             shown.update(map(as_key, batch))
     assert shown == expected
-
-
-@pytest.mark.parametrize("batch_size", [1, 3])
-def test_two_ranks_with_two_workers_show_every_index_once_by_stream(mixture, batch_size):
-    expected = Counter(as_key(mixture[index]) for index in range(len(mixture)))
-    shown = Counter()
-    for rank in range(2):
-        stream = RestorationStream(mixture, batch_size, rank=rank, world_size=2)
-        batches = list(DataLoader(stream, batch_size=batch_size, num_workers=2, collate_fn=list))
-        assert sum(map(len, batches)) == len(stream)
-        for batch in batches:
-            shown.update(map(as_key, batch))
-    assert shown == expected
-
-
-@pytest.mark.parametrize("length", [11, 12, 13])
-def test_batches_of_a_stream_do_not_depend_on_the_number_of_workers(sets, length):
-    mixture = RestorationMixture(sets, "balanced", 16, seed=SEED, epoch_size=length)
-    stream = RestorationStream(mixture, batch_size=4)
-    batches = [list(DataLoader(stream, batch_size=4, num_workers=workers)) for workers in (0, 1, 2)]
-    assert sum(len(batch["task"]) for batch in batches[0]) == length
-    assert_same(batches[0], batches[1])
-    assert_same(batches[0], batches[2])
-
-
-def test_stream_follows_the_epoch_and_the_patch_size_in_persistent_workers(mixture):
-    stream = RestorationStream(mixture, batch_size=4)
-    loader = DataLoader(stream, batch_size=4, num_workers=2, persistent_workers=True)
-    first = list(loader)
-    mixture.set_epoch(1)
-    mixture.set_patch_size(20)
-    second = list(loader)
-    assert second[0]["labels"].shape[-1] == 20
-    assert first[0]["record"] != second[0]["record"]
-    assert_same(second, list(DataLoader(stream, batch_size=4)))
 
 
 # Errors
@@ -218,15 +183,3 @@ def test_no_sets_and_empty_sets_are_refused(sets, dataset):
     empty = RestorationSet(dataset.select([]), RECIPES["noise"])
     with pytest.raises(ValueError, match=r"`sets` must be one or more sets with pictures, got \{.*'empty': 0\}"):
         RestorationMixture({**sets, "empty": empty}, "natural", 16)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"batch_size": 0}, "`batch_size` must be at least 1, got 0; give that of the DataLoader"),
-        ({"rank": 2, "world_size": 2}, "`rank` must be from 0 to 1, got 2; count the processes from 0"),
-    ],
-)
-def test_stream_refuses_arguments_outside_their_range(mixture, arguments, message):
-    with pytest.raises(ValueError, match=message):
-        RestorationStream(mixture, **{"batch_size": 2, **arguments})

@@ -465,31 +465,3 @@ def test_description_is_taken_and_travels_with_the_model(tmp_path):
         description = each.describe(degraded)
         torch.testing.assert_close(description.presence, expected.presence)
         torch.testing.assert_close(description.severity, expected.severity)
-
-
-# Readings
-
-
-def test_prompts_are_read_from_every_scan_and_leave_no_hook():
-    model, degraded = small_model(scan_directions=2), pictures()
-    before = model(degraded).reconstruction
-    readings = model.degradation_prompts(degraded)
-    assert len(readings) == 16
-    embedding = model.extractor(degraded).degradation_embedding
-    for name, reading in readings.items():
-        for value, expected in zip(reading, model.get_submodule(name).compute_prompts(embedding), strict=False):
-            torch.testing.assert_close(value, expected)
-        assert all(each.shape == (2,) for each in reading[3:])
-        assert (reading.delta_mean > 0).all()
-    assert not any(module._forward_pre_hooks for module in model.modules())
-    assert torch.equal(model(degraded).reconstruction, before)
-
-
-def test_cost_counts_parameters_and_the_scans_by_their_formula():
-    model = small_model({"is_merged": True})
-    cost, twice = model.count_cost(16, 24), model.count_cost(32, 24)
-    assert cost.parameters == sum(each.numel() for each in model.parameters())
-    widths = [(384, 4), (96, 8), (24, 16), (6, 32), (24, 16), (96, 8), (384, 8), (384, 8)]
-    assert cost.scan_flops == sum(length * (9 * channels * 3 + channels) for length, channels in widths)
-    assert twice.scan_flops == 2 * cost.scan_flops
-    assert 1.9 * cost.macs < twice.macs <= 2 * cost.macs

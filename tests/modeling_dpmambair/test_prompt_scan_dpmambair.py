@@ -80,13 +80,6 @@ def test_step_size_prompt_stays_positive_and_bounded():
     assert alpha.max() > 10 * alpha.min()
 
 
-def test_step_sizes_are_softplus_times_their_prompt():
-    scan, x, embedding = make_scan(), torch.randn(2, 3, 5, 4), torch.randn(2, 8)
-    dt = scan.project(x)[1]
-    expected = F.softplus(dt + scan.dt_proj.bias) * scan.compute_prompts(embedding).delta[:, None]
-    torch.testing.assert_close(scan.compute_step_sizes(x, embedding), expected)
-
-
 def test_mixer_gates_and_two_directions_add():
     one = fill(DegradationPromptMixer(small_config(), 4))
     two = fill(DegradationPromptMixer(small_config(scan_directions=2), 4))
