@@ -304,10 +304,6 @@ def describe_origin() -> str:
     return f"commit {subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()}"
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
-
-
 @contextmanager
 def _preparing() -> Iterator[Bundle]:
     """Give an empty bundle; whatever fails ends the command with one line."""
@@ -315,7 +311,7 @@ def _preparing() -> Iterator[Bundle]:
         try:
             yield Bundle(Path(folder, "repository"))
         except Exception as error:  # the client's transport has errors of its own, no concern of other packages
-            typer.echo(f"error: {_one_line(error)}", err=True)
+            typer.echo(f"error: {' '.join(str(error).split()) or type(error).__name__}", err=True)
             raise typer.Exit(1) from error
 
 

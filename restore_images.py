@@ -170,19 +170,20 @@ def restore_picture(picture: Picture, restorer: Restorer, compare: bool) -> tupl
         degraded = read_picture(picture.source)
     with show_tiles(picture.source.name) as progress:
         restored = restorer(degraded, progress=progress)
-    write_png(restored, picture.target, restored.info.get("icc_profile"))
+    write_png(restored, picture.target)
     if compare:
         both = Image.new(restored.mode, (2 * restored.width, restored.height))
         both.paste(degraded, (0, 0))
         both.paste(restored, (restored.width, 0))
-        write_png(both, picture.comparison, restored.info.get("icc_profile"))
+        both.info = restored.info
+        write_png(both, picture.comparison)
     return degraded, restored
 
 
-def write_png(picture: Image.Image, path: Path, profile: bytes | None) -> None:
-    """Write a picture with its colour profile, whole or not at all."""
+def write_png(picture: Image.Image, path: Path) -> None:
+    """Write a picture, with the colour profile in its `info`, whole or not at all."""
     with replacing(path) as temporary:
-        picture.save(temporary, icc_profile=profile, compress_level=PNG_LEVEL)
+        picture.save(temporary, compress_level=PNG_LEVEL)
 
 
 def draw_pair(caption: str, degraded: Image.Image, restored: Image.Image) -> Image.Image:

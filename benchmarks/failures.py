@@ -7,7 +7,6 @@ ships and whose licences are free (examples/README.md names them), degraded as t
 import hashlib
 import json
 import math
-import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,6 +25,7 @@ from restoration_metrics.figures import join_pictures
 from restoration_metrics.functional import psnr
 from restoration_metrics.pictures import measure_pictures
 from restoration_metrics.scores import score
+from training.files import replacing
 
 ROOT = Path(__file__).resolve().parents[1]
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket")
@@ -123,12 +123,8 @@ def write_picture(strips: list[Strip], path: Path) -> None:
         strips: one below the other.
         path: file to write.
     """
-    unfinished = path.with_name(f".{path.stem}.{os.getpid()}.part")
-    try:
+    with replacing(path) as unfinished:
         join_pictures([draw_strip(strip) for strip in strips], vertical=True).save(unfinished, "PNG", optimize=True)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def restore_undamaged(restorer: Restorer) -> list[Strip]:

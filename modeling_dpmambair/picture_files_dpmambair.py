@@ -23,10 +23,10 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 # A closed list, because Pillow also opens formats that run other programs (EPS) or hold no photographs (PDF, WMF).
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 
-Picture: TypeAlias = str | os.PathLike | bytes | BinaryIO | Image.Image | np.ndarray
+PictureSource: TypeAlias = str | os.PathLike | bytes | BinaryIO | Image.Image | np.ndarray
 
 
-def read_picture(source: Picture) -> Image.Image:
+def read_picture(source: PictureSource) -> Image.Image:
     """Read a picture, upright, in mode RGB, or RGBA where there is transparency.
 
     Args:
@@ -45,23 +45,16 @@ def read_picture(source: Picture) -> Image.Image:
         values = read_values(check_layout(source))
         levels = values.mul(255).round().to(torch.uint8) if values.is_floating_point() else values
         return Image.fromarray(levels.numpy())
-    if isinstance(source, bytes):
-        return _read_file(BytesIO(source), "other content")
     if isinstance(source, str | os.PathLike):
         if "://" in os.fspath(source):
             raise ValueError(f"`image` must be a local file, got {source}; download it first")
-        return _read_file(source, os.fspath(source))
-    if hasattr(source, "read"):
-        return _read_file(source, "other content")
-    raise TypeError(f"`image` must be a file, a PIL picture or an array, got {type(source).__name__}; convert it")
+    elif not isinstance(source, bytes) and not hasattr(source, "read"):
+        raise TypeError(f"`image` must be a file, a PIL picture or an array, got {type(source).__name__}; convert it")
+    return _read_file(source)
 
 
 def check_layout(array: np.ndarray) -> np.ndarray:
-    """Return an array of one picture, (H, W, 3).
-
-    Raises:
-        ValueError: it has another shape.
-    """
+    """Return an array that holds one picture, (H, W, 3); a `ValueError` says that it does not."""
     if array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
         raise ValueError(f"`image` must be of shape (H, W, 3), got {array.shape}; give RGB, channels last")
     return array
@@ -88,13 +81,14 @@ def read_values(array: np.ndarray | torch.Tensor) -> torch.Tensor:
     return array.float()
 
 
-def _read_file(file: str | os.PathLike | BinaryIO, name: str) -> Image.Image:
+def _read_file(source: str | os.PathLike | bytes | BinaryIO) -> Image.Image:
     try:
-        with Image.open(file, formats=FORMATS) as image:
+        with Image.open(BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as image:
             frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
             if frames == 1:
                 image = ImageOps.exif_transpose(image)
     except UnidentifiedImageError as error:
+        name = source if isinstance(source, str | os.PathLike) else "other content"
         rule = f"a picture in one of the formats {', '.join(FORMATS)}"
         raise UnidentifiedImageError(f"`image` must be {rule}, got {name}; convert it") from error
     except (OSError, MemoryError, Image.DecompressionBombError):
@@ -117,4 +111,4 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return converted
 
 
-__all__ = ["FORMATS", "Picture", "check_layout", "read_picture", "read_values"]
+__all__ = ["FORMATS", "PictureSource", "check_layout", "read_picture", "read_values"]

@@ -12,7 +12,7 @@ from PIL import Image
 from transformers import BatchFeature, Pipeline
 from transformers.dynamic_module_utils import custom_object_save
 
-from .picture_files_dpmambair import Picture, check_layout, read_picture
+from .picture_files_dpmambair import PictureSource, check_layout, read_picture
 from .restorer_dpmambair import Restorer
 from .tiling_dpmambair import MEMORY_BUDGET, Progress
 
@@ -31,13 +31,12 @@ class ImageRestorationPipeline(Pipeline):
     # For whoever has the pipeline only, without this package, and wants to see a picture as it will be read.
     read_picture = staticmethod(read_picture)
 
-    def __call__(self, images: Picture | Sequence[Picture], **options: Any) -> Any:
+    def __call__(self, images: PictureSource | Sequence[PictureSource], **options: Any) -> Any:
         """Restore one picture or several.
 
         Args:
-            images: a picture, or a list or tuple of them: local file by its path, its content, or opened; PIL picture
-                of any mode; NumPy array (H, W, 3), RGB, uint8 or float in [0, 1]. EXIF orientation is applied, an
-                alpha channel left out.
+            images: a picture, or a list or tuple of them, each of what `read_picture` reads; but an array of floats is
+                not rounded to 8 bits, and an alpha channel is left out.
             **options: `strength`, a number from 0 up: 0 returns the input, 1 (the default) restores, more exaggerates.
                 `return_description`, whether to tell what had spoiled the picture (default: False). `memory_budget`,
                 what restoring may take beside model and picture, in bytes (default: 3 GiB): larger pictures are
@@ -93,7 +92,7 @@ class ImageRestorationPipeline(Pipeline):
             )
         return {}, {name: value for name, value in options.items() if value is not None}, {}
 
-    def preprocess(self, image: Picture) -> BatchFeature:
+    def preprocess(self, image: PictureSource) -> BatchFeature:
         """Read one picture into `pixel_values`, (1, 3, H, W) float32, RGB in [0, 1]."""
         # An array goes in as it is: as a PIL picture its floats would lose what they have beyond 8 bits.
         picture = check_layout(image) if isinstance(image, np.ndarray) else read_picture(image)

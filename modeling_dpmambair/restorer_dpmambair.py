@@ -11,7 +11,7 @@ from PIL import Image
 from .configuration_dpmambair import DPMambaIRConfig
 from .image_processing_dpmambair import DPMambaIRImageProcessor
 from .modeling_dpmambair import DPMambaIRModel, DPMambaIROutput
-from .picture_files_dpmambair import Picture, read_picture
+from .picture_files_dpmambair import PictureSource, read_picture
 from .tiling_dpmambair import MEMORY_BUDGET, Progress, restore_tiled
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -67,7 +67,7 @@ class Restorer:
             raise ValueError(f"cannot load {source} on device {device}: {reason}") from error
         return cls(model, processor, choose_dtype(dtype, place), memory_budget)
 
-    def __call__(self, picture: Picture, strength: float = 1, progress: Progress | None = None) -> Image.Image:
+    def __call__(self, picture: PictureSource, strength: float = 1, progress: Progress | None = None) -> Image.Image:
         """Restore a picture.
 
         Args:
@@ -127,11 +127,7 @@ def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Tell whether a device computes in bfloat16 itself.
-
-    Args:
-        device: CUDA or CPU; of others nothing is known.
-    """
+    """Tell whether a device, CUDA or CPU, computes in bfloat16 itself; of others nothing is known."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     features = torch.cpu.get_capabilities() if device.type == "cpu" else {}
@@ -139,13 +135,10 @@ def has_bfloat16(device: torch.device) -> bool:
 
 
 def is_bfloat16_faster(device: torch.device) -> bool:
-    """Tell whether a device computes faster in bfloat16 than in float32.
+    """Tell whether a device, CUDA or CPU, computes faster in bfloat16 than in float32.
 
     It does not where it emulates it, nor on Intel's processors without AMX: their matrix products run at half of
     float32's rate (`python -m benchmarks.forward` measures both ceilings).
-
-    Args:
-        device: CUDA or CPU; of others nothing is known.
     """
     features = torch.cpu.get_capabilities() if device.type == "cpu" else {}
     is_slow = "Intel" in features.get("cpu_name", "") and not features.get("amx_bf16", False)

@@ -126,6 +126,5 @@ class Restorer:
             outputs = self._pipeline.forward(inputs, return_description=self.describes, progress=progress)
         result = self._pipeline.postprocess(outputs)
         degradations = result["degradations"] if self.describes else None
-        return Restoration(
-            picture.convert("RGB"), outputs["reconstruction"], degradations, picture.info.get("icc_profile")
-        )
+        profile = picture.info.get("icc_profile")
+        return Restoration(picture.convert("RGB"), outputs["reconstruction"], degradations, profile)
