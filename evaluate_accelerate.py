@@ -10,23 +10,20 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
-import torch
 import typer
 from accelerate import Accelerator
 from accelerate.utils import gather_object
-from PIL import Image, ImageOps
-from safetensors import SafetensorError
+from PIL import Image
 from tqdm import tqdm
 
 from dataset_scripts.degradations import apply_degradations, sample_degradation
 from dataset_scripts.synthetic_restoration import find_fault, list_photographs
 from dataset_scripts.transforms import to_float
-from modeling_dpmambair import DPMambaIRImageProcessor, DPMambaIRModel
+from modeling_dpmambair import DPMambaIRModel, Restorer, read_picture
 from restoration_metrics.figures import draw_gains, join_pictures
 from restoration_metrics.functional import SSIM_WINDOW
 from restoration_metrics.scores import format_table, score, summarize
@@ -37,16 +34,6 @@ BENCHMARKS = Path(__file__).resolve().parent / "configuration" / "benchmarks.jso
 PICTURES_PER_GRID = 4
 
 Restore = Callable[[Image.Image], Image.Image]
-
-
-class Dtype(StrEnum):
-    """Number format of the computation; the weights stay float32."""
-
-    FLOAT32 = "float32"
-    BFLOAT16 = "bfloat16"
-
-
-PRECISIONS = {Dtype.FLOAT32: "no", Dtype.BFLOAT16: "bf16"}
 
 
 @dataclass(frozen=True)
@@ -142,8 +129,7 @@ def read_clean(path: Path) -> Image.Image:
     """
     if fault := find_fault(str(path)):
         raise ValueError(fault)
-    with Image.open(path) as picture:
-        clean = ImageOps.exif_transpose(picture).convert("RGB")
+    clean = read_picture(path)
     if min(clean.size) < SSIM_WINDOW:
         raise ValueError(
             f"a picture must be at least {SSIM_WINDOW} x {SSIM_WINDOW} pixels, "
@@ -168,41 +154,6 @@ def degrade(clean: Image.Image, benchmark: Benchmark, kind_index: int, file_inde
     degradation = sample_degradation(benchmark.kinds[kind_index], benchmark.severity, rng)
     degraded = apply_degradations(to_float(np.asarray(clean)), [degradation])
     return Image.fromarray(np.round(degraded * 255).astype(np.uint8))
-
-
-def load_restorer(folder: Path, accelerator: Accelerator) -> tuple[DPMambaIRModel, Restore]:
-    """Load a trained model.
-
-    Args:
-        folder: what `save_pretrained` wrote, of the model and of the processor.
-        accelerator: says on which device and in which precision to compute.
-
-    Returns:
-        The model, and a function from a degraded to a restored 8-bit RGB picture.
-
-    Raises:
-        typer.BadParameter: the folder does not load, or lacks weights of a restorer.
-    """
-    try:
-        model, report = DPMambaIRModel.from_pretrained(folder, output_loading_info=True)
-        processor = DPMambaIRImageProcessor.from_pretrained(folder)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        reason = str(error).partition("\n")[0]
-        raise typer.BadParameter(f"`--model` must be a folder of a trained restorer: {reason}") from error
-    if report["missing_keys"]:
-        raise typer.BadParameter(
-            f"`--model` must hold all weights of a restorer, got {str(folder)!r} without "
-            f"{len(report['missing_keys'])} of them; an extractor alone cannot restore"
-        )
-    model.to(accelerator.device).eval()
-
-    def restore(degraded: Image.Image) -> Image.Image:
-        inputs = processor(images=degraded, return_tensors="pt").to(accelerator.device)
-        with torch.inference_mode(), accelerator.autocast():
-            reconstruction = model(**inputs).reconstruction
-        return processor.post_process(reconstruction)[0]
-
-    return model, restore
 
 
 def measure_pairs(
@@ -240,13 +191,13 @@ def measure_pairs(
     return found
 
 
-def describe_model(model: DPMambaIRModel, folder: Path, dtype: Dtype) -> dict[str, Any]:
+def describe_model(model: DPMambaIRModel, folder: Path, dtype: str) -> dict[str, Any]:
     """Say which weights were measured: folder's name, parameter count, number format and checksum.
 
     Args:
         model: the loaded model.
         folder: where it comes from.
-        dtype: number format of the computation.
+        dtype: number format of the computation; the weights stay float32.
 
     Returns:
         Entries for the results file.
@@ -257,7 +208,7 @@ def describe_model(model: DPMambaIRModel, folder: Path, dtype: Dtype) -> dict[st
     return {
         "name": folder.resolve().name,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "dtype": dtype.value,
+        "dtype": dtype,
         "weights_sha256": checksum.hexdigest(),
     }
 
@@ -313,22 +264,27 @@ def main(
     benchmark: Annotated[str, typer.Option(help="Name in configuration/benchmarks.json.")] = "synthetic7",
     pictures: Annotated[Path | None, typer.Option(help="Folder for one comparison grid per task.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Measure only the first so many pictures.")] = None,
-    dtype: Annotated[Dtype, typer.Option(help="Number format of the computation.")] = Dtype.FLOAT32,
+    dtype: Annotated[
+        Literal["float32", "bfloat16"], typer.Option(help="Number format of the computation.")
+    ] = "float32",
 ) -> None:
     """Measure a restorer: PSNR and SSIM before and after, for each picture and each task."""
     if output.suffix != ".json":
         raise typer.BadParameter(f"`--output` must end in .json, got {str(output)!r}; rename it")
     definition, files = load_benchmark(benchmark), list_clean(clean)[:limit]
-    accelerator = Accelerator(mixed_precision=PRECISIONS[dtype])
-    restorer, restore = load_restorer(model, accelerator)
+    accelerator = Accelerator()
+    try:
+        restorer = Restorer.from_pretrained(model, accelerator.device, dtype)
+    except ValueError as error:
+        raise typer.BadParameter(f"`--model` must be a folder of a trained restorer: {error}") from error
     with accelerator.split_between_processes(files) as share:
         steps = len(share) * len(definition.kinds)
         with tqdm(total=steps, unit="picture", disable=not accelerator.is_main_process) as progress:
-            found = measure_pairs(share, definition, restore, pictures is not None, progress).gather()
+            found = measure_pairs(share, definition, restorer, pictures is not None, progress).gather()
     if accelerator.is_main_process and found.scores:
         results = {
             "benchmark": asdict(definition) | {"clean": clean.resolve().name, "failures": sorted(found.failures)},
-            "model": describe_model(restorer, model, dtype),
+            "model": describe_model(restorer.model, model, dtype),
             "machine": describe_machine(accelerator.device.type, accelerator.num_processes),
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
         } | summarize(found.scores, definition.kinds)

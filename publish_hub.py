@@ -33,7 +33,7 @@ from PIL import Image
 from transformers.utils import logging
 
 import modeling_dpmambair
-from modeling_dpmambair import DPMambaIRImageProcessor, DPMambaIRModel, ImageRestorationPipeline
+from modeling_dpmambair import ImageRestorationPipeline, Restorer
 from restoration_metrics.model_index import is_evaluation, list_eval_results, measured_weights
 from training.shipped import ATTRIBUTION, SHIPPED
 
@@ -143,7 +143,7 @@ def check_committed(sources: Collection[Path]) -> None:
         raise ValueError(f"files must be committed before they are published, got changes in {listed}; commit them")
 
 
-def stage_model(bundle: Bundle, folder: Path, place: str = "") -> ImageRestorationPipeline:
+def stage_model(bundle: Bundle, folder: Path, place: str = "") -> Restorer:
     """Take a trained model with its code, so that it loads without this package.
 
     Args:
@@ -155,18 +155,11 @@ def stage_model(bundle: Bundle, folder: Path, place: str = "") -> ImageRestorati
         The model.
 
     Raises:
-        ValueError: the folder does not load.
+        ValueError: the folder does not load, or lacks weights.
     """
     logging.disable_progress_bar()
-    try:
-        model, found = DPMambaIRModel.from_pretrained(folder, output_loading_info=True)
-        processor = DPMambaIRImageProcessor.from_pretrained(folder)
-    except Exception as error:  # a broken folder surfaces as one of half a dozen unrelated types
-        raise ValueError(f"`folder` must be a trained restorer's, got {folder}: {_one_line(error)}") from error
-    if missing := len(found["missing_keys"]):
-        raise ValueError(f"`folder` must hold all weights, got {folder} without {missing} of them; save it again")
-    restore = ImageRestorationPipeline(model, image_processor=processor)
-    restore.save_pretrained(bundle.folder / place)
+    restorer = Restorer.from_pretrained(folder, device="cpu", dtype="float32")
+    ImageRestorationPipeline(restorer.model, image_processor=restorer.processor).save_pretrained(bundle.folder / place)
     # The weights are published as they were measured, to the byte, not as this version of the library writes them.
     for written in (bundle.folder / place).glob("*.safetensors*"):
         written.unlink()
@@ -174,7 +167,7 @@ def stage_model(bundle: Bundle, folder: Path, place: str = "") -> ImageRestorati
         bundle.add(own, place + own.name)
     code = Path(modeling_dpmambair.__file__).resolve().parent.glob("*.py")
     bundle.sources |= {(folder / name).resolve() for name in ("config.json", "preprocessor_config.json")} | set(code)
-    return restore
+    return restorer
 
 
 def find_results(folder: Path) -> dict[Path, dict[str, Any]]:
@@ -228,12 +221,12 @@ def stage_card(bundle: Bundle, path: Path, results: Iterable[dict[str, Any]]) ->
         bundle.add(path.parent / name, name)
 
 
-def check_stranger(folder: Path, restore: ImageRestorationPipeline) -> None:
+def check_stranger(folder: Path, restorer: Restorer) -> None:
     """Load a model in a fresh process that has no package of ours, and compare a restoration.
 
     Args:
         folder: the model as it will be published.
-        restore: the same model in the package.
+        restorer: the same model in the package.
 
     Raises:
         ValueError: it does not load there, or restores differently.
@@ -251,7 +244,7 @@ def check_stranger(folder: Path, restore: ImageRestorationPipeline) -> None:
             reason = (done.stderr.strip() or "no message").splitlines()[-1]
             raise ValueError(f"`folder` must load without this package, got: {reason}; mend the code or the weights")
         with Image.open(got) as restored:
-            difference = np.abs(np.asarray(restored, np.int16) - np.asarray(restore(degraded), np.int16)).max()
+            difference = np.abs(np.asarray(restored, np.int16) - np.asarray(restorer(degraded), np.int16)).max()
     if difference > 1:
         raise ValueError(f"`folder` must restore alike elsewhere, got {difference} of 255 apart; mend the code")
 
@@ -311,10 +304,6 @@ def describe_origin() -> str:
     return f"commit {subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()}"
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
-
-
 @contextmanager
 def _preparing() -> Iterator[Bundle]:
     """Give an empty bundle; whatever fails ends the command with one line."""
@@ -322,7 +311,7 @@ def _preparing() -> Iterator[Bundle]:
         try:
             yield Bundle(Path(folder, "repository"))
         except Exception as error:  # the client's transport has errors of its own, no concern of other packages
-            typer.echo(f"error: {_one_line(error)}", err=True)
+            typer.echo(f"error: {' '.join(str(error).split()) or type(error).__name__}", err=True)
             raise typer.Exit(1) from error
 
 

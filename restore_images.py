@@ -1,12 +1,8 @@
 """Restore degraded photographs from the command line: files and folders in, PNG files out.
 
 `restore_images.py INPUT... -o OUT` takes any mixture of files and folders. A folder is searched in depth (hidden
-names are left out) and its structure is kept below `OUT`. Every picture takes the one path that the whole project
-shares: Pillow -> image processor -> model -> `post_process` -> Pillow.
-
-What happens to the pixels: EXIF orientation is applied; grey, palette and CMYK pictures become RGB; 16 bits per
-channel become 8; an alpha channel is not restored but kept as it is; an RGB picture keeps its colour profile. Other
-metadata is dropped. Animations and multi-page files are refused.
+names are left out) and its structure is kept below `OUT`. Every picture is read by `read_picture`, which says what
+happens to its pixels, and restored by a `Restorer`; metadata other than a colour profile of RGB is dropped.
 
 Exit status: 0 when everything was restored, 1 when any input failed (one line each on stderr, the others are still
 restored), 2 when work could not begin.
@@ -15,6 +11,7 @@ restored), 2 when work could not begin.
 from __future__ import annotations
 
 import gc
+import math
 import os
 import sys
 import warnings
@@ -24,21 +21,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-import numpy as np
 import typer
-from PIL import Image, ImageDraw, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageDraw, ImageOps
 from tqdm import tqdm
 
 from training.files import replacing
 from training.shipped import SHIPPED
 
 if TYPE_CHECKING:
-    import torch
+    from modeling_dpmambair import Restorer
 
-    from modeling_dpmambair import DPMambaIRImageProcessor, DPMambaIRModel
-
-# A closed list, because Pillow also opens formats that run other programs (EPS) or hold no photographs (PDF, WMF).
-FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 # The grid holds thumbnails, and not of endlessly many pictures: neither memory nor the file may grow without bound.
 GRID_LIMIT, THUMBNAIL = 48, (348, 232)
 # GiB that restoring one picture may take.
@@ -84,8 +76,6 @@ class Problems:
 def describe(error: Exception, path: str | Path) -> str:
     """Return the reason for a failure of `path` in one line."""
     text = str(error).strip() or type(error).__name__
-    if isinstance(error, UnidentifiedImageError):
-        return f"not a picture that can be read ({', '.join(FORMATS)})"
     if isinstance(error, OSError) and error.strerror:
         elsewhere = error.filename is not None and str(error.filename) != str(path)
         return f"{error.strerror}: {error.filename}" if elsewhere else error.strerror
@@ -122,6 +112,8 @@ def find_pictures(inputs: Sequence[Path], output: Path, problems: Problems) -> l
 
 def walk(folder: Path, output: Path, problems: Problems) -> Iterator[Path]:
     """Yield the pictures below `folder` by their file names, sorted, without hidden ones and without `output`."""
+    from modeling_dpmambair.picture_files_dpmambair import FORMATS
+
     suffixes = {suffix for suffix, name in Image.registered_extensions().items() if name in FORMATS}
     avoided = output.resolve()
     for parent, folders, names in os.walk(folder, onerror=lambda error: problems.add(error.filename, error)):
@@ -153,138 +145,6 @@ def check_targets(pictures: Sequence[Picture], compare: bool, grid: Path | None)
         owners[place] = owner
 
 
-def load_picture(path: Path) -> Image.Image:
-    """Read one picture, upright, in mode RGB or RGBA.
-
-    16-bit grey is divided by 257, so that white stays white; of 16-bit colour Pillow itself keeps the high bytes.
-    The colour profile stays in `info["icc_profile"]` if it describes RGB.
-
-    Raises:
-        ValueError: an animation, or pixel values without a known range.
-        OSError: not a picture, truncated or unreadable.
-        Image.DecompressionBombError: more pixels than Pillow's guard against decompression bombs allows.
-    """
-    with warnings.catch_warnings():
-        # Pillow warns of large photographs, and of damage that it then either survives or raises.
-        warnings.simplefilter("ignore")
-        with Image.open(path, formats=FORMATS) as image:
-            # Multi-picture JPEGs of phones and cameras hold the photograph first, then previews and depth maps.
-            if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
-                raise ValueError(f"picture must have one frame, got {image.n_frames}; extract the frame to restore")
-            image.load()
-            return to_rgb(ImageOps.exif_transpose(image))
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert to RGB, or to RGBA where there is transparency, as `load_picture` describes."""
-    if image.mode.startswith("I;16"):
-        image = Image.fromarray(np.rint(np.asarray(image) / 257).astype(np.uint8))
-    if image.mode in ("I", "F"):
-        raise ValueError(f"picture must have 8 or 16 bits per channel, got mode {image.mode}; convert it first")
-    converted = image.convert("RGBA" if image.has_transparency_data else "RGB")
-    if image.mode not in ("RGB", "RGBA", "P"):
-        converted.info.pop("icc_profile", None)
-    return converted
-
-
-@dataclass(frozen=True)
-class Restorer:
-    """A trained model with its processor, ready to restore one picture at a time.
-
-    Attributes:
-        model: restores.
-        processor: turns pictures into tensors and back.
-        device: where the model runs.
-        dtype: what it computes in.
-        memory: what it may take for one picture, GiB.
-    """
-
-    model: DPMambaIRModel
-    processor: DPMambaIRImageProcessor
-    device: torch.device
-    dtype: torch.dtype
-    memory: float
-
-    @classmethod
-    def from_folder(cls, folder: Path, device: str = "auto", dtype: str = "auto", memory: float = MEMORY) -> Restorer:
-        """Load model and processor from a local folder.
-
-        Args:
-            folder: what `save_pretrained` of both wrote.
-            device: a torch device, or `auto` for the accelerator if there is one, otherwise the CPU.
-            dtype: `float32`, `bfloat16` (autocast), or `auto` for bfloat16 where the device is faster in it.
-            memory: what one picture may take, GiB; larger ones are restored in tiles.
-
-        Raises:
-            ValueError: no such folder, files that do not load, weights that are not a restorer's, or no such device.
-        """
-        if not os.path.isfile(folder / "config.json"):
-            raise ValueError(f"`--model` must be a folder with a model's config.json, got {folder}; give --model DIR")
-        from transformers import AutoConfig
-        from transformers.utils import logging
-
-        from modeling_dpmambair import DPMambaIRConfig, DPMambaIRImageProcessor, DPMambaIRModel
-
-        logging.disable_progress_bar()
-        try:
-            found = AutoConfig.from_pretrained(folder).model_type
-            if found != DPMambaIRConfig.model_type:
-                raise ValueError(f"`model_type` must be {DPMambaIRConfig.model_type}, got {found}; give a restorer")
-            model, info = DPMambaIRModel.from_pretrained(folder, output_loading_info=True)
-            if missing := len(info["missing_keys"]):
-                raise ValueError(f"weights must be complete, got {missing} missing; save the model again")
-            processor = DPMambaIRImageProcessor.from_pretrained(folder)
-            place = choose_device(device)
-            model = model.eval().to(place)
-        except Exception as error:  # a broken file surfaces as one of half a dozen unrelated types
-            raise ValueError(f"cannot load {folder} on device {device}: {describe(error, folder)}") from error
-        return cls(model, processor, place, choose_dtype(dtype, place), memory)
-
-    def __call__(self, degraded: Image.Image, progress: Callable[[int, int], None] | None = None) -> Image.Image:
-        """Restore an RGB picture, in tiles if the memory is short of it; the result is RGB and of the same size.
-
-        Args:
-            degraded: the picture.
-            progress: called after each step of the work with the number of steps that are done, and of all.
-
-        Raises:
-            FloatingPointError: the model returned values that are not finite.
-            ValueError: the memory does not suffice for tiles.
-        """
-        import torch
-
-        from modeling_dpmambair import restore_tiled
-
-        inputs = self.processor(images=degraded, return_tensors="pt").to(self.device)
-        is_mixed = self.dtype == torch.bfloat16
-        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=is_mixed):
-            options = {"memory_budget": int(self.memory * 2**30), "progress": progress}
-            reconstruction = restore_tiled(self.model, **inputs, **options).reconstruction
-        if not reconstruction.isfinite().all():
-            raise FloatingPointError("the model returned values that are not finite; try --dtype float32")
-        return self.processor.post_process(reconstruction)[0]
-
-
-def choose_device(device: str) -> torch.device:
-    """Return the torch device of that name; `auto` is the accelerator if there is one, otherwise the CPU."""
-    import torch
-
-    if device == "auto":
-        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
-    return torch.device(device)
-
-
-def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
-    """Return the torch dtype of that name; `auto` is bfloat16 where `device` is faster in it."""
-    import torch
-
-    from training.machine import is_bfloat16_faster
-
-    if dtype != "auto":
-        return getattr(torch, dtype)
-    return torch.bfloat16 if is_bfloat16_faster(device) else torch.float32
-
-
 @contextmanager
 def show_tiles(name: str) -> Iterator[Callable[[int, int], None]]:
     """Give a progress callable that shows a bar below that of the pictures, if there is more than one step to show."""
@@ -302,21 +162,28 @@ def show_tiles(name: str) -> Iterator[Callable[[int, int], None]]:
 
 def restore_picture(picture: Picture, restorer: Restorer, compare: bool) -> tuple[Image.Image, Image.Image]:
     """Restore one file into its target, with its comparison if wanted, and return (degraded, restored)."""
-    degraded = load_picture(picture.source)
+    from modeling_dpmambair import read_picture
+
+    with warnings.catch_warnings():
+        # Pillow warns of large photographs, and of damage that it then either survives or raises.
+        warnings.simplefilter("ignore")
+        degraded = read_picture(picture.source)
     with show_tiles(picture.source.name) as progress:
-        restored = restorer(degraded.convert("RGB"), progress)
-    if degraded.mode == "RGBA":
-        restored.putalpha(degraded.getchannel("A"))
-    profile = degraded.info.get("icc_profile")
-    with replacing(picture.target) as temporary:
-        restored.save(temporary, icc_profile=profile, compress_level=PNG_LEVEL)
+        restored = restorer(degraded, progress=progress)
+    write_png(restored, picture.target)
     if compare:
         both = Image.new(restored.mode, (2 * restored.width, restored.height))
         both.paste(degraded, (0, 0))
         both.paste(restored, (restored.width, 0))
-        with replacing(picture.comparison) as temporary:
-            both.save(temporary, icc_profile=profile, compress_level=PNG_LEVEL)
+        both.info = restored.info
+        write_png(both, picture.comparison)
     return degraded, restored
+
+
+def write_png(picture: Image.Image, path: Path) -> None:
+    """Write a picture, with the colour profile in its `info`, whole or not at all."""
+    with replacing(path) as temporary:
+        picture.save(temporary, compress_level=PNG_LEVEL)
 
 
 def draw_pair(caption: str, degraded: Image.Image, restored: Image.Image) -> Image.Image:
@@ -408,14 +275,22 @@ def restore(
     problems = Problems()
     try:
         output.mkdir(parents=True, exist_ok=True)
-        pictures = find_pictures(inputs, output, problems)
-        check_targets(pictures, compare, grid)
+        if not os.path.isfile(model / "config.json"):
+            raise ValueError(f"`--model` must be a folder with a model's config.json, got {model}; give --model DIR")
+        if not 0 <= memory < math.inf:
+            raise ValueError(f"`--memory` must be a number of GiB from 0 up, got {memory}; {MEMORY} is the default")
         with without_collector():
-            # Here, because torch comes with it, which help and listing can do without.
+            pictures = find_pictures(inputs, output, problems)
+            check_targets(pictures, compare, grid)
+            # Here, because torch comes with it, which help can do without.
+            from transformers.utils import logging
+
+            from modeling_dpmambair import Restorer
             from training.memory import keep_freed_memory
 
             keep_freed_memory()
-            restorer = Restorer.from_folder(model, device, dtype, memory)
+            logging.disable_progress_bar()
+            restorer = Restorer.from_pretrained(model, device, dtype, int(memory * 2**30))
     except (OSError, ValueError) as error:
         typer.echo(f"error: {describe(error, output)}", err=True)
         raise typer.Exit(2) from error

@@ -7,7 +7,6 @@ ships and whose licences are free (examples/README.md names them), degraded as t
 import hashlib
 import json
 import math
-import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,11 +20,12 @@ from benchmarks.files import RESULTS, write_text
 from benchmarks.rendering import failures_grid, format_columns
 from dataset_scripts.degradations import apply_degradations, sample_degradation
 from dataset_scripts.transforms import to_float
-from modeling_dpmambair import DPMambaIRImageProcessor, DPMambaIRModel, ImageRestorationPipeline
+from modeling_dpmambair import Restorer
 from restoration_metrics.figures import join_pictures
 from restoration_metrics.functional import psnr
 from restoration_metrics.pictures import measure_pictures
 from restoration_metrics.scores import score
+from training.files import replacing
 
 ROOT = Path(__file__).resolve().parents[1]
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket")
@@ -46,21 +46,11 @@ def load_photograph(name: str) -> Image.Image:
     return ImageOps.fit(Image.fromarray(getattr(data, name)()), SIZE, Image.Resampling.LANCZOS)
 
 
-def load_restorer(folder: Path) -> ImageRestorationPipeline:
-    """Load a trained model.
-
-    Args:
-        folder: what `save_pretrained` wrote, of the model and of the processor.
-    """
-    processor = DPMambaIRImageProcessor.from_pretrained(folder)
-    return ImageRestorationPipeline(DPMambaIRModel.from_pretrained(folder), image_processor=processor)
-
-
-def restore_all(restore: ImageRestorationPipeline, benchmark: dict[str, Any]) -> list[Strip]:
+def restore_all(restorer: Restorer, benchmark: dict[str, Any]) -> list[Strip]:
     """Degrade each photograph in each way, and restore it.
 
     Args:
-        restore: the model.
+        restorer: the model.
         benchmark: gives `kinds`, `severity` and `seed`.
 
     Returns:
@@ -74,7 +64,7 @@ def restore_all(restore: ImageRestorationPipeline, benchmark: dict[str, Any]) ->
         drawn = sample_degradation(task, benchmark["severity"], rng)
         spoiled = apply_degradations(to_float(np.asarray(clean)), [drawn])
         degraded = Image.fromarray(np.round(spoiled * 255).astype(np.uint8))
-        restored = restore(degraded)
+        restored = restorer(degraded)
         facts = {"task": task, "photograph": PHOTOGRAPHS[place], **score(degraded, restored, clean)}
         strips.append((facts, [degraded, restored, clean]))
     return strips
@@ -133,19 +123,15 @@ def write_picture(strips: list[Strip], path: Path) -> None:
         strips: one below the other.
         path: file to write.
     """
-    unfinished = path.with_name(f".{path.stem}.{os.getpid()}.part")
-    try:
+    with replacing(path) as unfinished:
         join_pictures([draw_strip(strip) for strip in strips], vertical=True).save(unfinished, "PNG", optimize=True)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
-def restore_undamaged(restore: ImageRestorationPipeline) -> list[Strip]:
+def restore_undamaged(restorer: Restorer) -> list[Strip]:
     """Restore each photograph as it is, and measure what that costs.
 
     Args:
-        restore: the model.
+        restorer: the model.
 
     Returns:
         For each: `photograph` and `psnr_restored` (null where it came back unchanged); and the pictures given,
@@ -154,7 +140,7 @@ def restore_undamaged(restore: ImageRestorationPipeline) -> list[Strip]:
     found = []
     for name in PHOTOGRAPHS:
         clean = load_photograph(name)
-        restored = restore(clean)
+        restored = restorer(clean)
         (value,) = measure_pictures(psnr, [restored], [clean])
         found.append(({"photograph": name, "psnr_restored": value}, [clean, restored, clean]))
     found.sort(key=lambda each: each[0]["psnr_restored"])
@@ -179,9 +165,9 @@ def main(
 ) -> None:
     """Draw the worst restorations of free photographs, and write their scores for the card."""
     definition = json.loads((ROOT / "configuration" / "benchmarks.json").read_text(encoding="utf-8"))[benchmark]
-    restore = load_restorer(model)
-    strips = restore_all(restore, definition)
-    worst, undamaged = find_worst(strips), restore_undamaged(restore)
+    restorer = Restorer.from_pretrained(model, dtype="float32")
+    strips = restore_all(restorer, definition)
+    worst, undamaged = find_worst(strips), restore_undamaged(restorer)
     checksum = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(model.glob("*.safetensors")))).hexdigest()
     results = {
         "model": {"name": model.resolve().name, "weights_sha256": checksum},

@@ -30,7 +30,8 @@ from benchmarks.files import RESULTS, write_text
 from benchmarks.machine import measure_ceiling, measure_memory, time_call
 from benchmarks.rendering import RIVAL, format_columns, forward_grid
 from modeling_dpmambair import DPMambaIRConfig, DPMambaIRModel
-from training.machine import describe_machine, has_bfloat16
+from modeling_dpmambair.restorer_dpmambair import has_bfloat16
+from training.machine import describe_machine
 from training.memory import keep_freed_memory
 
 OURS = ("base", "small", "tiny")

@@ -26,7 +26,8 @@ from benchmarks.machine import measure_ceiling, time_call
 from benchmarks.rendering import format_columns
 from dataset_scripts import DegradedPatches, load_clean_photographs
 from modeling_dpmambair import DPMambaIRConfig, DPMambaIRModel
-from training.machine import describe_machine, is_bfloat16_faster
+from modeling_dpmambair.restorer_dpmambair import is_bfloat16_faster
+from training.machine import describe_machine
 from training.memory import keep_freed_memory
 
 BATCH, PATCH = 8, 64

@@ -13,7 +13,9 @@ from .modeling_degradation_extractor import (
     DegradationExtractorOutput,
 )
 from .modeling_dpmambair import DPMambaIRModel, DPMambaIROutput
+from .picture_files_dpmambair import read_picture
 from .pipeline_dpmambair import TASK, ImageRestorationPipeline
+from .restorer_dpmambair import Restorer
 from .selective_scan_dpmambair import (
     ScanPrompts,
     prompted_selective_scan,
@@ -43,9 +45,11 @@ __all__ = [
     "DegradationExtractorModel",
     "DegradationExtractorOutput",
     "ImageRestorationPipeline",
+    "Restorer",
     "ScanPrompts",
     "plan_tiles",
     "prompted_selective_scan",
+    "read_picture",
     "restore_tiled",
     "scan_backend",
     "selective_scan",

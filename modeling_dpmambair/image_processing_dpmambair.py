@@ -5,14 +5,22 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from transformers import BatchFeature
 from transformers.image_processing_backends import TorchvisionBackend
+
+from .picture_files_dpmambair import read_picture, read_values
 
 
 class DPMambaIRImageProcessor(TorchvisionBackend):
     """Turn pictures into `pixel_values`, (B, 3, H, W) float32 RGB in [0, 1], and restored tensors into pictures.
 
-    It converts to RGB and scales by 1 / 255, and does nothing else: the model takes any size, so nothing is resized or
-    padded. Pictures that differ in size cannot share one tensor: give them one by one, or without `return_tensors`.
+    Files and PIL pictures are read by the rules of `read_picture`, an alpha channel left out. Arrays and tensors,
+    single or in batches, go by their type: uint8 is scaled by 1 / 255, floating point must be in [0, 1] and is taken
+    as it is, all else is refused. Channels may come first or last; where there are three rows or columns as well,
+    `input_data_format` tells.
+
+    Nothing else is done: the model takes any size, so nothing is resized or padded. Pictures that differ in size
+    cannot share one tensor: give them one by one, or without `return_tensors`.
     """
 
     _auto_class = "AutoImageProcessor"  # saving carries this file
@@ -23,9 +31,31 @@ class DPMambaIRImageProcessor(TorchvisionBackend):
     do_normalize = False
     model_input_names = ("pixel_values",)
 
+    def fetch_images(self, images: Any) -> Any:
+        """Read what the caller gives, one by one: files and PIL pictures to RGB, arrays to tensors."""
+        if isinstance(images, list | tuple):
+            return [self.fetch_images(each) for each in images]
+        if not isinstance(images, np.ndarray | torch.Tensor):
+            return read_picture(images).convert("RGB")
+        if images.ndim not in (3, 4) or 0 in images.shape:
+            rule = f"of shape (H, W, 3) or (3, H, W), or a batch, got {tuple(images.shape)}"
+            raise ValueError(f"`images` must be {rule}; give RGB")
+        return read_values(images)
+
+    def convert_to_rgb(self, image: torch.Tensor, **_: Any) -> torch.Tensor:
+        """Repeat the channel of a grey picture, and leave out an alpha channel; channels first."""
+        return image.expand(3, -1, -1) if image.shape[0] == 1 else image[:3]
+
     def rescale(self, image: torch.Tensor, scale: float, **_: Any) -> torch.Tensor:
         """Scale levels to [0, 1]: a division, because the product with a rounded 1 / 255 misses half the levels."""
-        return image.to(torch.float32) / (1 / scale)
+        return image if image.is_floating_point() else image.to(torch.float32) / (1 / scale)
+
+    def _preprocess(
+        self, images: list[torch.Tensor], do_rescale: bool, rescale_factor: float, **options: Any
+    ) -> BatchFeature:
+        # One by one, before transformers stacks them: levels and floats may be in one batch.
+        scaled = [self.rescale(each, rescale_factor) for each in images] if do_rescale else images
+        return super()._preprocess(scaled, do_rescale=False, rescale_factor=rescale_factor, **options)
 
     def post_process(self, reconstruction: torch.Tensor) -> list[Image.Image]:
         """Turn restored tensors into pictures.

@@ -4,22 +4,19 @@ import math
 import os
 from collections.abc import Sequence
 from numbers import Real
-from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from transformers import BatchFeature, Pipeline
 from transformers.dynamic_module_utils import custom_object_save
 
-from .tiling_dpmambair import Progress, restore_tiled
+from .picture_files_dpmambair import PictureSource, check_layout, read_picture
+from .restorer_dpmambair import Restorer
+from .tiling_dpmambair import MEMORY_BUDGET, Progress
 
 TASK = "image-restoration"
-# A closed list, because Pillow also opens formats that run other programs (EPS) or hold no photographs (PDF, WMF).
-FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
-
-Picture: TypeAlias = str | os.PathLike | Image.Image | np.ndarray
 
 
 class ImageRestorationPipeline(Pipeline):
@@ -31,12 +28,15 @@ class ImageRestorationPipeline(Pipeline):
     _load_tokenizer = False
     _load_video_processor = False
 
-    def __call__(self, images: Picture | Sequence[Picture], **options: Any) -> Any:
+    # For whoever has the pipeline only, without this package, and wants to see a picture as it will be read.
+    read_picture = staticmethod(read_picture)
+
+    def __call__(self, images: PictureSource | Sequence[PictureSource], **options: Any) -> Any:
         """Restore one picture or several.
 
         Args:
-            images: a picture, or a list or tuple of them: path of a local file; PIL picture of any mode; NumPy array
-                (H, W, 3), RGB, uint8 or float in [0, 1]. EXIF orientation is applied, an alpha channel left out.
+            images: a picture, or a list or tuple of them, each of what `read_picture` reads; but an array of floats is
+                not rounded to 8 bits, and an alpha channel is left out.
             **options: `strength`, a number from 0 up: 0 returns the input, 1 (the default) restores, more exaggerates.
                 `return_description`, whether to tell what had spoiled the picture (default: False). `memory_budget`,
                 what restoring may take beside model and picture, in bytes (default: 3 GiB): larger pictures are
@@ -92,19 +92,21 @@ class ImageRestorationPipeline(Pipeline):
             )
         return {}, {name: value for name, value in options.items() if value is not None}, {}
 
-    def preprocess(self, image: Picture) -> BatchFeature:
+    def preprocess(self, image: PictureSource) -> BatchFeature:
         """Read one picture into `pixel_values`, (1, 3, H, W) float32, RGB in [0, 1]."""
-        if isinstance(image, np.ndarray) and image.dtype != np.uint8:
-            values = torch.from_numpy(np.ascontiguousarray(_checked_floats(image), np.float32)).permute(2, 0, 1)
-            return self.image_processor(images=values, do_rescale=False, return_tensors="pt")
-        return self.image_processor(images=load_picture(image), return_tensors="pt")
+        # An array goes in as it is: as a PIL picture its floats would lose what they have beyond 8 bits.
+        picture = check_layout(image) if isinstance(image, np.ndarray) else read_picture(image)
+        return self.image_processor(images=picture, input_data_format="channels_last", return_tensors="pt")
 
     def _forward(
-        self, model_inputs: BatchFeature, return_description: bool = False, **options: Any
+        self,
+        model_inputs: BatchFeature,
+        return_description: bool = False,
+        memory_budget: int = MEMORY_BUDGET,
+        **options: Any,
     ) -> dict[str, torch.Tensor]:
-        output = restore_tiled(self.model, **model_inputs, **options)
-        if not output.reconstruction.isfinite().all():
-            raise FloatingPointError("the model returned values that are not finite; load it with dtype=float32")
+        restorer = Restorer(self.model, self.image_processor, memory_budget=memory_budget)
+        output = restorer.restore(**model_inputs, **options)
         results = {"reconstruction": output.reconstruction}
         if return_description:
             found = self.model.describe(**model_inputs, degradation_embedding=output.degradation_embedding)
@@ -120,58 +122,6 @@ class ImageRestorationPipeline(Pipeline):
         names = self.model.config.extractor_config.degradations
         rows = ({"presence": presence, "severity": severity} for presence, severity in found)
         return {"image": image, "degradations": dict(zip(names, rows, strict=True))}
-
-
-def load_picture(image: Picture) -> Image.Image:
-    """Read a picture upright as RGB, 8 bit.
-
-    16-bit grey is divided by 257, so that white stays white; of 16-bit colour Pillow itself keeps the high bytes.
-
-    Args:
-        image: path of a local file, PIL picture, or array (H, W, 3) of uint8.
-
-    Raises:
-        TypeError: none of these.
-        ValueError: an address, an array of another shape, an animation, or pixel values without a known range.
-        OSError: a file that is missing or no picture.
-    """
-    if isinstance(image, np.ndarray):
-        return Image.fromarray(_checked_shape(image), "RGB")
-    if isinstance(image, Image.Image):
-        return _to_rgb(image)
-    if not isinstance(image, str | os.PathLike):
-        raise TypeError(f"`image` must be a path, a PIL picture or an array, got {type(image).__name__}; convert it")
-    if "://" in os.fspath(image):
-        raise ValueError(f"`image` must be a local file, got {image}; download it first")
-    with Image.open(Path(image), formats=FORMATS) as opened:
-        # Multi-picture JPEGs of phones and cameras hold the photograph first, then previews and depth maps.
-        if opened.format != "MPO" and getattr(opened, "n_frames", 1) > 1:
-            raise ValueError(f"`image` must have one frame, got {opened.n_frames}; extract the frame to restore")
-        return _to_rgb(opened)
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I;16"):
-        image = Image.fromarray(np.rint(np.asarray(image) / 257).astype(np.uint8))
-    if image.mode in ("I", "F"):
-        raise ValueError(f"`image` must have 8 or 16 bits per channel, got mode {image.mode}; convert it first")
-    return image.convert("RGB")
-
-
-def _checked_shape(array: np.ndarray) -> np.ndarray:
-    if array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
-        raise ValueError(f"`image` must be of shape (H, W, 3), got {array.shape}; give RGB, channels last")
-    return array
-
-
-def _checked_floats(array: np.ndarray) -> np.ndarray:
-    if not np.issubdtype(array.dtype, np.floating):
-        raise ValueError(f"`image` must be uint8 or float, got {array.dtype}; convert it to one of them")
-    low, high = _checked_shape(array).min(), array.max()
-    if not (low >= 0 and high <= 1):
-        raise ValueError(f"`image` must be in [0, 1] if it is float, got [{low}, {high}]; divide it by its range")
-    return array
 
 
 __all__ = ["ImageRestorationPipeline"]

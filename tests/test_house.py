@@ -34,7 +34,10 @@ OURS = {"app", *PACKAGES, *UPPER_PACKAGES, *SCRIPTS, *FOLDERS, PAGE, "tests"}
 # Rows from bottom to top: a file imports from the rows below its own, never from its row or above.
 LAYERS = {
     "modeling_dpmambair": (
-        {"configuration_dpmambair", "lanes_dpmambair", "threads_dpmambair", "tiles_dpmambair"},
+        {
+            *("configuration_dpmambair", "lanes_dpmambair", "threads_dpmambair", "tiles_dpmambair"),
+            "picture_files_dpmambair",
+        },
         {"selective_scan_kernels_dpmambair", "row_kernels_dpmambair"},
         {"selective_scan_gradient_kernels_dpmambair"},
         {"selective_scan_cpu_dpmambair", "selective_scan_export_dpmambair", "rows_cpu_dpmambair"},
@@ -45,6 +48,7 @@ LAYERS = {
         {"modeling_dpmambair"},
         {"image_processing_dpmambair", "large_strips_dpmambair"},
         {"tiling_dpmambair"},
+        {"restorer_dpmambair"},
         {"pipeline_dpmambair"},
         {"__init__"},
     ),

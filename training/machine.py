@@ -1,4 +1,4 @@
-"""What the machine is, and what it computes in."""
+"""What the machine is."""
 
 import os
 import platform
@@ -27,29 +27,3 @@ def describe_machine(device: str = "cpu", processes: int = 1) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
     }
-
-
-def has_bfloat16(device: torch.device) -> bool:
-    """Tell whether a device computes in bfloat16 itself.
-
-    Args:
-        device: CUDA or CPU; of others nothing is known.
-    """
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    features = torch.cpu.get_capabilities() if device.type == "cpu" else {}
-    return any(features.get(name, False) for name in ("amx_bf16", "avx512_bf16", "bf16"))
-
-
-def is_bfloat16_faster(device: torch.device) -> bool:
-    """Tell whether a device computes faster in bfloat16 than in float32.
-
-    It does not where it emulates it, nor on Intel's processors without AMX: their matrix products run at half of
-    float32's rate (`python -m benchmarks.forward` measures both ceilings).
-
-    Args:
-        device: CUDA or CPU; of others nothing is known.
-    """
-    features = torch.cpu.get_capabilities() if device.type == "cpu" else {}
-    is_slow = "Intel" in features.get("cpu_name", "") and not features.get("amx_bf16", False)
-    return has_bfloat16(device) and not is_slow

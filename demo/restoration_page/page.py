@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import gradio as gr
 
-from .pictures import FORMATS, MAX_MEGAPIXELS
+from .pictures import MAX_MEGAPIXELS, UPLOAD_FORMATS
 from .report import name_kind
 from .restorer import Restorer
 from .visits import MAX_STRENGTH, Findings, View, Visits
@@ -112,7 +112,7 @@ def _connect(visits: Visits, upload: gr.File, gallery: gr.Gallery, strength: gr.
 def _draw_choice(pictures: list[Path]) -> tuple[gr.File, gr.Gallery]:
     with gr.Column(scale=1, min_width=300, elem_id="choice"):
         upload = gr.File(label="Your photograph", file_types=["image"], height=150, elem_id="upload")
-        gr.HTML(f"<p>{', '.join(FORMATS)}, up to {MAX_MEGAPIXELS} megapixels</p>", elem_id="limits")
+        gr.HTML(f"<p>{', '.join(UPLOAD_FORMATS)}, up to {MAX_MEGAPIXELS} megapixels</p>", elem_id="limits")
         gallery = gr.Gallery(
             [(path, name_kind(path.stem)) for path in pictures], label="Or try an example", object_fit="cover",
             allow_preview=False, buttons=[], interactive=False, format="png", elem_id="examples",

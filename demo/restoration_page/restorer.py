@@ -13,7 +13,7 @@ from cachetools import LRUCache, cachedmethod
 from PIL import Image
 from transformers import AutoModelForImageToImage, Pipeline, pipeline
 
-from .pictures import colour_profile, read_file, read_picture
+from .pictures import read_file, read_upload
 
 # Where our package is installed it registers the pipeline; elsewhere the model's repository brings the code.
 with contextlib.suppress(ImportError):
@@ -119,12 +119,12 @@ class Restorer:
         condition=lambda self: self._changes,
     )
     def _restore(self, data: bytes, progress: Progress | None) -> Restoration:
-        picture = read_picture(data)
+        picture = read_upload(data, self._pipeline.read_picture)
         inputs = self._pipeline.preprocess(picture)
-        upright = self._pipeline.image_processor.post_process(inputs["pixel_values"])[0]
         # A second picture beside the first would only slow both down.
         with self._network:
             outputs = self._pipeline.forward(inputs, return_description=self.describes, progress=progress)
         result = self._pipeline.postprocess(outputs)
         degradations = result["degradations"] if self.describes else None
-        return Restoration(upright, outputs["reconstruction"], degradations, colour_profile(picture))
+        profile = picture.info.get("icc_profile")
+        return Restoration(picture.convert("RGB"), outputs["reconstruction"], degradations, profile)

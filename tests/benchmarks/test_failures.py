@@ -45,9 +45,9 @@ def written(tmp_path, monkeypatch):
     """What the command writes with a model that darkens one of its photographs and leaves all others alone."""
     rocket = load_photograph("rocket")
     monkeypatch.setattr(
-        failures,
-        "load_restorer",
-        lambda _: lambda given: given.point(lambda v: v // 2) if given.tobytes() == rocket.tobytes() else given,
+        failures.Restorer,
+        "from_pretrained",
+        lambda *_, **__: lambda given: given.point(lambda v: v // 2) if given.tobytes() == rocket.tobytes() else given,
     )
     (tmp_path / "small").mkdir()
     (tmp_path / "small/model.safetensors").write_bytes(b"weights")

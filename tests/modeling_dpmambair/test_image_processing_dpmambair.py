@@ -75,10 +75,16 @@ def test_every_mode_becomes_rgb_as_pillow_converts_it(processor, mode):
     torch.testing.assert_close(process(processor, image), expected, rtol=0, atol=1e-7)
 
 
-def test_grey_picture_has_three_equal_channels(processor):
-    values = process(processor, Image.fromarray(PHOTOGRAPH).convert("L"))
-    assert torch.equal(values[:, 0], values[:, 1])
-    assert torch.equal(values[:, 0], values[:, 2])
+@pytest.mark.parametrize("form", ["PIL", "numpy", "torch"])
+def test_alpha_channel_is_left_out(processor, form):
+    alpha = np.random.default_rng(0).integers(0, 256, (*PHOTOGRAPH.shape[:2], 1), np.uint8)
+    given = as_input(np.concatenate([PHOTOGRAPH, alpha], -1), form)
+    assert torch.equal(process(processor, given), process(processor, PHOTOGRAPH))
+
+
+def test_array_of_one_channel_is_grey(processor):
+    values = process(processor, PHOTOGRAPH[..., :1])
+    assert torch.equal(values, process(processor, PHOTOGRAPH)[:, :1].expand(1, 3, -1, -1))
 
 
 def test_palette_colours_are_looked_up(processor):
@@ -87,6 +93,81 @@ def test_palette_colours_are_looked_up(processor):
     image.putdata([1, 0])
     expected = torch.tensor([[200, 10], [100, 20], [50, 30]]).view(1, 3, 1, 2) / 255
     torch.testing.assert_close(process(processor, image), expected, rtol=0, atol=1e-7)
+
+
+# The reader's rules
+
+
+def test_sixteen_bit_grey_keeps_its_levels(processor, tmp_path):
+    Image.fromarray(np.array([[0, 257, 32896, 65535]], np.uint16)).save(tmp_path / "grey.png")
+    with Image.open(tmp_path / "grey.png") as image:
+        values = process(processor, image)
+    assert torch.equal(values, torch.tensor([0, 1, 128, 255]).expand(1, 3, 1, 4) / 255)
+
+
+def test_orientation_is_applied(processor, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees clockwise to see it upright
+    Image.fromarray(PHOTOGRAPH).save(tmp_path / "turned.png", exif=exif)
+    with Image.open(tmp_path / "turned.png") as image:
+        assert torch.equal(process(processor, image), process(processor, np.rot90(PHOTOGRAPH, -1)))
+
+
+def test_files_are_read_by_their_paths(processor, tmp_path):
+    path = tmp_path / "photograph.png"
+    Image.fromarray(PHOTOGRAPH).save(path)
+    assert torch.equal(process(processor, [path, str(path)]), process(processor, [PHOTOGRAPH, PHOTOGRAPH]))
+
+
+@pytest.mark.parametrize("form", ["numpy", "numpy, channels first", "torch", "list", "batch", "torch batch"])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_floats_are_taken_as_they_are(processor, form, dtype):
+    floats = (PHOTOGRAPH / 256).astype(dtype)
+    for options in ({}, {"do_rescale": False}):
+        values = processor(images=as_input(floats, form), return_tensors="pt", **options)["pixel_values"]
+        assert torch.equal(values, as_tensor(floats)[None].float())
+
+
+def test_levels_and_floats_share_a_batch(processor):
+    for options in ({}, {"disable_grouping": False}):
+        values = processor(images=[PHOTOGRAPH, PHOTOGRAPH / 255], return_tensors="pt", **options)["pixel_values"]
+        torch.testing.assert_close(values[0], values[1], rtol=0, atol=1e-7)
+
+
+def test_levels_stay_levels_where_nothing_is_rescaled(processor):
+    values = processor(images=PHOTOGRAPH, do_rescale=False, return_tensors="pt")["pixel_values"]
+    assert torch.equal(values, as_tensor(PHOTOGRAPH)[None])
+
+
+def test_three_rows_are_told_from_channels_by_the_format(processor):
+    rows = PHOTOGRAPH[:3]
+    values = processor(images=rows, input_data_format="channels_last", return_tensors="pt")["pixel_values"]
+    torch.testing.assert_close(values, as_tensor(rows)[None] / 255, rtol=0, atol=1e-7)
+
+
+def test_turned_arrays_are_taken(processor):
+    values = process(processor, PHOTOGRAPH[::-1, ::-1])
+    assert torch.equal(values.flip(-1, -2), process(processor, PHOTOGRAPH))
+
+
+@pytest.mark.parametrize(("given", "error", "message"), [
+    (Image.new("F", (4, 4)), ValueError, "`image` must have 8 or 16 bits per channel, got mode F; "),
+    (PHOTOGRAPH.astype(np.uint16), ValueError, "`image` must be uint8 or float, got uint16; "),
+    (PHOTOGRAPH > 99, ValueError, "`image` must be uint8 or float, got bool; "),
+    (as_tensor(PHOTOGRAPH).long(), ValueError, r"`image` must be uint8 or float, got torch\.int64; "),
+    (PHOTOGRAPH.astype(np.float32), ValueError, r"`image` must be in \[0, 1\] if it is float, got \[0.0, 216.0\]; "),
+    ([PHOTOGRAPH, np.full((4, 4, 3), np.nan)], ValueError, r"in \[0, 1\] if it is float, got \[nan, nan\]; "),
+    (PHOTOGRAPH[..., 0], ValueError, r"`images` must be of shape .*, or a batch, got \(37, 53\); give RGB"),
+    (np.zeros((0, 8, 3)), ValueError, r"`images` must be of shape .*, or a batch, got \(0, 8, 3\); give RGB"),
+    ("https://example.org/a.png", ValueError, "`image` must be a local file, got https://example.org/a.png; "),
+    ([7], TypeError, "`image` must be a file, a PIL picture or an array, got int; "),
+])  # fmt: skip
+def test_what_has_no_known_range_or_shape_is_an_error(processor, given, error, message):
+    with pytest.raises(error, match=message):
+        process(processor, given)
+
+
+# Batches
 
 
 def test_list_of_pictures_becomes_a_batch_in_order(processor):

@@ -7,7 +7,7 @@ from PIL import Image
 from transformers import pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 
-from modeling_dpmambair import DPMambaIRImageProcessor, ImageRestorationPipeline, restore_tiled
+from modeling_dpmambair import DPMambaIRImageProcessor, ImageRestorationPipeline, read_picture, restore_tiled
 from modeling_dpmambair.tiling_dpmambair import bytes_needed
 from tests.modeling_dpmambair.models import small_model
 
@@ -60,7 +60,7 @@ def test_every_form_of_one_picture_gives_one_restoration(restore, tmp_path, dtyp
     pixels = levels()
     path = save(tmp_path / "degraded.png", Image.fromarray(pixels))
     expected = np.asarray(restore(Image.fromarray(pixels))).astype(int)
-    for form in (pixels, path, str(path), Image.fromarray(pixels).convert("RGBA")):
+    for form in (pixels, path, str(path), path.read_bytes(), Image.fromarray(pixels).convert("RGBA")):
         assert np.array_equal(restore(form), expected), type(form)
     # Sixteen-bit floats hold 255 levels to within a fifth of a level.
     assert np.abs(np.asarray(restore((pixels / 255).astype(dtype))) - expected).max() <= (dtype == np.float16)
@@ -93,21 +93,6 @@ def test_several_pictures_give_as_many_in_their_order(restore, tmp_path, batch_s
 def test_pictures_of_different_sizes_and_none_at_all(restore):
     assert [each.size for each in restore([levels(5, 9), levels(16, 8)])] == [(9, 5), (8, 16)]
     assert restore([]) == []
-
-
-@pytest.mark.parametrize("orientation", [3, 6])
-def test_orientation_is_applied(restore, tmp_path, orientation):
-    upright = Image.fromarray(levels())
-    turn = {3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_90}[orientation]
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    path = save(tmp_path / "turned.png", upright.transpose(turn), exif=exif)
-    assert np.array_equal(restore(path), restore(upright))
-
-
-def test_sixteen_bit_grey_keeps_its_white(restore):
-    wide = Image.fromarray(np.full((4, 5), 65535, np.uint16))
-    assert restore.preprocess(wide)["pixel_values"].unique().tolist() == [1.0]
 
 
 # Options
@@ -171,6 +156,21 @@ def test_half_precision_model_restores_alike(folder, restore):
 # Errors
 
 
+@pytest.mark.parametrize(("image", "error", "message"), [
+    (levels().astype(np.int32), ValueError, "`image` must be uint8 or float, got int32; "),
+    (levels()[..., 0], ValueError, r"`image` must be of shape \(H, W, 3\), got \(11, 18\); "),
+    (torch.zeros(3, 8, 8), TypeError, "`image` must be a file, a PIL picture or an array, got Tensor; "),
+    ("missing.png", FileNotFoundError, "missing.png"),
+])  # fmt: skip
+def test_what_is_no_picture_is_an_error(restore, image, error, message):
+    with pytest.raises(error, match=message):
+        restore(image)
+
+
+def test_pipeline_brings_the_reader_along(restore):
+    assert restore.read_picture is read_picture
+
+
 @pytest.mark.parametrize(("options", "message"), [
     ({"strength": -1}, r"`strength` must be a number from 0 up, got -1; "),
     ({"strength": float("nan")}, r"`strength` must be a number from 0 up, got nan; "),
@@ -192,36 +192,6 @@ def test_model_without_a_describing_head_says_so_before_it_restores():
     plain = ImageRestorationPipeline(small_model(), image_processor=DPMambaIRImageProcessor())
     with pytest.raises(ValueError, match="`return_description` must be false for a model that cannot describe"):
         plain("missing.png", return_description=True)
-
-
-@pytest.mark.parametrize(("image", "error", "message"), [
-    (levels().astype(np.int32), ValueError, "`image` must be uint8 or float, got int32; "),
-    (levels().astype(np.float32), ValueError, r"`image` must be in \[0, 1\] if it is float, got \[0.0, 255.0\]; "),
-    (np.full((4, 4, 3), np.nan), ValueError, r"`image` must be in \[0, 1\] if it is float, got \[nan, nan\]; "),
-    (levels()[..., 0], ValueError, r"`image` must be of shape \(H, W, 3\), got \(11, 18\); "),
-    (np.zeros((3, 8, 8)), ValueError, r"`image` must be of shape \(H, W, 3\), got \(3, 8, 8\); "),
-    (np.zeros((0, 8, 3)), ValueError, r"`image` must be of shape \(H, W, 3\), got \(0, 8, 3\); "),
-    (Image.new("F", (4, 4)), ValueError, "`image` must have 8 or 16 bits per channel, got mode F; "),
-    ("https://example.org/a.png", ValueError, "`image` must be a local file, got https://example.org/a.png; "),
-    ("missing.png", FileNotFoundError, "missing.png"),
-    (7, TypeError, "`image` must be a path, a PIL picture or an array, got int; "),
-])  # fmt: skip
-def test_what_is_no_picture_is_an_error(restore, image, error, message):
-    with pytest.raises(error, match=message):
-        restore(image)
-
-
-def test_animation_is_an_error(restore, tmp_path):
-    frames = [Image.fromarray(levels(seed=seed)) for seed in range(2)]
-    path = save(tmp_path / "moving.gif", frames[0], save_all=True, append_images=frames[1:])
-    with pytest.raises(ValueError, match="`image` must have one frame, got 2; "):
-        restore(path)
-
-
-def test_file_that_is_no_picture_is_an_error(restore, tmp_path):
-    (tmp_path / "text.png").write_text("no picture")
-    with pytest.raises(OSError, match=r"cannot identify image file .*text\.png"):
-        restore(tmp_path / "text.png")
 
 
 def test_values_that_are_not_finite_are_an_error():

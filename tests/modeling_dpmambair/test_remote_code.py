@@ -25,9 +25,13 @@ from modeling_dpmambair import (
 from tests.modeling_dpmambair.models import pictures, randomized, small_extractor_config, small_model
 
 SOURCES = {path.name for path in Path(modeling_dpmambair.__file__).parent.glob("*.py")} - {"__init__.py"}
-ABOVE_MODEL = {"pipeline_dpmambair.py", "large_strips_dpmambair.py", "tiles_dpmambair.py", "tiling_dpmambair.py"}
+ABOVE_MODEL = {
+    "pipeline_dpmambair.py", "restorer_dpmambair.py", "large_strips_dpmambair.py", "tiles_dpmambair.py",
+    "tiling_dpmambair.py",
+}  # fmt: skip
 ABOVE_EXTRACTOR = ABOVE_MODEL | {
     "modeling_dpmambair.py", "prompt_scan_dpmambair.py", "image_processing_dpmambair.py",
+    "picture_files_dpmambair.py",
 }  # fmt: skip
 RESTORER, EXTRACTOR = "modeling_dpmambair.DPMambaIRModel", "modeling_degradation_extractor.DegradationExtractorModel"
 

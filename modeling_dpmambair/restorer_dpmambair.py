@@ -1,0 +1,148 @@
+"""The one restorer: a trained model and its processor, on the device and in the dtype that suit the machine."""
+
+import os
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from PIL import Image
+
+from .configuration_dpmambair import DPMambaIRConfig
+from .image_processing_dpmambair import DPMambaIRImageProcessor
+from .modeling_dpmambair import DPMambaIRModel, DPMambaIROutput
+from .picture_files_dpmambair import PictureSource, read_picture
+from .tiling_dpmambair import MEMORY_BUDGET, Progress, restore_tiled
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Restorer:
+    """A trained model with its processor, ready to restore one picture at a time.
+
+    Attributes:
+        model: restores, on the device that it is on.
+        processor: turns pictures into tensors and back.
+        dtype: bfloat16 to compute in it by autocast; float32 to compute in the dtype of the weights.
+        memory_budget: what restoring may take beside model and picture, bytes; larger pictures are restored in tiles.
+    """
+
+    model: DPMambaIRModel
+    processor: DPMambaIRImageProcessor
+    dtype: torch.dtype = torch.float32
+    memory_budget: int = MEMORY_BUDGET
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | os.PathLike,
+        device: str | torch.device = "auto",
+        dtype: str = "auto",
+        memory_budget: int = MEMORY_BUDGET,
+    ) -> Self:
+        """Load model and processor.
+
+        Args:
+            source: folder that `save_pretrained` of both wrote, or a repository of the Hub.
+            device: a torch device, or `auto` for the accelerator if there is one, otherwise the CPU.
+            dtype: `float32`, `bfloat16`, or `auto` for bfloat16 where the device is faster in it.
+            memory_budget: what restoring may take beside model and picture, bytes.
+
+        Raises:
+            ValueError: nothing that loads, no restorer, weights that are not complete, or no such device or dtype.
+        """
+        try:
+            found = DPMambaIRConfig.get_config_dict(source)[0].get("model_type")
+            if found != DPMambaIRConfig.model_type:
+                raise ValueError(f"`model_type` must be {DPMambaIRConfig.model_type}, got {found}; give a restorer")
+            model, report = DPMambaIRModel.from_pretrained(source, output_loading_info=True)
+            if missing := len(report["missing_keys"]):
+                raise ValueError(f"weights must be complete, got {missing} missing; save the model again")
+            processor = DPMambaIRImageProcessor.from_pretrained(source)
+            place = choose_device(device)
+            model = model.eval().to(place)
+        except Exception as error:  # a broken folder surfaces as one of half a dozen unrelated types
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise ValueError(f"cannot load {source} on device {device}: {reason}") from error
+        return cls(model, processor, choose_dtype(dtype, place), memory_budget)
+
+    def __call__(self, picture: PictureSource, strength: float = 1, progress: Progress | None = None) -> Image.Image:
+        """Restore a picture.
+
+        Args:
+            picture: whatever `read_picture` reads.
+            strength: factor on the correction: 0 returns the input, 1 restores, more exaggerates.
+            progress: called after each step of the work with the number of steps that are done, and of all.
+
+        Returns:
+            The picture restored, of the same size, upright, with the alpha channel and the ICC profile that it had.
+
+        Raises:
+            FloatingPointError: the model returned values that are not finite.
+            ValueError: no picture that can be restored, or too little memory for tiles.
+        """
+        degraded = read_picture(picture)
+        inputs = self.processor(images=degraded, return_tensors="pt")
+        output = self.restore(**inputs, strength=strength, progress=progress)
+        restored = self.processor.post_process(output.reconstruction)[0]
+        if degraded.mode == "RGBA":
+            restored.putalpha(degraded.getchannel("A"))
+        if "icc_profile" in degraded.info:
+            restored.info["icc_profile"] = degraded.info["icc_profile"]
+        return restored
+
+    def restore(
+        self, pixel_values: torch.Tensor, strength: float = 1, progress: Progress | None = None
+    ) -> DPMambaIROutput:
+        """Restore pictures that are tensors, (B, 3, H, W), RGB in [0, 1], on any device; the rest is as in a call."""
+        # Without one of its own, an autocast that the caller has switched on holds.
+        is_mixed = self.dtype == torch.bfloat16
+        with torch.autocast(self.model.device.type, self.dtype) if is_mixed else nullcontext():
+            options = {"memory_budget": self.memory_budget, "strength": strength, "progress": progress}
+            output = restore_tiled(self.model, pixel_values, **options)
+        if not output.reconstruction.isfinite().all():
+            raise FloatingPointError("the model returned values that are not finite; try dtype float32")
+        return output
+
+
+def choose_device(device: str | torch.device) -> torch.device:
+    """Return the torch device of that name; `auto` is the accelerator if there is one, otherwise the CPU."""
+    if device == "auto":
+        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    return torch.device(device)
+
+
+def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
+    """Return the torch dtype of that name; `auto` is bfloat16 where `device` is faster in it.
+
+    Raises:
+        ValueError: neither `auto` nor a name in `DTYPES`.
+    """
+    if dtype == "auto":
+        return torch.bfloat16 if is_bfloat16_faster(device) else torch.float32
+    if dtype not in DTYPES:
+        raise ValueError(f"`dtype` must be auto or one of {', '.join(DTYPES)}, got {dtype}; choose one")
+    return DTYPES[dtype]
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Tell whether a device, CUDA or CPU, computes in bfloat16 itself; of others nothing is known."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    features = torch.cpu.get_capabilities() if device.type == "cpu" else {}
+    return any(features.get(name, False) for name in ("amx_bf16", "avx512_bf16", "bf16"))
+
+
+def is_bfloat16_faster(device: torch.device) -> bool:
+    """Tell whether a device, CUDA or CPU, computes faster in bfloat16 than in float32.
+
+    It does not where it emulates it, nor on Intel's processors without AMX: their matrix products run at half of
+    float32's rate (`python -m benchmarks.forward` measures both ceilings).
+    """
+    features = torch.cpu.get_capabilities() if device.type == "cpu" else {}
+    is_slow = "Intel" in features.get("cpu_name", "") and not features.get("amx_bf16", False)
+    return has_bfloat16(device) and not is_slow
+
+
+__all__ = ["Restorer", "choose_device", "choose_dtype", "has_bfloat16", "is_bfloat16_faster"]

@@ -1,0 +1,159 @@
+"""The one restorer, with random weights: it restores nothing, but as the model and the processor say."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from modeling_dpmambair import DPMambaIRImageProcessor, DPMambaIRModel, Restorer, restore_tiled
+from modeling_dpmambair.restorer_dpmambair import choose_device, choose_dtype
+from modeling_dpmambair.tiling_dpmambair import bytes_needed
+from tests.restoring import photograph, save, save_random_model
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return save_random_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def restorer(folder):
+    return Restorer.from_pretrained(folder, "cpu", "float32")
+
+
+# Restoring
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 7), (13, 9), (33, 1)])
+def test_restored_picture_is_the_models_clamped_and_rounded(restorer, size):
+    degraded = photograph(size)
+    pixels = torch.from_numpy(np.asarray(degraded, np.float32) / 255).permute(2, 0, 1)[None].contiguous()
+    with torch.no_grad():
+        expected = restorer.model(pixels).reconstruction[0].permute(1, 2, 0).numpy()
+    restored = restorer(degraded)
+    assert (restored.mode, restored.size) == ("RGB", size)
+    np.testing.assert_array_equal(restored, np.clip(np.rint(expected * 255), 0, 255))
+    assert np.abs(np.subtract(restored, degraded, dtype=int)).max() > 1  # the model does something
+
+
+def test_every_form_of_a_picture_is_restored_alike(restorer, tmp_path):
+    picture, path = photograph(), save(tmp_path / "photo.png")
+    for form in (path, path.read_bytes(), np.asarray(picture), np.asarray(picture) / 255):
+        np.testing.assert_array_equal(restorer(form), restorer(picture))
+
+
+def test_alpha_and_colour_profile_come_back(restorer):
+    degraded = photograph(mode="RGBA")
+    degraded.info["icc_profile"] = b"a profile"
+    restored = restorer(degraded)
+    np.testing.assert_array_equal(restored.getchannel("A"), degraded.getchannel("A"))
+    np.testing.assert_array_equal(restored.convert("RGB"), restorer(degraded.convert("RGB")))
+    assert restored.info["icc_profile"] == b"a profile"
+    assert "icc_profile" not in restorer(photograph()).info
+
+
+def test_strength_scales_the_correction(restorer):
+    np.testing.assert_array_equal(restorer(photograph(), strength=0), photograph())
+    full, half = (np.asarray(restorer(photograph(), strength=each)).astype(float) for each in (1, 0.5))
+    inside = (full > 0) & (full < 255)
+    assert np.abs(half - (full + np.asarray(photograph())) / 2)[inside].max() <= 1
+
+
+def test_picture_beyond_the_budget_is_restored_in_tiles(restorer):
+    degraded, steps = photograph((16, 300)), []
+    budget = bytes_needed(restorer.model, 16 * 160)
+    short = dataclasses.replace(restorer, memory_budget=budget)
+    restored = short(degraded, progress=lambda *step: steps.append(step))
+    pixels = restorer.processor(images=degraded, return_tensors="pt")
+    expected = restore_tiled(restorer.model, **pixels, memory_budget=budget).reconstruction
+    np.testing.assert_array_equal(restored, restorer.processor.post_process(expected)[0])
+    assert len(steps) == steps[-1][0] == steps[-1][1] > 2
+
+
+def test_bfloat16_and_float32_agree_roughly(folder, restorer):
+    degraded = photograph((40, 24))
+    half = Restorer.from_pretrained(folder, "cpu", "bfloat16")
+    difference = np.abs(np.subtract(half(degraded), restorer(degraded), dtype=int))
+    assert half.model.dtype == torch.float32
+    assert 0 < difference.mean() < 4
+
+
+def test_autocast_of_the_caller_holds(folder, restorer):
+    with torch.autocast("cpu", torch.bfloat16):
+        restored = restorer(photograph())
+    np.testing.assert_array_equal(restored, Restorer.from_pretrained(folder, "cpu", "bfloat16")(photograph()))
+
+
+def test_values_that_are_not_finite_are_an_error(folder):
+    broken = Restorer.from_pretrained(folder, "cpu", "float32")
+    broken.model.network.conv_out.weight.data.fill_(float("nan"))
+    with pytest.raises(FloatingPointError, match="^the model returned values that are not finite; try dtype float32$"):
+        broken(photograph())
+
+
+# Loading
+
+
+def test_model_is_loaded_for_restoring_and_named_by_a_text_too(folder):
+    restorer = Restorer.from_pretrained(str(folder), memory_budget=7)
+    assert not restorer.model.training
+    assert restorer.memory_budget == 7
+
+
+def test_extractor_alone_is_refused(restorer, tmp_path):
+    restorer.model.extractor.save_pretrained(tmp_path)
+    DPMambaIRImageProcessor().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="`model_type` must be dpmambair, got dpmambair_extractor; give a restorer$"):
+        Restorer.from_pretrained(tmp_path)
+
+
+def test_weights_must_be_complete(folder, tmp_path):
+    DPMambaIRModel.from_pretrained(folder).save_pretrained(tmp_path)
+    DPMambaIRImageProcessor().save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    weights.popitem()
+    save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ValueError, match="weights must be complete, got 1 missing; save the model again$"):
+        Restorer.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "preprocessor_config.json"])
+@pytest.mark.parametrize("content", [None, b"{"])
+def test_missing_and_broken_files_are_refused_in_one_line(folder, tmp_path, name, content):
+    for path in folder.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / name).unlink() if content is None else (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=f"^cannot load {tmp_path} on device cpu: [^\n]+$"):
+        Restorer.from_pretrained(tmp_path, "cpu")
+
+
+def test_unknown_device_and_dtype_are_refused(folder):
+    with pytest.raises(ValueError, match="^cannot load .* on device abacus: "):
+        Restorer.from_pretrained(folder, "abacus")
+    with pytest.raises(ValueError, match="^`dtype` must be auto or one of float32, bfloat16, got float16; "):
+        Restorer.from_pretrained(folder, "cpu", "float16")
+
+
+def test_device_is_the_accelerator_if_there_is_one(monkeypatch):
+    for found, expected in ((None, "cpu"), (torch.device("cuda"), "cuda")):
+        monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda found=found, **_: found)
+        assert choose_device("auto") == torch.device(expected)
+    assert choose_device("cuda:1") == choose_device(torch.device("cuda", 1)) == torch.device("cuda", 1)
+
+
+@pytest.mark.parametrize(
+    ("features", "dtype"),
+    [
+        ({"avx512_bf16": True, "cpu_name": "AMD EPYC"}, torch.bfloat16),
+        ({"avx512_bf16": True, "amx_bf16": True, "cpu_name": "Intel Xeon"}, torch.bfloat16),
+        ({"avx512_bf16": True, "cpu_name": "Intel Xeon"}, torch.float32),
+        ({"bf16": True}, torch.bfloat16),
+        ({"avx2": True}, torch.float32),
+    ],
+)
+def test_automatic_dtype_follows_the_processor(monkeypatch, features, dtype):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: features)
+    assert choose_dtype("auto", torch.device("cpu")) is dtype
+    assert choose_dtype("float32", torch.device("cpu")) is torch.float32
