@@ -10,8 +10,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from modeling_dpmambair import DPMambaIRModel
+from modeling_dpmambair.block_dpmambair import DegradationPromptMixer, DPMambaIRBlock, PromptedScan
 from modeling_dpmambair.layers_dpmambair import CentralDifferenceBranches
-from modeling_dpmambair.prompt_scan_dpmambair import DegradationPromptMixer, DPMambaIRBlock, PromptedScan
 
 
 class ModelCost(NamedTuple):

@@ -23,7 +23,7 @@ from dataset_scripts.degradations import KINDS, apply_degradations, sample_degra
 from dataset_scripts.synthetic_restoration import list_photographs
 from dataset_scripts.transforms import to_float, to_tensor
 from modeling_dpmambair import DPMambaIRConfig, DPMambaIRModel, plan_tiles, restore_tiled
-from modeling_dpmambair.tiling_dpmambair import bytes_needed
+from modeling_dpmambair.large_pictures_dpmambair import bytes_needed
 from restoration_metrics.figures import join_pictures
 from training.machine import describe_machine
 from training.memory import keep_freed_memory

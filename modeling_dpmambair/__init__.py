@@ -5,6 +5,8 @@ from transformers.pipelines import PIPELINE_REGISTRY
 
 from .configuration_dpmambair import DegradationExtractorConfig, DPMambaIRConfig
 from .image_processing_dpmambair import DPMambaIRImageProcessor
+from .large_pictures_dpmambair import restore_tiled
+from .large_plan_dpmambair import plan_tiles
 from .modeling_degradation_extractor import (
     DegradationDescription,
     DegradationExtractorForDescription,
@@ -22,8 +24,6 @@ from .selective_scan_dpmambair import (
     scan_backend,
     selective_scan,
 )
-from .tiles_dpmambair import plan_tiles
-from .tiling_dpmambair import restore_tiled
 
 AutoConfig.register("dpmambair", DPMambaIRConfig)
 AutoConfig.register("dpmambair_extractor", DegradationExtractorConfig)

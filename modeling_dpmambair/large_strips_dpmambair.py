@@ -24,11 +24,11 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from .block_dpmambair import DPMambaIRBlock, FeatureModulation, PromptedScan
+from .large_plan_dpmambair import Tile
 from .layers_dpmambair import HighFrequencyEnhancement, LinearDownsample, LinearUpsample
 from .modeling_dpmambair import DPMambaIRModel, DPMambaIRNetwork, DPMambaIRStage
-from .prompt_scan_dpmambair import DPMambaIRBlock, FeatureModulation, PromptedScan
 from .selective_scan_dpmambair import resume_selective_scan
-from .tiles_dpmambair import Tile
 
 # Pixels of a strip: on the CPU enough for its layers to outweigh their calls, elsewhere enough for its many cores.
 CPU_STRIP_PIXELS, STRIP_PIXELS = 2**16, 2**18

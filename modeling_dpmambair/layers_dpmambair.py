@@ -11,7 +11,7 @@ from torch import nn
 from .selective_scan_dpmambair import is_portable
 
 try:
-    from .rows_cpu_dpmambair import (
+    from .cpu_rows_dpmambair import (
         depthwise_gate_cpu,
         depthwise_silu_cpu,
         gated_layer_norm_cpu,

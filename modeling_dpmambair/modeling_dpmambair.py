@@ -11,6 +11,7 @@ from torch import nn
 from transformers import initialization as init
 from transformers.utils import ModelOutput, can_return_tuple
 
+from .block_dpmambair import DPMambaIRBlock, FeatureModulation, PromptedScan
 from .configuration_dpmambair import DPMambaIRConfig
 from .layers_dpmambair import (
     ChannelsLastConv2d,
@@ -31,7 +32,6 @@ from .modeling_degradation_extractor import (
     DegradationHead,
     DPMambaIRPreTrainedModel,
 )
-from .prompt_scan_dpmambair import DPMambaIRBlock, FeatureModulation, PromptedScan
 
 # Three halvings: heights and widths are padded to a multiple of this.
 SIZE_MULTIPLE = 8

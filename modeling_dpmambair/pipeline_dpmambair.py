@@ -12,9 +12,9 @@ from PIL import Image
 from transformers import BatchFeature, Pipeline
 from transformers.dynamic_module_utils import custom_object_save
 
+from .large_pictures_dpmambair import MEMORY_BUDGET, Progress
 from .picture_files_dpmambair import PictureSource, check_layout, read_picture
 from .restorer_dpmambair import Restorer
-from .tiling_dpmambair import MEMORY_BUDGET, Progress
 
 TASK = "image-restoration"
 

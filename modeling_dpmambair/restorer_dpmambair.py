@@ -10,9 +10,9 @@ from PIL import Image
 
 from .configuration_dpmambair import DPMambaIRConfig
 from .image_processing_dpmambair import DPMambaIRImageProcessor
+from .large_pictures_dpmambair import MEMORY_BUDGET, Progress, restore_tiled
 from .modeling_dpmambair import DPMambaIRModel, DPMambaIROutput
 from .picture_files_dpmambair import PictureSource, read_picture
-from .tiling_dpmambair import MEMORY_BUDGET, Progress, restore_tiled
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 

@@ -26,8 +26,8 @@ from torch.utils.checkpoint import checkpoint
 from .selective_scan_export_dpmambair import selective_scan_export
 
 try:
-    from .selective_scan_cpu_dpmambair import LANES, prompted_scan_cpu, resume_scan_cpu
-    from .selective_scan_kernels_dpmambair import STATES
+    from .cpu_scan_dpmambair import LANES, prompted_scan_cpu, resume_scan_cpu
+    from .cpu_scan_kernels_dpmambair import STATES
 except ImportError:  # numba is missing
     prompted_scan_cpu = None
 try:

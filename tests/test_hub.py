@@ -242,7 +242,7 @@ def test_dataset_is_pushed_and_read_whole_and_as_a_stream(hub, push, read, tmp_p
 
 
 def test_uncommitted_change_stops_the_command_before_it_asks_the_server(hub, checkout, place):
-    code = checkout / "modeling_dpmambair" / "threads_dpmambair.py"
+    code = checkout / "modeling_dpmambair" / "cpu_threads_dpmambair.py"
     original = code.read_text(encoding="utf-8")
     code.write_text(original + "\n# changed\n", encoding="utf-8")
     before = len(hub.requests)
@@ -251,5 +251,5 @@ def test_uncommitted_change_stops_the_command_before_it_asks_the_server(hub, che
     code.write_text(original, encoding="utf-8")
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("error: files must be committed before they are published, got ")
-    assert "threads_dpmambair.py" in done.stderr
+    assert "cpu_threads_dpmambair.py" in done.stderr
     assert len(hub.requests) == before

@@ -13,7 +13,7 @@ from PIL import Image, ImageCms
 
 import restore_images
 from modeling_dpmambair import Restorer
-from modeling_dpmambair.tiling_dpmambair import bytes_needed
+from modeling_dpmambair.large_pictures_dpmambair import bytes_needed
 from restore_images import find_pictures
 from tests.restoring import ROOT, files_below, photograph, read, run_command, save, save_random_model
 

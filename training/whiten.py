@@ -26,7 +26,7 @@ from modeling_dpmambair import (
     DPMambaIRImageProcessor,
     DPMambaIRModel,
 )
-from modeling_dpmambair.prompt_scan_dpmambair import PromptMap
+from modeling_dpmambair.block_dpmambair import PromptMap
 from training.files import new_folder
 
 # Share of the mean spread below which a direction counts as noise and is not spread to one.

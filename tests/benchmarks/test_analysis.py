@@ -2,7 +2,7 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.analysis import compute_step_sizes, count_cost, read_prompts
-from modeling_dpmambair.prompt_scan_dpmambair import PromptedScan
+from modeling_dpmambair.block_dpmambair import PromptedScan
 from tests.modeling_dpmambair.models import pictures, small_config, small_model
 
 

@@ -13,9 +13,9 @@ from modeling_dpmambair import (
     DPMambaIRModel,
     scan_backend,
 )
+from modeling_dpmambair.block_dpmambair import DPMambaIRBlock
 from modeling_dpmambair.modeling_degradation_extractor import describe_loss
 from modeling_dpmambair.modeling_dpmambair import pad_to_multiple
-from modeling_dpmambair.prompt_scan_dpmambair import DPMambaIRBlock
 from tests.modeling_dpmambair.models import (
     assert_same_weights,
     pictures,

@@ -8,7 +8,7 @@ from transformers import pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from modeling_dpmambair import DPMambaIRImageProcessor, ImageRestorationPipeline, read_picture, restore_tiled
-from modeling_dpmambair.tiling_dpmambair import bytes_needed
+from modeling_dpmambair.large_pictures_dpmambair import bytes_needed
 from tests.modeling_dpmambair.models import small_model
 
 TASK = "image-restoration"

@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from modeling_dpmambair import DPMambaIRImageProcessor, DPMambaIRModel, Restorer, restore_tiled
+from modeling_dpmambair.large_pictures_dpmambair import bytes_needed
 from modeling_dpmambair.restorer_dpmambair import choose_device, choose_dtype
-from modeling_dpmambair.tiling_dpmambair import bytes_needed
 from tests.restoring import photograph, save, save_random_model
 
 

@@ -11,7 +11,7 @@ from modeling_dpmambair import (
     DegradationExtractorModel,
     DPMambaIRModel,
 )
-from modeling_dpmambair.prompt_scan_dpmambair import PromptMap
+from modeling_dpmambair.block_dpmambair import PromptMap
 from tests.modeling_dpmambair.models import pictures, randomized, small_extractor_config, small_model
 from training.whiten import app, draw_embeddings, find_whitening, load, restart_prompts, whiten
 

@@ -3,8 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from modeling_dpmambair import layers_dpmambair
-from modeling_dpmambair.layers_dpmambair import DepthwiseConv2d, GatedNorm, RowNorm, gelu_gate
-from modeling_dpmambair.rows_cpu_dpmambair import (
+from modeling_dpmambair.cpu_rows_dpmambair import (
     depthwise_gate_operator,
     depthwise_silu_operator,
     gated_layer_norm_cpu,
@@ -14,6 +13,7 @@ from modeling_dpmambair.rows_cpu_dpmambair import (
     layer_norm_cpu,
     layer_norm_operator,
 )
+from modeling_dpmambair.layers_dpmambair import DepthwiseConv2d, GatedNorm, RowNorm, gelu_gate
 from tests.modeling_dpmambair.derivatives import (
     assert_refuses_forward_mode,
     assert_refuses_second_order,

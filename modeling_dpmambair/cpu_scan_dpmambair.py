@@ -6,9 +6,8 @@ from typing import Any
 
 import torch
 
-from .lanes_dpmambair import LANES, LN_2
-from .selective_scan_gradient_kernels_dpmambair import ScanGradients, backward_scratch, scan_backward
-from .selective_scan_kernels_dpmambair import (
+from .cpu_scan_backward_kernels_dpmambair import ScanGradients, backward_scratch, scan_backward
+from .cpu_scan_kernels_dpmambair import (
     CHUNK,
     ScanRows,
     ScanSize,
@@ -17,7 +16,8 @@ from .selective_scan_kernels_dpmambair import (
     forward_scratch,
     scan_forward,
 )
-from .threads_dpmambair import differentiate, flat, operator_name, run_tasks
+from .cpu_simd_dpmambair import LANES, LN_2
+from .cpu_threads_dpmambair import differentiate, flat, operator_name, run_tasks
 
 
 def _share_out(pictures: int, blocks: int, threads: int) -> list[ScanTask]:

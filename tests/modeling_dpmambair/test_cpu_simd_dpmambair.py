@@ -8,8 +8,8 @@ import pytest
 import torch
 from numba import njit
 
-from modeling_dpmambair import lanes_dpmambair as lanes
-from modeling_dpmambair.lanes_dpmambair import LANES, fma, lane_sum, load, load_scalar, splat, store
+from modeling_dpmambair import cpu_simd_dpmambair as lanes
+from modeling_dpmambair.cpu_simd_dpmambair import LANES, fma, lane_sum, load, load_scalar, splat, store
 
 
 def apply(function, values):

@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from modeling_dpmambair.prompt_scan_dpmambair import (
+from modeling_dpmambair.block_dpmambair import (
     EMBEDDING_TOKENS,
     DegradationPromptMixer,
     EmbeddingAttention,

@@ -19,10 +19,10 @@ from typing import TypeAlias
 
 import torch
 
+from .large_plan_dpmambair import OVERLAP, Tile, plan_tiles
 from .large_strips_dpmambair import PictureView, strip_pixels
 from .modeling_degradation_extractor import VARIANCE_EPS, DegradationExtractorModel
 from .modeling_dpmambair import SIZE_MULTIPLE, DPMambaIRModel, DPMambaIROutput
-from .tiles_dpmambair import OVERLAP, Tile, plan_tiles
 
 # Fixed, not taken from the machine's free memory, so that a picture is restored alike everywhere.
 MEMORY_BUDGET = 3 * 2**30

@@ -11,7 +11,20 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .lanes_dpmambair import LANES, Float32x16, erf, exp2, fma, inlined, kernel, lane_sum, load, sigmoid, splat, store
+from .cpu_simd_dpmambair import (
+    LANES,
+    Float32x16,
+    erf,
+    exp2,
+    fma,
+    inlined,
+    kernel,
+    lane_sum,
+    load,
+    sigmoid,
+    splat,
+    store,
+)
 
 ONE = np.float32(1.0)
 SQRT_HALF = np.float32(0.5**0.5)

@@ -5,9 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from modeling_dpmambair import selective_scan_dpmambair, threads_dpmambair
-from modeling_dpmambair.lanes_dpmambair import LANES
-from modeling_dpmambair.selective_scan_cpu_dpmambair import (
+from modeling_dpmambair import cpu_threads_dpmambair, selective_scan_dpmambair
+from modeling_dpmambair.cpu_scan_dpmambair import (
     _share_out,
     prompted_scan_backward_operator,
     prompted_scan_cpu,
@@ -16,7 +15,8 @@ from modeling_dpmambair.selective_scan_cpu_dpmambair import (
     resume_scan_cpu,
     run_tasks,
 )
-from modeling_dpmambair.selective_scan_kernels_dpmambair import STATES
+from modeling_dpmambair.cpu_scan_kernels_dpmambair import STATES
+from modeling_dpmambair.cpu_simd_dpmambair import LANES
 from tests.modeling_dpmambair.derivatives import (
     assert_refuses_forward_mode,
     assert_refuses_second_order,
@@ -199,7 +199,7 @@ def test_forked_process_scans_after_its_parent_did(two_threads):
 @pytest.fixture(params=["torch's threads", "a pool"])
 def threads(request, two_threads, monkeypatch):
     if request.param == "a pool":
-        monkeypatch.setattr(threads_dpmambair, "_torch_threads", lambda: None)
+        monkeypatch.setattr(cpu_threads_dpmambair, "_torch_threads", lambda: None)
 
 
 def test_every_task_runs_once_on_two_threads(threads):

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from .row_kernels_dpmambair import (
+from .cpu_row_kernels_dpmambair import (
     PictureShape,
     RowShape,
     RowTask,
@@ -23,7 +23,7 @@ from .row_kernels_dpmambair import (
     norm_backward,
     norm_forward,
 )
-from .threads_dpmambair import differentiate, flat, operator_name, run_tasks
+from .cpu_threads_dpmambair import differentiate, flat, operator_name, run_tasks
 
 # Rows that one task takes at least: fewer would cost more in hand-over than they save.
 LEAST_ROWS = 128

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from .lanes_dpmambair import (
+from .cpu_simd_dpmambair import (
     LANES,
     Float32x16,
     exp2,

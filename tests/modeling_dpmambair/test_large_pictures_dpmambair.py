@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from modeling_dpmambair import restore_tiled, tiling_dpmambair
-from modeling_dpmambair.tiling_dpmambair import bytes_needed, choose_tile, embed_picture, pixels_within
+from modeling_dpmambair import large_pictures_dpmambair, restore_tiled
+from modeling_dpmambair.large_pictures_dpmambair import bytes_needed, choose_tile, embed_picture, pixels_within
 from tests.modeling_dpmambair.models import pictures, small_model
 
 
@@ -113,8 +113,8 @@ def test_budget_and_pixels_belong_together(pixels):
 def test_budget_in_bytes_cuts_the_picture(monkeypatch):
     model, x = small_model(), pictures(1, 200, 8)
     planned = []
-    plan = tiling_dpmambair.plan_tiles
-    monkeypatch.setattr(tiling_dpmambair, "plan_tiles", lambda *a: planned.append(a) or plan(*a))
+    plan = large_pictures_dpmambair.plan_tiles
+    monkeypatch.setattr(large_pictures_dpmambair, "plan_tiles", lambda *a: planned.append(a) or plan(*a))
     restore_tiled(model, x, memory_budget=bytes_needed(model, 100 * 8))
     assert planned[0] == (200, 8, (96, 8), 32)
 

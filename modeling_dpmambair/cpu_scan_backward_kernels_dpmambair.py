@@ -8,7 +8,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from .lanes_dpmambair import (
+from .cpu_scan_kernels_dpmambair import CHUNK, ScanTask, discretize, read_block, read_matrices, row_at
+from .cpu_simd_dpmambair import (
     LANES,
     LN_2,
     Float32x16,
@@ -24,7 +25,6 @@ from .lanes_dpmambair import (
     store,
     store_scalar,
 )
-from .selective_scan_kernels_dpmambair import CHUNK, ScanTask, discretize, read_block, read_matrices, row_at
 
 
 class ScanGradients(NamedTuple):
