@@ -26,8 +26,9 @@ from tqdm import tqdm
 
 from benchmarks.cost import MODELS
 from benchmarks.files import RESULTS, write_text
+from benchmarks.forward_table import RIVAL, forward_grid
 from benchmarks.machine import measure_ceiling, measure_memory, time_call
-from benchmarks.rendering import RIVAL, format_columns, forward_grid
+from benchmarks.rendering import format_columns
 from modeling_dpmambair import DPMambaIRConfig, DPMambaIRModel
 from training.machine import describe_machine, has_bfloat16
 from training.memory import keep_freed_memory

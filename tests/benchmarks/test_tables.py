@@ -11,8 +11,8 @@ import pytest
 from huggingface_hub import ModelCard
 from typer.testing import CliRunner
 
+from benchmarks.cost_table import render_cost
 from benchmarks.files import RESULTS, write_text
-from benchmarks.rendering import render_cost
 from benchmarks.tables import NOT_MEASURED, TABLES, app, render_document
 from training.shipped import SHIPPED
 
