@@ -7,6 +7,7 @@ import torch
 from typer.testing import CliRunner
 
 from benchmarks import export
+from benchmarks.failures import load_photograph
 from tests.modeling_dpmambair.models import small_model
 
 
@@ -30,6 +31,7 @@ def stand_ins(monkeypatch):
     # The clamped differences are then known wherever the picture is neither black nor white.
     torch.nn.init.zeros_(model.network.conv_out.weight)
     monkeypatch.setattr(export, "PHOTOGRAPHS", ("coffee",))
+    monkeypatch.setattr(export, "load_photograph", lambda name: load_photograph(name).resize((87, 58)))
     monkeypatch.setattr(export, "make_file", write)
     monkeypatch.setattr(export, "open_file", open_brighter)
     return model
@@ -54,6 +56,7 @@ def test_results_say_size_quality_and_speed_of_what_was_made_and_what_was_refuse
     assert "refused" in result.stdout
 
 
+@pytest.mark.slow
 def test_refused_file_is_an_error_in_the_words_of_the_command(tmp_path):
     with pytest.raises(ValueError, match="^`DIR` must be a folder with a model's config.json"):
         export.make_file(tmp_path, tmp_path / "restorer.onnx", ())
