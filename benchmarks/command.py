@@ -19,8 +19,9 @@ import typer
 from PIL import Image
 from tqdm import tqdm
 
+from benchmarks.command_table import command_grid
 from benchmarks.files import RESULTS, write_text
-from benchmarks.rendering import command_grid, format_columns
+from benchmarks.rendering import format_columns
 from training.machine import describe_machine
 from training.shipped import SHIPPED
 

@@ -13,8 +13,9 @@ import typer
 from tqdm import tqdm
 
 from benchmarks.analysis import count_cost
+from benchmarks.cost_table import cost_grid
 from benchmarks.files import RESULTS, write_text
-from benchmarks.rendering import cost_grid, format_columns
+from benchmarks.rendering import format_columns
 from modeling_dpmambair import DPMambaIRConfig, DPMambaIRModel
 
 MODELS = Path(__file__).resolve().parents[1] / "configuration" / "model"

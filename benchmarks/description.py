@@ -15,6 +15,7 @@ from PIL import Image
 from torchmetrics.functional import spearman_corrcoef
 from tqdm import tqdm
 
+from benchmarks.description_table import description_grid
 from benchmarks.files import RESULTS, write_text
 from benchmarks.rendering import format_columns
 from dataset_scripts.degradations import KINDS, apply_degradations, sample_degradation
@@ -91,9 +92,7 @@ def main(
     found = measure(loaded, clean)
     results = {"model": model.resolve().name, "clean": clean.resolve().name, "seed": SEED, **found}
     write_text(output, json.dumps(results, indent=2) + "\n")
-    rows = [["degradation", "accuracy", "severity Spearman"]]
-    rows += [[kind, f"{found['accuracy'][kind]:.3f}", f"{found['spearman'][kind]:.3f}"] for kind in (*KINDS, "mean")]
-    typer.echo(format_columns(rows))
+    typer.echo(format_columns(description_grid(results)))
 
 
 if __name__ == "__main__":

@@ -25,8 +25,9 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 from tqdm import tqdm
 
+from benchmarks.embedding_table import embedding_grid
 from benchmarks.files import RESULTS, write_text
-from benchmarks.rendering import embedding_grid, format_columns
+from benchmarks.rendering import format_columns
 from dataset_scripts.__main__ import save_figure
 from dataset_scripts.degradations import KINDS, apply_degradations, sample_degradation
 from dataset_scripts.synthetic_restoration import list_photographs

@@ -22,9 +22,10 @@ import torch
 import typer
 from tqdm import tqdm
 
+from benchmarks.export_table import export_grid
 from benchmarks.failures import PHOTOGRAPHS, load_photograph
 from benchmarks.files import RESULTS, write_text
-from benchmarks.rendering import export_grid, format_columns
+from benchmarks.rendering import format_columns
 from dataset_scripts import KINDS
 from dataset_scripts.degradations import apply_degradations, sample_degradation
 from dataset_scripts.transforms import to_float, to_tensor

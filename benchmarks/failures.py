@@ -16,8 +16,9 @@ from PIL import Image, ImageDraw, ImageOps
 from skimage import data
 from tqdm import tqdm
 
+from benchmarks.failures_table import failures_grid
 from benchmarks.files import RESULTS, write_text
-from benchmarks.rendering import failures_grid, format_columns
+from benchmarks.rendering import format_columns
 from dataset_scripts.degradations import apply_degradations, sample_degradation
 from dataset_scripts.transforms import to_float
 from modeling_dpmambair import Restorer

@@ -5,6 +5,7 @@ peers are those that `spandrel` and `spandrel_extra_arches` carry, in the sizes 
 every side: speed does not depend on them.
 """
 
+import copy
 import json
 import statistics
 from collections.abc import Callable
@@ -27,8 +28,9 @@ from tqdm import tqdm
 from benchmarks.analysis import count_cost
 from benchmarks.cost import MODELS
 from benchmarks.files import RESULTS, write_text
+from benchmarks.forward_table import RIVAL, forward_grid
 from benchmarks.machine import measure_ceiling, measure_memory, time_call
-from benchmarks.rendering import RIVAL, format_columns, forward_grid
+from benchmarks.rendering import format_columns
 from modeling_dpmambair import DPMambaIRConfig, DPMambaIRModel
 from modeling_dpmambair.restorer_dpmambair import has_bfloat16
 from training.machine import describe_machine
@@ -77,10 +79,10 @@ def build_ours(name: str) -> Side:
 
 
 def build_peer(name: str) -> Side:
-    """Build a peer, and count its multiply-accumulates as ours are."""
+    """Build a peer, and count its multiply-accumulates as ours are, on the meta device: nothing is computed."""
     network = PEERS[name]().eval()
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-        network(torch.zeros(1, 3, COUNTED_SIDE, COUNTED_SIDE))
+        copy.deepcopy(network).to("meta")(torch.zeros(1, 3, COUNTED_SIDE, COUNTED_SIDE, device="meta"))
     return Side(name, network, counter.get_total_flops() // 2)
 
 

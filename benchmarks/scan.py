@@ -22,7 +22,8 @@ from tqdm import tqdm
 
 from benchmarks.files import RESULTS, write_text
 from benchmarks.machine import measure_memory, time_call
-from benchmarks.rendering import format_columns, scan_grid
+from benchmarks.rendering import format_columns
+from benchmarks.scan_table import scan_grid
 from modeling_dpmambair.selective_scan_dpmambair import selective_scan, selective_scan_chunked, selective_scan_loop
 from training.machine import describe_machine
 from training.memory import keep_freed_memory

@@ -18,21 +18,18 @@ from typing import Annotated, Any
 import typer
 from huggingface_hub import EvalResult, ModelCard
 
+from benchmarks.command_table import render_command
+from benchmarks.cost_table import render_cost
+from benchmarks.description_table import render_description
+from benchmarks.embedding_table import render_embedding
+from benchmarks.export_table import render_export
+from benchmarks.failures_table import render_failures
 from benchmarks.files import RESULTS, write_text
+from benchmarks.forward_table import render_forward
 from benchmarks.learning_table import render_learning
-from benchmarks.rendering import (
-    render_command,
-    render_cost,
-    render_description,
-    render_embedding,
-    render_export,
-    render_failures,
-    render_forward,
-    render_losses,
-    render_quality,
-    render_scan,
-    render_tiling,
-)
+from benchmarks.quality_table import render_losses, render_quality
+from benchmarks.scan_table import render_scan
+from benchmarks.tiling_table import render_tiling
 from restoration_metrics.model_index import is_evaluation, list_eval_results, measured_weights
 
 MARK = re.compile(r"<!-- /?table\b.*?-->")

@@ -18,7 +18,8 @@ from tqdm import tqdm
 
 from benchmarks.files import RESULTS, write_text
 from benchmarks.machine import measure_memory
-from benchmarks.rendering import format_columns, tiling_grid
+from benchmarks.rendering import format_columns
+from benchmarks.tiling_table import tiling_grid
 from dataset_scripts.degradations import KINDS, apply_degradations, sample_degradation
 from dataset_scripts.synthetic_restoration import list_photographs
 from dataset_scripts.transforms import to_float, to_tensor

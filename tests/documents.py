@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import sys
 import tomllib
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 
@@ -91,14 +92,19 @@ def check_make(words):
     subprocess.run(["make", "--dry-run", *words], cwd=ROOT, check=True, capture_output=True)
 
 
+@cache
+def pip_help(command):
+    """What pip says of one of its commands."""
+    words = [sys.executable, "-m", "pip", command, "--help"]
+    return subprocess.run(words, check=True, capture_output=True, text=True).stdout
+
+
 def check_pip(words):
     """Check that pip knows the options and the project the extras."""
-    usage = subprocess.run(
-        [sys.executable, "-m", "pip", *words[:1], "--help"], check=True, capture_output=True, text=True
-    )
+    usage = pip_help(words[0])
     for word in words[1:]:
         if word.startswith("-"):
-            assert re.search(rf"(?<![\w-]){re.escape(word)}(?![\w-])", usage.stdout), f"pip has no option {word}"
+            assert re.search(rf"(?<![\w-]){re.escape(word)}(?![\w-])", usage), f"pip has no option {word}"
             continue
         requirement = re.fullmatch(r"\.(?:\[(.*)\])?", word)
         assert requirement, f"{word} is not this project"

@@ -29,8 +29,6 @@ COMMANDS = [(name, command) for name in DOCUMENTS for command in all_commands(na
 BLOCKS = [(name, block) for name in DOCUMENTS for block in code_blocks(name, "python")]
 OURS = ("modeling_dpmambair", "dataset_scripts", "restoration_metrics", "training", "restore_images", "export_model")
 
-every_document = pytest.mark.parametrize("name", DOCUMENTS)
-
 
 @pytest.mark.parametrize(("name", "command"), COMMANDS)
 def test_command_exists_and_takes_its_options(name, command, monkeypatch):
@@ -47,14 +45,12 @@ def test_python_parses_and_imports_names_that_exist(name, block):
             assert not absent, f"{name} imports {absent}, which {node.module} does not have"
 
 
-@every_document
-def test_linked_files_and_pictures_exist(name):
-    assert missing_links(name) == []
+def test_linked_files_and_pictures_exist():
+    assert {name: missing for name in DOCUMENTS if (missing := missing_links(name))} == {}
 
 
-@every_document
-def test_named_files_exist(name):
-    assert missing_paths(name) == []
+def test_named_files_exist():
+    assert {name: missing for name in DOCUMENTS if (missing := missing_paths(name))} == {}
 
 
 @pytest.mark.parametrize(

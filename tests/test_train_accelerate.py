@@ -13,9 +13,6 @@ from tests.training.runs import after_step, make_place, recipe_file, run
 from train_accelerate import choose_precision
 from training.recipe import TrainingRecipe
 
-# Two workers must do the same on a machine with one core.
-pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
-
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:

@@ -2,13 +2,36 @@
 
 import json
 
+import pytest
 from typer.testing import CliRunner
 
 from benchmarks import command
 from modeling_dpmambair import DPMambaIRImageProcessor
+from tests.documents import ROOT, check_command
 from tests.modeling_dpmambair.models import small_model
+from training.shipped import SHIPPED
+
+# In place of the command: it says how it was called, and holds a known amount of memory.
+STAND_IN = """
+import pathlib, sys, time
+held = b"x" * 2**28
+time.sleep(0.2)
+pathlib.Path(sys.argv[3]).write_text(" ".join(sys.argv[1:]))
+"""
 
 
+def test_seconds_and_memory_are_those_of_the_command(tmp_path, monkeypatch):
+    (tmp_path / "restore_images.py").write_text(STAND_IN)
+    monkeypatch.setattr(command, "ROOT", tmp_path)
+    picture, output = ROOT / "examples/rain.png", tmp_path / "called"
+    seconds, memory = command.restore(picture, SHIPPED, output)
+    assert 0.2 < seconds < 60
+    assert memory > 2**28
+    monkeypatch.chdir(ROOT)
+    check_command(f"python restore_images.py {output.read_text()}")
+
+
+@pytest.mark.slow
 def test_results_say_seconds_and_memory_of_each_picture(tmp_path, monkeypatch):
     monkeypatch.setattr(command, "SIZES", ((24, 16),))
     small_model().save_pretrained(tmp_path / "model")

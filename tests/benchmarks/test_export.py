@@ -7,30 +7,8 @@ import torch
 from typer.testing import CliRunner
 
 from benchmarks import export
-from benchmarks.rendering import export_grid, render_export
+from benchmarks.failures import load_photograph
 from tests.modeling_dpmambair.models import small_model
-
-RESULTS = {
-    "date": "2026-01-02T03:04:05+00:00",
-    "machine": {"cpu": "Abacus", "cores": 2, "device": "cpu", "processes": 1, "threads": 1, "torch": "9.9"},
-    "model": "beads", "severity": 0.5, "seed": 7, "pictures": 28,
-    "files": [
-        {"name": "the model itself", "bytes": 3 * 2**20, "psnr": 25.0, "seconds": {"128": 0.1}},
-        {"name": "ONNX", "bytes": 2**21, "psnr": 24.5, "loss": 0.5, "lowest": 41.24, "seconds": {"128": 0.25}},
-        {"name": "8 bits", "refused": "must agree to 40 dB, got 12.3"},
-    ],
-}  # fmt: skip
-
-
-def test_table_shows_every_file_and_why_one_was_refused():
-    heading, model, onnx, refused = export_grid(RESULTS)
-    assert heading[-1] == "128 x 128 (s)"
-    assert model == ["the model itself", "3.00", "25.00", "-", "-", "0.10"]
-    assert onnx == ["ONNX", "2.00", "24.50", "0.500", "41.2", "0.25"]
-    assert refused == ["8 bits", "refused", "-", "-", "-", "-"]
-    text = render_export(RESULTS)
-    assert "8 bits: must agree to 40 dB, got 12.3." in text
-    assert "`beads` on 28 free photographs" in text
 
 
 @pytest.fixture
@@ -53,6 +31,7 @@ def stand_ins(monkeypatch):
     # The clamped differences are then known wherever the picture is neither black nor white.
     torch.nn.init.zeros_(model.network.conv_out.weight)
     monkeypatch.setattr(export, "PHOTOGRAPHS", ("coffee",))
+    monkeypatch.setattr(export, "load_photograph", lambda name: load_photograph(name).resize((87, 58)))
     monkeypatch.setattr(export, "make_file", write)
     monkeypatch.setattr(export, "open_file", open_brighter)
     return model
@@ -77,6 +56,7 @@ def test_results_say_size_quality_and_speed_of_what_was_made_and_what_was_refuse
     assert "refused" in result.stdout
 
 
+@pytest.mark.slow
 def test_refused_file_is_an_error_in_the_words_of_the_command(tmp_path):
     with pytest.raises(ValueError, match="^`DIR` must be a folder with a model's config.json"):
         export.make_file(tmp_path, tmp_path / "restorer.onnx", ())

@@ -49,6 +49,7 @@ def test_exp2_stops_at_the_smallest_normal_number():
     np.testing.assert_array_equal(apply(lanes.exp2, [-127, -1e6, -3e38, -np.inf]), 2.0**-126)
 
 
+@pytest.mark.slow
 def test_without_avx512_the_results_are_as_accurate():
     tests = [f"{__file__}::{each.__name__}" for each in (
         test_exp2_is_accurate_over_its_range, test_exp2_stops_at_the_smallest_normal_number,

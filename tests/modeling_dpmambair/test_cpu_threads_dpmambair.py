@@ -4,7 +4,11 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from tests.test_house import ROOT
+
+pytestmark = pytest.mark.slow  # a new process compiles the kernels anew
 
 SCAN = """
 import torch

@@ -191,12 +191,3 @@ def test_full_central_difference_ignores_a_constant():
     nn.init.zeros_(branches.plain.bias)
     inside = branches(torch.full((1, 9, 9, 3), 0.8))[:, 3:-3, 3:-3]
     torch.testing.assert_close(inside, torch.zeros_like(inside), rtol=0, atol=1e-5)
-
-
-def test_weights_that_merging_saves_are_counted():
-    branches = CentralDifferenceBranches(3, 4, [3, 3, 5, 7])
-    before = sum(each.numel() for each in branches.parameters())
-    saved = branches.count_unmerged_weights()
-    branches.merge()
-    assert before - saved == sum(each.numel() for each in branches.parameters())
-    assert branches.count_unmerged_weights() == 0

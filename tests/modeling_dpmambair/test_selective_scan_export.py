@@ -55,6 +55,7 @@ def test_layers_run_without_kernels_of_ours(monkeypatch):
         torch.testing.assert_close(result, value, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_program_traced_for_export_needs_operators_of_torch_only():
     scan = randomized(DPMambaIRModel(small_config(dim=16))).network.refinement.blocks[0]
     features, embedding = torch.randn(1, 12, 13, 32), torch.randn(1, 8)

@@ -17,9 +17,6 @@ from tests.training.runs import after_step, assert_same_run, log_of, recipe_file
 from training.loop import Trainer
 from training.scores import Batch
 
-# Two workers must do the same on a machine with one core.
-pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
-
 
 @pytest.fixture(scope="module", params=["extractor", "restorer"])
 def straight(request: pytest.FixtureRequest, place: SimpleNamespace) -> Path:
@@ -109,7 +106,7 @@ def test_saved_weights_are_the_averaged_ones(straight: Path) -> None:
 def test_shrinking_batches_resume_and_equal_running_through(
     place: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe = recipe_file(place, tmp_path, batch_size=[[0, 5], [4, 3]], validate_every=99)
+    recipe = recipe_file(place, tmp_path, batch_size=[[0, 5], [4, 3]], checkpoint_every=99, validate_every=99)
     assert run(recipe, tmp_path / "straight")
     with monkeypatch.context() as patched:
         after_step(patched, 5, lambda: os.kill(os.getpid(), signal.SIGTERM))
@@ -136,7 +133,7 @@ def test_sigterm_saves_and_resuming_equals_running_through(
 
 
 def test_resumed_run_may_be_longer_but_not_otherwise_different(place: SimpleNamespace, tmp_path: Path) -> None:
-    recipe = recipe_file(place, tmp_path, steps=4, validate_every=99)
+    recipe = recipe_file(place, tmp_path, steps=4, workers=0, checkpoint_every=99, validate_every=99)
     assert run(recipe, tmp_path / "run")
     with pytest.raises(ValueError, match="`training.lr` must stay 0.001 with --resume, got 0.5"):
         run(recipe, tmp_path / "run", "training.lr=0.5", resume=True)
@@ -149,7 +146,7 @@ def test_long_run_cooled_down_from_a_copied_checkpoint_equals_a_short_one(
     place: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str
 ) -> None:
     settings = f"training.optimizer={optimizer}", "training.workers=0"
-    recipe = recipe_file(place, tmp_path, decay_steps=4, validate_every=5)
+    recipe = recipe_file(place, tmp_path, decay_steps=4, checkpoint_every=99, validate_every=99)
     assert run(recipe, tmp_path / "short", *settings)
     with monkeypatch.context() as patched:
         after_step(patched, 5, lambda: os.kill(os.getpid(), signal.SIGTERM))
@@ -181,7 +178,7 @@ def test_description_run_is_scored_without_pictures_and_gives_a_restorer_its_hea
 
 
 def test_accumulated_steps_equal_steps_of_larger_batches(place: SimpleNamespace, tmp_path: Path) -> None:
-    recipe = recipe_file(place, tmp_path, steps=6, validate_every=99)
+    recipe = recipe_file(place, tmp_path, steps=4, checkpoint_every=99, validate_every=99)
     settings = "training.workers=0", "training.lr=1e-3"
     assert run(recipe, tmp_path / "large", *settings)
     assert run(recipe, tmp_path / "small", *settings, "training.batch_size=2", "training.accumulation_steps=2")

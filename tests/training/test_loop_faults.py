@@ -17,12 +17,9 @@ from training.loop import Trainer
 from training.scores import Batch, Scores
 from training.validation import Validation
 
-# Two workers must do the same on a machine with one core.
-pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
-
 
 def test_damaged_newest_checkpoint_falls_back_to_the_one_before(place: SimpleNamespace, tmp_path: Path) -> None:
-    recipe = recipe_file(place, tmp_path, validate_every=10)
+    recipe = recipe_file(place, tmp_path, workers=0, validate_every=99)
     assert run(recipe, tmp_path / "run")
     weights = tmp_path / "run" / "checkpoint-10" / "model.safetensors"
     expected = {name: tensor.clone() for name, tensor in load_file(weights).items()}  # not mapped from the file
@@ -46,7 +43,9 @@ def test_steps_that_are_not_finite_leave_the_weights_and_are_counted(
 
     original = Trainer._step
     monkeypatch.setattr(Trainer, "_step", spoil)
-    assert run(recipe_file(place, tmp_path, validate_every=99), tmp_path / "run", "training.workers=0")
+    assert run(
+        recipe_file(place, tmp_path, checkpoint_every=99, validate_every=99), tmp_path / "run", "training.workers=0"
+    )
     trained = [record for record in log_of(tmp_path / "run") if "loss" in record]
     assert [record["skipped"] for record in trained] == [0, 2, 2, 2, 2]
     assert trained[1]["loss"] is None

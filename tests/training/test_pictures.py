@@ -13,9 +13,6 @@ from dataset_scripts import DegradationRecipe
 from training.pictures import SYNTHETIC, load_sets, patch_size_at, training_steps
 from training.recipe import DataRecipe, ModelRecipe, Recipe, TrainingRecipe
 
-# Two workers must do the same on a machine with one core.
-pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
-
 SCHEDULE = ((0, 32), (6, 40), (13, 48))
 RECIPE = Recipe(ModelRecipe(), DataRecipe(), TrainingRecipe(steps=14, batch_size=3, patch_schedule=SCHEDULE))
 # Of the twelve samples 4, 5 and 3 make a batch: epochs of 3, 2 and 4 steps, the second phase ending inside one.

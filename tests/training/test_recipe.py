@@ -19,21 +19,31 @@ def read(tmp_path: Path, content: object, *overrides: str) -> Recipe:
     return Recipe.from_file(path, overrides)
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=lambda path: str(path.relative_to(FOLDER)))
-def test_shipped_recipe_states_every_setting_but_the_paths_of_a_machine(path: Path) -> None:
-    content = read_recipe_file(path)
-    expected = Recipe.from_file(path).to_dict(portable=True)
+def absent_settings(path: Path) -> set[str]:
+    """Settings that a recipe leaves to their defaults, except the paths of a machine."""
+    content, expected = read_recipe_file(path), Recipe.from_file(path).to_dict(portable=True)
     absent = {name for section in expected for name in expected[section] if name not in content[section]}
-    assert absent <= {"clean_dirs", "extractor", "init_from", "corpora_dir", "lpips_backbone", "lpips_network"}
+    return absent - {"clean_dirs", "extractor", "init_from", "corpora_dir", "lpips_backbone", "lpips_network"}
 
 
-@pytest.mark.parametrize("path", sorted(FOLDER.glob("ablations/*.json")), ids=lambda path: path.stem)
-def test_ablation_differs_from_the_paper_recipe_in_its_configuration_only(path: Path) -> None:
+def test_shipped_recipes_state_every_setting_but_the_paths_of_a_machine() -> None:
+    incomplete = {path.relative_to(FOLDER): absent for path in RECIPES if (absent := absent_settings(path))}
+    assert RECIPES
+    assert incomplete == {}
+
+
+def differs_in_configuration_only(path: Path) -> bool:
+    """Whether an ablation is the paper's recipe of its stage with another configuration."""
     ablation, stage = Recipe.from_file(path), "extractor" if path.stem.endswith("_extractor") else "restorer"
     base = Recipe.from_file(FOLDER / f"{stage}.json")
-    assert (ablation.data, ablation.training) == (base.data, base.training)
-    assert replace(ablation.model, overrides={}) == base.model
-    assert read_config(ablation.model).to_dict() != read_config(base.model).to_dict()
+    is_base = replace(ablation, model=replace(ablation.model, overrides={})) == base
+    return is_base and read_config(ablation.model).to_dict() != read_config(base.model).to_dict()
+
+
+def test_ablations_differ_from_the_paper_recipe_in_their_configuration_only() -> None:
+    ablations = sorted(FOLDER.glob("ablations/*.json"))
+    assert ablations
+    assert [path.name for path in ablations if not differs_in_configuration_only(path)] == []
 
 
 def test_extending_recipe_changes_single_settings(tmp_path: Path) -> None:

@@ -1,0 +1,72 @@
+"""What `evaluate_accelerate.py` measured, as two tables: how much restoring gains, and how often it loses."""
+
+from statistics import median
+from typing import Any
+
+from benchmarks.rendering import Grid, describe_machine, format_markdown, format_mean
+
+
+def quality_grid(results: dict[str, Any]) -> Grid:
+    """Bring the averages of `evaluate_accelerate.py` into rows, a task each, then all together.
+
+    Args:
+        results: what it wrote.
+    """
+    grid = [["degradation", "PSNR before (dB)", "after", "gain", "SSIM before", "after", "gain"]]
+    for task, means in (results["tasks"] | {"overall": results["overall"]}).items():
+        cells = []
+        for metric, form in (("psnr", ".2f"), ("ssim", ".4f")):
+            cells += [format_mean(means[f"{metric}_{moment}"], form) for moment in ("degraded", "restored")]
+            cells.append(format_mean(means[f"{metric}_gain"], f"+{form}"))
+        grid.append([task.replace("_", " "), *cells])
+    return grid
+
+
+def render_quality(results: dict[str, Any]) -> str:
+    """Render how much a model restores.
+
+    Args:
+        results: what `evaluate_accelerate.py` wrote.
+
+    Returns:
+        A Markdown table, and the conditions of the measurement.
+    """
+    benchmark, model = results["benchmark"], results["model"]
+    # Unreadable files are missing from every task alike.
+    pictures = results["overall"]["pictures"] // len(results["tasks"])
+    failures = f" ({len(benchmark['failures'])} more were unreadable)" if benchmark["failures"] else ""
+    return (
+        f"{format_markdown(quality_grid(results))}\n\n"
+        f"`{model['name']}` ({model['parameters'] / 1e6:.2f} M parameters, {model['dtype']}) on "
+        f"`{benchmark['name']}`: {pictures} clean pictures of `{benchmark['clean']}`{failures},\n"
+        f"each spoiled by each degradation at severity {benchmark['severity']:g}, seed {benchmark['seed']}; "
+        "scores on RGB, 8 bit.\n"
+        f"Measured {results['date'][:10]} on {describe_machine(results['machine'])}."
+    )
+
+
+def losses_grid(results: dict[str, Any]) -> Grid:
+    """Count in rows, a task each, how often a restoration is worse than what it was made of, and by how much.
+
+    Args:
+        results: what `evaluate_accelerate.py` wrote.
+    """
+    grid = [["degradation", "pictures", "made worse", "lowest gain (dB)", "median gain (dB)", "highest gain (dB)"]]
+    for task in results["tasks"]:
+        gains = sorted(one["psnr_gain"] for one in results["images"] if one["task"] == task)
+        shown = (gains[0], median(gains), gains[-1])
+        cells = [str(len(gains)), str(sum(gain < 0 for gain in gains)), *(f"{gain:+.2f}" for gain in shown)]
+        grid.append([task.replace("_", " "), *cells])
+    return grid
+
+
+def render_losses(results: dict[str, Any]) -> str:
+    """Render how often a model makes a picture worse.
+
+    Args:
+        results: what `evaluate_accelerate.py` wrote.
+
+    Returns:
+        A Markdown table.
+    """
+    return format_markdown(losses_grid(results))
