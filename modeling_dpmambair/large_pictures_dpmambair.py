@@ -20,19 +20,19 @@ from typing import TypeAlias
 import torch
 
 from .large_plan_dpmambair import OVERLAP, Tile, plan_tiles
-from .large_strips_dpmambair import PictureView, strip_pixels
+from .large_strips_dpmambair import PictureView, strip_numbers
 from .modeling_degradation_extractor import VARIANCE_EPS, DegradationExtractorModel
 from .modeling_dpmambair import SIZE_MULTIPLE, DPMambaIRModel, DPMambaIROutput
 
 # Fixed, not taken from the machine's free memory, so that a picture is restored alike everywhere.
 MEMORY_BUDGET = 3 * 2**30
-# What each channel of the first stage, or half of one of the last, takes for each pixel of the picture, for a second
-# direction, and of a strip.
-PIXEL_BYTES, SECOND_BYTES, STRIP_BYTES = 27, 8, 210
+# What restoring takes for each number in the features of the first stage, or in half of those of the last; for a
+# second direction; and for each number in a strip.
+NUMBER_BYTES, SECOND_BYTES, STRIP_BYTES = 27, 8, 210
 # Times the usual overlap where scans begin anew in each tile and must first forget it.
 SCAN_CONTEXT = 4
 # Pixels that are embedded at once; at least so many times the rows around them that are computed for them.
-EMBEDDED_PIXELS, EMBEDDED_CONTEXTS = 2**19, 8
+EMBEDDED_PIXELS, EMBEDDED_CONTEXTS = 2**17, 8
 # Rows of the bands of a sheet, and its largest share of a picture.
 BAND_ROWS, SHEET_SHARE = 32, 1 / 4
 
@@ -48,22 +48,23 @@ def bytes_needed(model: DPMambaIRModel, pixels: int) -> int:
         model: restores.
         pixels: of all pictures that it restores at once.
     """
-    per_pixel, strip = _pixel_bytes(model), strip_pixels(model.device)
-    return _width(model) * (per_pixel * pixels + STRIP_BYTES * min(pixels, strip))
+    numbers, strip = _width(model) * pixels, strip_numbers(model.device)
+    return _number_bytes(model) * numbers + STRIP_BYTES * min(numbers, strip)
 
 
 def _width(model: DPMambaIRModel) -> int:
     return -(-model.network.conv_out.in_channels // 2)
 
 
-def _pixel_bytes(model: DPMambaIRModel) -> int:
-    return PIXEL_BYTES + SECOND_BYTES * (model.config.scan_directions - 1)
+def _number_bytes(model: DPMambaIRModel) -> int:
+    return NUMBER_BYTES + SECOND_BYTES * (model.config.scan_directions - 1)
 
 
 def pixels_within(model: DPMambaIRModel, memory_budget: int) -> int:
     """Return how many pixels may be restored at once: `bytes_needed`, the other way round."""
-    budget, per_pixel, strip = memory_budget // _width(model), _pixel_bytes(model), strip_pixels(model.device)
-    return max(budget // (per_pixel + STRIP_BYTES), (budget - STRIP_BYTES * strip) // per_pixel)
+    per_number, strip = _number_bytes(model), strip_numbers(model.device)
+    numbers = max(memory_budget // (per_number + STRIP_BYTES), (memory_budget - STRIP_BYTES * strip) // per_number)
+    return numbers // _width(model)
 
 
 def choose_tile(height: int, width: int, pixels: int) -> tuple[tuple[int, int], int]:
@@ -125,7 +126,7 @@ def restore_tiled(
     pixels = pixels_within(model, memory_budget) // batch
     fits = height * width <= pixels if tile is None else height <= tile[0] and width <= tile[1]
     report = progress or (lambda done, total: None)
-    if fits and batch * height * width <= strip_pixels(model.device):
+    if fits and batch * height * width * _width(model) <= strip_numbers(model.device):
         output = model(pixel_values.to(model.device), degradation_embedding=degradation_embedding, strength=strength)
         report(1, 1)
         return output

@@ -30,8 +30,9 @@ from .layers_dpmambair import HighFrequencyEnhancement, LinearDownsample, Linear
 from .modeling_dpmambair import DPMambaIRModel, DPMambaIRNetwork, DPMambaIRStage
 from .selective_scan_dpmambair import resume_selective_scan
 
-# Pixels of a strip: on the CPU enough for its layers to outweigh their calls, elsewhere enough for its many cores.
-CPU_STRIP_PIXELS, STRIP_PIXELS = 2**16, 2**18
+# Numbers in a strip: on the CPU enough for its layers to outweigh their calls, and few enough to stay in a cache;
+# elsewhere enough for its many cores.
+CPU_STRIP_NUMBERS, STRIP_NUMBERS = 2**19, 2**24
 # Rows that a strip has at least, because each computes those around it too.
 STRIP_ROWS = 16
 
@@ -64,9 +65,9 @@ class Strip(NamedTuple):
         return Strip(2 * self.start, 2 * self.stop, slice(2 * self.seen.start, 2 * self.seen.stop))
 
 
-def strip_pixels(device: torch.device) -> int:
-    """Return how many pixels a strip has on a device."""
-    return CPU_STRIP_PIXELS if device.type == "cpu" else STRIP_PIXELS
+def strip_numbers(device: torch.device) -> int:
+    """Return how many numbers a strip has on a device."""
+    return CPU_STRIP_NUMBERS if device.type == "cpu" else STRIP_NUMBERS
 
 
 def plan_strips(x: torch.Tensor, reach: int = 0) -> list[Strip]:
@@ -76,8 +77,8 @@ def plan_strips(x: torch.Tensor, reach: int = 0) -> list[Strip]:
         x: the features.
         reach: rows that each must see on either side.
     """
-    batch, height, width = x.shape[:3]
-    rows = max(strip_pixels(x.device) // (batch * width), STRIP_ROWS)
+    batch, height, width, channels = x.shape
+    rows = max(strip_numbers(x.device) // (batch * width * channels), STRIP_ROWS)
     bounds = itertools.pairwise([*range(0, height, rows), height])
     return [Strip(start, stop, slice(max(start - reach, 0), min(stop + reach, height))) for start, stop in bounds]
 
@@ -431,4 +432,4 @@ class PictureView:
             each.mean = mean
 
 
-__all__ = ["PictureView", "strip_pixels"]
+__all__ = ["PictureView", "strip_numbers"]

@@ -10,7 +10,7 @@ from tests.modeling_dpmambair.models import pictures, small_model
 
 @pytest.fixture
 def narrow_strips(monkeypatch):
-    monkeypatch.setattr(large_strips_dpmambair, "CPU_STRIP_PIXELS", 1)
+    monkeypatch.setattr(large_strips_dpmambair, "CPU_STRIP_NUMBERS", 1)
 
 
 @pytest.mark.usefixtures("narrow_strips")
@@ -43,7 +43,7 @@ def test_strips_of_one_picture_leave_nothing_for_the_next():
 
 @pytest.mark.parametrize(("height", "count"), [(16, 1), (17, 2), (40, 3), (1, 1)])
 def test_strips_cover_the_rows_once_and_see_those_around_them(monkeypatch, height, count):
-    monkeypatch.setattr(large_strips_dpmambair, "CPU_STRIP_PIXELS", 2 * 5 * 16)
+    monkeypatch.setattr(large_strips_dpmambair, "CPU_STRIP_NUMBERS", 2 * 5 * 3 * 16)
     x = torch.arange(height)[None, :, None, None].expand(2, height, 5, 3)
     strips = plan_strips(x, 2)
     assert len(strips) == count
