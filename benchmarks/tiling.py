@@ -1,7 +1,7 @@
 """Compare tiled with whole restorations: `python -m benchmarks.tiling --model DIR --pictures DIR`.
 
 Clean pictures, enlarged to 1024 x 1024 and degraded in seven ways, are restored whole and in tiles. Seams are sought
-in the error: its root mean square in the rows in which tiles change over, against that elsewhere. And the peak memory of
+in the error: its root mean square in the rows where tiles change over, against that elsewhere. And the peak memory of
 restoring is measured, of each model in a process of its own, beside what the package plans with.
 """
 
