@@ -1,6 +1,6 @@
-"""Measure whether a model names what spoiled a picture: `python -m benchmarks.description --model DIR --clean DIR`.
+"""Measure how well a model names degradations: `python -m benchmarks.description --model DIR --clean DIR`.
 
-Each clean picture is spoiled by each kind once at severity 0.5, as in the benchmark synthetic7: the kind with the
+Each clean picture is degraded in each way once at severity 0.5, as in the benchmark synthetic7: the kind with the
 highest presence must be the true one. And once at a severity of its own: the told severity must rank as the true one.
 """
 
@@ -29,7 +29,7 @@ LOWEST, HIGHEST = 0.1, 0.9
 
 
 def describe(model: DPMambaIRModel, clean: np.ndarray, kind: str, severity: float, place: int) -> tuple[int, float]:
-    """Spoil a picture and ask the model about it.
+    """Degrade a picture and ask the model about it.
 
     Args:
         model: carries the head that describes.

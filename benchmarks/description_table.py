@@ -11,14 +11,14 @@ def description_grid(results: dict[str, Any]) -> Grid:
     Args:
         results: what it wrote.
     """
-    grid = [["degradation", "named rightly", "rank correlation of severity"]]
+    grid = [["degradation", "named correctly", "rank correlation of severity"]]
     for kind, accuracy in results["accuracy"].items():
         grid.append([kind.replace("_", " "), f"{accuracy:.3f}", f"{results['spearman'][kind]:.3f}"])
     return grid
 
 
 def render_description(results: dict[str, Any]) -> str:
-    """Render how well a model names what spoiled a picture.
+    """Render how well a model names the degradation of a picture.
 
     Args:
         results: what `benchmarks.description` wrote.
@@ -28,6 +28,6 @@ def render_description(results: dict[str, Any]) -> str:
     """
     return (
         f"{format_markdown(description_grid(results))}\n\n"
-        f"`{results['model']}` on {results['pictures']} clean pictures of `{results['clean']}`, each spoiled by each "
-        f"kind, seed {results['seed']}."
+        f"`{results['model']}` on {results['pictures']} clean pictures of `{results['clean']}`, each degraded in each "
+        f"way, seed {results['seed']}."
     )

@@ -38,7 +38,7 @@ from restoration_metrics import psnr
 SEED = 2504
 DRAWN = (0.1, 0.9)  # severities, drawn uniformly
 MIDDLE = (0.5, 0.5)  # that of the benchmark synthetic7
-DRAWS = 3  # times that each photograph of the classifier's training is spoiled by each kind
+DRAWS = 3  # times that each photograph of the classifier's training is degraded in each way
 SIDE = 256  # pixels of the middle of each picture that are looked at, degraded as they would be inside the whole
 GAIN_WANTED, ACCURACY_WANTED = 5.0, 0.85
 

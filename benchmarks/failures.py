@@ -4,7 +4,6 @@ The pictures of the benchmarks may not be shown everywhere, so their place is ta
 ships and whose licences are free (examples/README.md names them), degraded as the benchmark degrades.
 """
 
-import hashlib
 import json
 import math
 from pathlib import Path
@@ -17,7 +16,7 @@ from skimage import data
 from tqdm import tqdm
 
 from benchmarks.failures_table import failures_grid
-from benchmarks.files import RESULTS, write_text
+from benchmarks.files import RESULTS, hash_weights, write_text
 from benchmarks.rendering import format_columns
 from dataset_scripts.degradations import apply_degradations, sample_degradation
 from dataset_scripts.transforms import to_float
@@ -63,8 +62,8 @@ def restore_all(restorer: Restorer, benchmark: dict[str, Any]) -> list[Strip]:
         task, clean = benchmark["kinds"][kind], load_photograph(PHOTOGRAPHS[place])
         rng = np.random.default_rng((benchmark["seed"], kind, place))
         drawn = sample_degradation(task, benchmark["severity"], rng)
-        spoiled = apply_degradations(to_float(np.asarray(clean)), [drawn])
-        degraded = Image.fromarray(np.round(spoiled * 255).astype(np.uint8))
+        degraded_values = apply_degradations(to_float(np.asarray(clean)), [drawn])
+        degraded = Image.fromarray(np.round(degraded_values * 255).astype(np.uint8))
         restored = restorer(degraded)
         facts = {"task": task, "photograph": PHOTOGRAPHS[place], **score(degraded, restored, clean)}
         strips.append((facts, [degraded, restored, clean]))
@@ -169,9 +168,8 @@ def main(
     restorer = Restorer.from_pretrained(model, dtype="float32")
     strips = restore_all(restorer, definition)
     worst, undamaged = find_worst(strips), restore_undamaged(restorer)
-    checksum = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(model.glob("*.safetensors")))).hexdigest()
     results = {
-        "model": {"name": model.resolve().name, "weights_sha256": checksum},
+        "model": {"name": model.resolve().name, "weights_sha256": hash_weights(model)},
         "benchmark": benchmark,
         "severity": definition["severity"],
         "seed": definition["seed"],

@@ -1,5 +1,6 @@
-"""Where results files live, and how files are written."""
+"""Where results files live, how files are written, and how weights are told apart."""
 
+import hashlib
 from pathlib import Path
 
 from training.files import replacing
@@ -16,3 +17,12 @@ def write_text(path: Path, text: str) -> None:
     """
     with replacing(path) as unfinished:
         unfinished.write_text(text, encoding="utf-8")
+
+
+def hash_weights(model: Path) -> str:
+    """Return the SHA-256 of a model's weights, by which results files name them.
+
+    Args:
+        model: folder of the model.
+    """
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sorted(model.glob("*.safetensors")))).hexdigest()

@@ -132,7 +132,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
         axes.grid(visible=True, which="both", alpha=0.3)
     panels[0].set_ylabel("seconds")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper", fontsize="small")
-    figure.suptitle("restoring one picture on the processor")
+    figure.suptitle("restoring one picture on the CPU")
     figure.savefig(path, dpi=120)
 
 
@@ -150,7 +150,7 @@ def main(
 ) -> None:
     """Print time, memory and share of the machine's ceiling of every side and size, and write them.
 
-    In float32, and in bfloat16 where the processor computes in it.
+    In float32, and in bfloat16 where the CPU computes in it.
     """
     keep_freed_memory()
     for name in model:

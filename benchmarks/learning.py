@@ -1,6 +1,6 @@
 """Compare how fast networks learn: `python -m benchmarks.learning tiny nafnet32 --clean DIR --minutes 30 --seeds 0,1`.
 
-Candidates of `configuration/learning.json` see the same patches in the same order for the same processor time, each on
+Candidates of `configuration/learning.json` see the same patches in the same order for the same CPU time, each on
 one thread; two run side by side on two cores. Only training steps count: not drawing, validating or compiling. A study
 may be stopped at any time; the same command goes on from the last validation of each run, and finished runs are kept.
 """
@@ -157,7 +157,7 @@ def publish(folders: Sequence[Path], output: Path) -> None:
 
 
 def draw(results: dict[str, Any], path: Path) -> None:
-    """Plot gain over processor time, a panel for each budget: the mean of the seeds, and all between their extremes.
+    """Plot gain over CPU time, a panel for each budget: the mean of the seeds, and all between their extremes.
 
     Args:
         results: content of the results file.
@@ -176,7 +176,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
             style = DASHES[number // 10 % len(DASHES)]  # ten colours
             (line,) = axes.plot(minutes, [sum(gain) / len(gain) for gain in gains], style, marker=".", label=name)
             axes.fill_between(minutes, [*map(min, gains)], [*map(max, gains)], color=line.get_color(), alpha=0.2)
-        axes.set(xlabel="processor minutes", ylabel="mean gain, dB", title=budget)
+        axes.set(xlabel="CPU minutes", ylabel="mean gain, dB", title=budget)
         axes.grid(visible=True, alpha=0.3)
         axes.legend(fontsize="small")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -197,7 +197,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 def main(
     names: Annotated[list[str] | None, typer.Argument(metavar="[CANDIDATE]...", help="By default all.")] = None,
     clean: Annotated[list[str] | None, typer.Option(help="Folder of clean photographs; repeatable.")] = None,
-    minutes: Annotated[float | None, typer.Option(help="Budget: processor minutes in training steps.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Budget: CPU minutes in training steps.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Budget: steps, in place of minutes.")] = None,
     seeds: Annotated[str, typer.Option(help="Seeds, as in 0,1.")] = "0",
     cores: Annotated[str, typer.Option(help="Cores to pin a process each to, as in 0,1; none: this process.")] = "",

@@ -45,7 +45,7 @@ class Budget:
     """How long each candidate trains.
 
     Attributes:
-        unit: "minutes" of processor time, or "steps".
+        unit: "minutes" of CPU time, or "steps".
         amount: how many.
     """
 
@@ -56,7 +56,7 @@ class Budget:
         """Return the share that is used, in [0, 1].
 
         Args:
-            seconds: of processor time in training steps.
+            seconds: of CPU time in training steps.
             steps: done.
         """
         return min(1.0, (steps if self.unit == "steps" else seconds / 60) / self.amount)
@@ -265,19 +265,19 @@ def measure_inference(network: torch.nn.Module) -> dict[str, float | None]:
         network: from `build_network`, in evaluation mode.
 
     Returns:
-        `megapixel_seconds`: median processor time for a million pixels; `memory`: peak, bytes, for the picture of
+        `megapixel_seconds`: median CPU time for a million pixels; `memory`: peak, bytes, for the picture of
         1024 x 1024, the lower of two because freed memory lies scattered; None where Linux does not say.
     """
     picture = torch.rand(1, 3, INFERENCE_SIDE, INFERENCE_SIDE)
     peaks = [measure_memory(lambda: restore(network, picture)) for _ in range(2)]
-    seconds = [_time_processor(lambda: restore(network, picture)) for _ in range(INFERENCE_REPEATS)]
+    seconds = [_time_cpu(lambda: restore(network, picture)) for _ in range(INFERENCE_REPEATS)]
     return {
         "megapixel_seconds": statistics.median(seconds) / INFERENCE_SIDE**2 * 1e6,
         "memory": None if None in peaks else min(peaks),
     }
 
 
-def _time_processor(call: Callable[[], Any]) -> float:
+def _time_cpu(call: Callable[[], Any]) -> float:
     start = time.process_time()
     call()
     return time.process_time() - start

@@ -39,7 +39,7 @@ def render_quality(results: dict[str, Any]) -> str:
         f"{format_markdown(quality_grid(results))}\n\n"
         f"`{model['name']}` ({model['parameters'] / 1e6:.2f} M parameters, {model['dtype']}) on "
         f"`{benchmark['name']}`: {pictures} clean pictures of `{benchmark['clean']}`{failures},\n"
-        f"each spoiled by each degradation at severity {benchmark['severity']:g}, seed {benchmark['seed']}; "
+        f"each degraded in each way at severity {benchmark['severity']:g}, seed {benchmark['seed']}; "
         "scores on RGB, 8 bit.\n"
         f"Measured {results['date'][:10]} on {describe_machine(results['machine'])}."
     )

@@ -1,7 +1,7 @@
 """Compare tiled with whole restorations: `python -m benchmarks.tiling --model DIR --pictures DIR`.
 
-Clean pictures, enlarged to 1024 x 1024 and spoiled in seven ways, are restored whole and in tiles. Seams are sought in
-the error: its root mean square in the rows in which tiles change over, against that elsewhere. And the peak memory of
+Clean pictures, enlarged to 1024 x 1024 and degraded in seven ways, are restored whole and in tiles. Seams are sought
+in the error: its root mean square in the rows where tiles change over, against that elsewhere. And the peak memory of
 restoring is measured, of each model in a process of its own, beside what the package plans with.
 """
 
@@ -37,7 +37,7 @@ GAIN = 32
 
 
 def degrade(path: str, kind: str, place: int, side: int) -> torch.Tensor:
-    """Enlarge a clean picture to a square and spoil it, to 8 bit, (1, 3, side, side)."""
+    """Enlarge a clean picture to a square and degrade it, to 8 bit, (1, 3, side, side)."""
     with Image.open(path) as picture:
         clean = ImageOps.fit(picture.convert("RGB"), (side, side), Image.Resampling.LANCZOS)
     rng = np.random.default_rng((SEED, KINDS.index(kind), place))

@@ -1,7 +1,7 @@
 """Show where a training step of the tiny model spends its time: `python -m benchmarks.train_step --clean DIR`.
 
 The step is of the model in `configuration/model/tiny.json`: eight patches of 64 x 64, float32 (bfloat16 where the
-processor computes in it), frozen extractor, AdamW. Its floor is what its matrix products and convolutions take at the
+CPU computes in it), frozen extractor, AdamW. Its floor is what its matrix products and convolutions take at the
 measured rate of a large product, plus one pass over all that the forward writes at the measured rate of a copy.
 """
 

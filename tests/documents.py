@@ -22,8 +22,6 @@ from training.shipped import SHIPPED
 ROOT = Path(__file__).resolve().parents[1]
 # How lines that are commands begin, among trees of folders and names of files.
 PROGRAMS = ("make ", "pip install ", "python -m ", "python ", "accelerate launch ", "dpmambair-")
-# What documents leave out of a command whose beginning they have shown already.
-LEFT_OUT = "--config_file configuration/accelerate/cpu.yaml train_accelerate.py"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 
@@ -138,7 +136,7 @@ def check_command(line):
 
     Files that the project ships must exist; DATA, PHOTOS and what commands write are the reader's.
     """
-    program, *words = shlex.split(line.replace(" ... ", f" {LEFT_OUT} "))
+    program, *words = shlex.split(line)
     shipped = (word for word in words if re.match(r"(configuration|checkpoints|examples)/|.*\.(py|md)$", word))
     missing = [word for word in shipped if not (ROOT / word).exists()]
     assert not missing, f"the repository has no {missing}"
@@ -166,9 +164,19 @@ def run_python_block(name, folder, number=0):
 
 
 def missing_links(name):
-    """Return the files that a document links to or shows, and that are not there."""
-    targets = re.findall(r"\]\((?!https?://|#)([^)#]+)", read(name))
-    return [target for target in targets if not ((ROOT / name).parent / target).exists()]
+    """Return what a document links to or shows, a file or a heading in it, and what is not there."""
+    missing = []
+    for target, anchor in re.findall(r"\]\((?!https?://)([^)#]*)(?:#([^)]*))?\)", read(name)):
+        path = ((ROOT / name).parent / target).resolve() if target else ROOT / name
+        if not path.exists() or (anchor and anchor not in anchors(path)):
+            missing.append(f"{target}#{anchor}" if anchor else target)
+    return missing
+
+
+def anchors(path):
+    """Return the anchors that GitHub gives the headings of a Markdown file."""
+    headings = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def missing_paths(name):

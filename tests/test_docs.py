@@ -1,4 +1,4 @@
-"""The documents of docs/ keep their word: commands exist, Python runs or names what is there, files are there."""
+"""The documents beside README and card keep their word: commands, Python, files and headings are there."""
 
 import ast
 import http.client
@@ -24,7 +24,10 @@ from tests.documents import (
     typed_measurements,
 )
 
-DOCUMENTS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").glob("*.md"))
+DOCUMENTS = [
+    *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").glob("*.md")),
+    *("CONTRIBUTING.md", "SECURITY.md"),
+]
 COMMANDS = [(name, command) for name in DOCUMENTS for command in all_commands(name)]
 BLOCKS = [(name, block) for name in DOCUMENTS for block in code_blocks(name, "python")]
 OURS = ("modeling_dpmambair", "dataset_scripts", "restoration_metrics", "training", "restore_images", "export_model")
@@ -51,6 +54,18 @@ def test_linked_files_and_pictures_exist():
 
 def test_named_files_exist():
     assert {name: missing for name in DOCUMENTS if (missing := missing_paths(name))} == {}
+
+
+def test_tree_names_every_folder_and_script():
+    (tree,) = code_blocks("CONTRIBUTING.md", "")
+    named = {line.split()[0].rstrip("/") for line in tree.splitlines()}
+    listing = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    files = subprocess.run(listing, cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines()
+    tops = {name.partition("/")[0] for name in files if not name.startswith(".") and (ROOT / name).exists()}
+    assert named <= tops, "CONTRIBUTING.md names what the repository lacks"
+    assert {top for top in tops if (ROOT / top).is_dir() or top.endswith(".py")} <= named, (
+        "CONTRIBUTING.md leaves something out"
+    )
 
 
 @pytest.mark.parametrize(

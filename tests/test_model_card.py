@@ -13,10 +13,12 @@ from tests.documents import (
     ROOT,
     check_command,
     missing_links,
+    read,
     run_python_block,
     shell_commands,
     typed_measurements,
 )
+from training.shipped import SHIPPED
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +85,10 @@ def test_linked_files_and_pictures_exist():
 
 def test_measured_numbers_stand_in_rendered_tables_only():
     assert typed_measurements("model_card.md") == []
+
+
+def test_card_lies_beside_the_shipped_weights_too():
+    assert (SHIPPED / "README.md").read_text(encoding="utf-8") == read("model_card.md")
 
 
 def test_failure_cases_are_shown_in_a_picture_of_the_measured_strips(card):

@@ -1,7 +1,6 @@
 """README keeps its word: its commands exist, its Python runs, its files are there, its numbers are rendered."""
 
 import re
-import subprocess
 
 import numpy as np
 import pytest
@@ -41,18 +40,6 @@ def test_table_of_options_is_that_of_the_command():
     described = {option for row in rows for option in re.findall(r"(?<=`)--?\w+", row.split("|")[1])}
     options = [each for each in load_command("restore_images").params if each.param_type_name == "option"]
     assert described == {spelling for option in options for spelling in option.opts}
-
-
-def test_tree_names_every_folder_and_script():
-    (tree,) = code_blocks("README.md", "")
-    named = {line.split()[0].rstrip("/") for line in tree.splitlines()}
-    listing = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
-    files = subprocess.run(listing, cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines()
-    tops = {name.partition("/")[0] for name in files if not name.startswith(".") and (ROOT / name).exists()}
-    assert named <= tops, "README names what the repository lacks"
-    assert {top for top in tops if (ROOT / top).is_dir() or top.endswith(".py")} <= named, (
-        "README leaves something out"
-    )
 
 
 def test_linked_files_and_pictures_exist():

@@ -1,0 +1,47 @@
+"""What `benchmarks.pairs` measured, as a table."""
+
+from typing import Any
+
+from benchmarks.rendering import Grid, describe_machine, format_markdown
+
+# Published test sets by the folders in which their pairs lie; any other folder appears under its own name.
+NAMES = {
+    "rain_rain100l": "Rain100L, sample (rain)",
+    "lowlight_lol15": "LOL (low light)",
+    "haze_sots25": "SOTS indoor, sample (haze)",
+    "blur_gopro6": "GoPro, sample (blur)",
+    "blur_reds30": "REDS at 320 x 180, sample (blur)",
+}
+
+
+def pairs_grid(results: dict[str, Any]) -> Grid:
+    """Bring the means of `benchmarks.pairs` into rows, a test set each.
+
+    Args:
+        results: what it wrote.
+    """
+    grid = [["test set", "pairs", "PSNR before (dB)", "after", "gain", "SSIM before", "after", "gain"]]
+    for one in results["sets"]:
+        cells = []
+        for metric, form in (("psnr", ".2f"), ("ssim", ".4f")):
+            cells += [f"{one[f'{metric}_{moment}']:{form}}" for moment in ("degraded", "restored")]
+            cells.append(f"{one[f'{metric}_gain']:+{form}}")
+        grid.append([NAMES.get(one["folder"], one["folder"]), str(one["pictures"]), *cells])
+    return grid
+
+
+def render_pairs(results: dict[str, Any]) -> str:
+    """Render how much a model restores of published test sets.
+
+    Args:
+        results: what `benchmarks.pairs` wrote.
+
+    Returns:
+        A Markdown table, and the conditions of the measurement.
+    """
+    model = results["model"]
+    return (
+        f"{format_markdown(pairs_grid(results))}\n\n"
+        f"`{model['name']}` ({model['dtype']}), whole pictures; scores on RGB, 8 bit.\n"
+        f"Measured {results['date'][:10]} on {describe_machine(results['machine'])}."
+    )
