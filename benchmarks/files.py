@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from training.files import replacing
+from dpmambair.files import replacing
 
 RESULTS = Path(__file__).resolve().parent / "results"
 

@@ -27,7 +27,7 @@ from tests.documents import (
 DOCUMENTS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").glob("*.md"))
 COMMANDS = [(name, command) for name in DOCUMENTS for command in all_commands(name)]
 BLOCKS = [(name, block) for name in DOCUMENTS for block in code_blocks(name, "python")]
-OURS = ("modeling_dpmambair", "dataset_scripts", "restoration_metrics", "training", "restore_images", "export_model")
+OURS = ("modeling_dpmambair", "dataset_scripts", "restoration_metrics", "training", "dpmambair", "export_model")
 
 
 @pytest.mark.parametrize(("name", "command"), COMMANDS)

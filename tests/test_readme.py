@@ -1,7 +1,6 @@
 """README keeps its word: its commands exist, its Python runs, its files are there, its numbers are rendered."""
 
 import re
-import subprocess
 
 import numpy as np
 import pytest
@@ -17,6 +16,7 @@ from tests.documents import (
     shell_commands,
     typed_measurements,
 )
+from tests.sources import list_sources
 
 
 @pytest.mark.parametrize("line", shell_commands("README.md"))
@@ -39,16 +39,14 @@ def test_make_restore_and_make_test_come_first():
 def test_table_of_options_is_that_of_the_command():
     rows = re.search(r"\| option \| meaning \|\n\|.*\n((?:\|.*\n)+)", read("README.md"))[1].splitlines()
     described = {option for row in rows for option in re.findall(r"(?<=`)--?\w+", row.split("|")[1])}
-    options = [each for each in load_command("restore_images").params if each.param_type_name == "option"]
+    options = [each for each in load_command("dpmambair.restore").params if each.param_type_name == "option"]
     assert described == {spelling for option in options for spelling in option.opts}
 
 
 def test_tree_names_every_folder_and_script():
     (tree,) = code_blocks("README.md", "")
     named = {line.split()[0].rstrip("/") for line in tree.splitlines()}
-    listing = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
-    files = subprocess.run(listing, cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines()
-    tops = {name.partition("/")[0] for name in files if not name.startswith(".") and (ROOT / name).exists()}
+    tops = {path.parts[0] for path in list_sources() if not path.parts[0].startswith(".")}
     assert named <= tops, "README names what the repository lacks"
     assert {top for top in tops if (ROOT / top).is_dir() or top.endswith(".py")} <= named, (
         "README leaves something out"

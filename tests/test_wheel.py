@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dpmambair.shipped import SHIPPED
 from tests.documents import PROJECT, ROOT, code_blocks
 from tests.publishing import copy_checkout, run_python
-from training.shipped import SHIPPED
 
 pytestmark = pytest.mark.slow
 
