@@ -1,11 +1,11 @@
-"""What `import dpmambair` gives: the version, the weights' place and the restorer, and no torch before it is wanted."""
+"""What `import dpmambair` gives: version, weights' place and restorer, and no torch before it is wanted."""
 
+import re
 import subprocess
 import sys
 from typing import Any
 
 import pytest
-import yaml
 
 import dpmambair
 import modeling_dpmambair
@@ -34,5 +34,5 @@ def test_every_public_name_can_be_imported():
 
 
 def test_version_is_that_of_the_citation():
-    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
-    assert citation["version"] == dpmambair.__version__
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert re.findall(r"^version: (.+)$", citation, re.MULTILINE) == [dpmambair.__version__]
