@@ -50,8 +50,8 @@ def all_commands(name):
     blocks = code_blocks(name, "bash") + code_blocks(name, "")
     lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
     prose = re.sub(r"^```.*?^```$", "", read(name), flags=re.MULTILINE | re.DOTALL)
-    models = {SHIPPED.name, *measured_models()}  # named as a command might be
-    lines += [" ".join(code.split()) for code in re.findall(r"`([^`]+)`", prose) if code not in models]
+    names = {SHIPPED.name, *measured_models(), *PROJECT["scripts"]}  # each begins as a command does
+    lines += [" ".join(code.split()) for code in re.findall(r"`([^`]+)`", prose) if code not in names]
     return [shlex.join(shlex.split(line, comments=True)) for line in lines if line.startswith(PROGRAMS)]
 
 
