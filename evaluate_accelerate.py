@@ -23,12 +23,12 @@ from tqdm import tqdm
 from dataset_scripts.degradations import apply_degradations, sample_degradation
 from dataset_scripts.synthetic_restoration import find_fault, list_photographs
 from dataset_scripts.transforms import to_float
+from dpmambair.files import replacing
+from dpmambair.machine import describe_machine
 from modeling_dpmambair import DPMambaIRModel, Restorer, read_picture
 from restoration_metrics.figures import draw_gains, join_pictures
 from restoration_metrics.functional import SSIM_WINDOW
 from restoration_metrics.scores import format_table, score, summarize
-from training.files import replacing
-from training.machine import describe_machine
 
 BENCHMARKS = Path(__file__).resolve().parent / "configuration" / "benchmarks.json"
 PICTURES_PER_GRID = 4

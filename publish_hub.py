@@ -33,9 +33,9 @@ from PIL import Image
 from transformers.utils import logging
 
 import modeling_dpmambair
+from dpmambair.shipped import ATTRIBUTION, SHIPPED
 from modeling_dpmambair import ImageRestorationPipeline, Restorer
 from restoration_metrics.model_index import is_evaluation, list_eval_results, measured_weights
-from training.shipped import ATTRIBUTION, SHIPPED
 
 ROOT = Path(__file__).resolve().parent
 EXAMPLES = ROOT / "examples"

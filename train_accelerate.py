@@ -16,8 +16,8 @@ from accelerate.tracking import get_available_trackers
 from accelerate.utils import GradientAccumulationPlugin, LoggerType, set_seed
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from dpmambair.memory import keep_freed_memory
 from training.loop import Trainer, has_run
-from training.memory import keep_freed_memory
 from training.plan import describe_plan
 from training.recipe import Recipe, TrainingRecipe
 

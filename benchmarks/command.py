@@ -22,18 +22,19 @@ from tqdm import tqdm
 from benchmarks.command_table import command_grid
 from benchmarks.files import RESULTS, write_text
 from benchmarks.rendering import format_columns
-from training.machine import describe_machine
-from training.shipped import SHIPPED
+from dpmambair.machine import describe_machine
+from dpmambair.shipped import SHIPPED
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLE = ROOT / "examples/rain.png"
+COMMAND = (sys.executable, "-m", "dpmambair.restore")
 # Width and height, pixels: an icon, and a photograph of four megapixels.
 SIZES = ((256, 256), (2464, 1640))
 
 
 def restore(picture: Path, model: Path, output: Path) -> tuple[float, int]:
     """Run the command on one picture; returns seconds, and the most memory that it held, bytes."""
-    command = [sys.executable, str(ROOT / "restore_images.py"), str(picture), "-o", str(output), "--model", str(model)]
+    command = [*COMMAND, str(picture), "-o", str(output), "--model", str(model)]
     start = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     _, status, used = os.wait4(process.pid, 0)  # tells what this process used, not all children so far

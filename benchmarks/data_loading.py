@@ -34,7 +34,7 @@ from dataset_scripts import (
     load_clean_photographs,
 )
 from dataset_scripts.transforms import crop, sample_window, to_float, to_tensor
-from training.machine import describe_machine
+from dpmambair.machine import describe_machine
 
 PATCH_SIZE, BATCH_SIZE = 192, 8
 # Two megapixels, as a camera's 4:3 gives them.

@@ -29,10 +29,10 @@ from benchmarks.rendering import format_columns
 from dataset_scripts import KINDS
 from dataset_scripts.degradations import apply_degradations, sample_degradation
 from dataset_scripts.transforms import to_float, to_tensor
+from dpmambair.machine import describe_machine
+from dpmambair.shipped import SHIPPED
 from modeling_dpmambair import DPMambaIRModel
 from restoration_metrics import psnr
-from training.machine import describe_machine
-from training.shipped import SHIPPED
 
 ROOT = Path(__file__).resolve().parents[1]
 SEVERITY, SEED = 0.5, 2504

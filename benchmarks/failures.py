@@ -20,12 +20,12 @@ from benchmarks.files import RESULTS, hash_weights, write_text
 from benchmarks.rendering import format_columns
 from dataset_scripts.degradations import apply_degradations, sample_degradation
 from dataset_scripts.transforms import to_float
+from dpmambair.files import replacing
 from modeling_dpmambair import Restorer
 from restoration_metrics.figures import join_pictures
 from restoration_metrics.functional import psnr
 from restoration_metrics.pictures import measure_pictures
 from restoration_metrics.scores import score
-from training.files import replacing
 
 ROOT = Path(__file__).resolve().parents[1]
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket")

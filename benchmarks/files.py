@@ -3,7 +3,7 @@
 import hashlib
 from pathlib import Path
 
-from training.files import replacing
+from dpmambair.files import replacing
 
 RESULTS = Path(__file__).resolve().parent / "results"
 

@@ -31,10 +31,10 @@ from benchmarks.files import RESULTS, write_text
 from benchmarks.forward_table import RIVAL, forward_grid
 from benchmarks.machine import measure_ceiling, measure_memory, time_call
 from benchmarks.rendering import format_columns
+from dpmambair.machine import describe_machine
+from dpmambair.memory import keep_freed_memory
 from modeling_dpmambair import DPMambaIRConfig, DPMambaIRModel
 from modeling_dpmambair.restorer_dpmambair import has_bfloat16
-from training.machine import describe_machine
-from training.memory import keep_freed_memory
 
 OURS = ("base", "small", "tiny")
 # Peers at the size of their papers' restoration models; SwinIR's is that for denoising.

@@ -26,8 +26,8 @@ from benchmarks.learning_pictures import draw_validation, find_patches
 from benchmarks.learning_run import JOB, RECORD, Budget, Job, run
 from benchmarks.learning_table import group_runs, learning_grid, name_budget
 from benchmarks.rendering import format_columns
+from dpmambair.shipped import SHIPPED
 from training.recipe import Recipe
-from training.shipped import SHIPPED
 
 ROOT = Path(__file__).resolve().parents[1]
 VALIDATION_PICTURES, VALIDATION_SIDE = 20, 128

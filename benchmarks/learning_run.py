@@ -29,10 +29,10 @@ from benchmarks.learning_networks import (
 )
 from benchmarks.learning_pictures import Patches, Validation, load_validation, locked, with_patches
 from benchmarks.machine import measure_memory
+from dpmambair.files import replacing
+from dpmambair.machine import describe_machine
+from dpmambair.memory import keep_freed_memory
 from restoration_metrics import psnr
-from training.files import replacing
-from training.machine import describe_machine
-from training.memory import keep_freed_memory
 from training.optimization import average_weights, build_optimizer, build_schedule
 from training.recipe import Recipe
 

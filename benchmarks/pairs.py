@@ -16,9 +16,9 @@ from benchmarks.files import RESULTS, hash_weights, write_text
 from benchmarks.pairs_table import pairs_grid
 from benchmarks.rendering import format_columns
 from dataset_scripts import load_restoration_dataset
+from dpmambair.machine import describe_machine
 from modeling_dpmambair import Restorer
 from restoration_metrics.scores import average, score
-from training.machine import describe_machine
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 

@@ -24,9 +24,9 @@ from benchmarks.files import RESULTS, write_text
 from benchmarks.machine import measure_memory, time_call
 from benchmarks.rendering import format_columns
 from benchmarks.scan_table import scan_grid
+from dpmambair.machine import describe_machine
+from dpmambair.memory import keep_freed_memory
 from modeling_dpmambair.selective_scan_dpmambair import selective_scan, selective_scan_chunked, selective_scan_loop
-from training.machine import describe_machine
-from training.memory import keep_freed_memory
 
 Scan = Callable[..., torch.Tensor]
 # The sizes at which the targets are set: one picture of 256 x 256 at twice base's width.

@@ -23,11 +23,11 @@ from benchmarks.tiling_table import tiling_grid
 from dataset_scripts.degradations import KINDS, apply_degradations, sample_degradation
 from dataset_scripts.synthetic_restoration import list_photographs
 from dataset_scripts.transforms import to_float, to_tensor
+from dpmambair.machine import describe_machine
+from dpmambair.memory import keep_freed_memory
 from modeling_dpmambair import DPMambaIRConfig, DPMambaIRModel, plan_tiles, restore_tiled
 from modeling_dpmambair.large_pictures_dpmambair import bytes_needed
 from restoration_metrics.figures import join_pictures
-from training.machine import describe_machine
-from training.memory import keep_freed_memory
 
 MODELS = Path(__file__).resolve().parents[1] / "configuration" / "model"
 SIDE, SEED, SEVERITY = 1024, 2504, 0.5

@@ -25,10 +25,10 @@ from benchmarks.files import RESULTS, write_text
 from benchmarks.machine import measure_ceiling, time_call
 from benchmarks.rendering import format_columns
 from dataset_scripts import DegradedPatches, load_clean_photographs
+from dpmambair.machine import describe_machine
+from dpmambair.memory import keep_freed_memory
 from modeling_dpmambair import DPMambaIRConfig, DPMambaIRModel
 from modeling_dpmambair.restorer_dpmambair import is_bfloat16_faster
-from training.machine import describe_machine
-from training.memory import keep_freed_memory
 
 BATCH, PATCH = 8, 64
 # Operators that the profile lists by name; the rest is summed up.

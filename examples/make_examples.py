@@ -1,6 +1,6 @@
 """Make the example pictures: photographs that scikit-image ships, spoiled by the project's own degradation model.
 
-`python examples/make_examples.py` rewrites the eight PNG files beside it; README.md tells where the photographs come
+`python -m examples.make_examples` rewrites the eight PNG files beside it; README.md tells where the photographs come
 from. Every draw has a fixed seed, so the same versions of the libraries give the same pixels.
 """
 

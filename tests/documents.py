@@ -16,8 +16,8 @@ from PIL import Image
 from typer.main import get_command
 
 from benchmarks.files import RESULTS
+from dpmambair.shipped import SHIPPED
 from training.recipe import Recipe
-from training.shipped import SHIPPED
 
 ROOT = Path(__file__).resolve().parents[1]
 # How lines that are commands begin, among trees of folders and names of files.
@@ -48,8 +48,8 @@ def all_commands(name):
     blocks = code_blocks(name, "bash") + code_blocks(name, "")
     lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
     prose = re.sub(r"^```.*?^```$", "", read(name), flags=re.MULTILINE | re.DOTALL)
-    models = {SHIPPED.name, *measured_models()}  # named as a command might be
-    lines += [" ".join(code.split()) for code in re.findall(r"`([^`]+)`", prose) if code not in models]
+    names = {SHIPPED.name, *measured_models(), *PROJECT["scripts"]}  # each begins as a command does
+    lines += [" ".join(code.split()) for code in re.findall(r"`([^`]+)`", prose) if code not in names]
     return [shlex.join(shlex.split(line, comments=True)) for line in lines if line.startswith(PROGRAMS)]
 
 
@@ -155,7 +155,7 @@ def run_python_block(name, folder, number=0):
     """
     weights = SHIPPED / "model.safetensors"
     assert weights.is_file(), f"{name} needs the shipped weights, {weights.relative_to(ROOT)}"
-    for shipped in ("checkpoints", "examples", "modeling_dpmambair"):
+    for shipped in ("checkpoints", "examples", "modeling_dpmambair", "dpmambair"):
         (folder / shipped).symlink_to(ROOT / shipped)
     block = code_blocks(name, "python")[number]
     done = subprocess.run([sys.executable, "-c", block], cwd=folder, capture_output=True, text=True)

@@ -4,9 +4,9 @@ import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests.sources import ROOT, list_sources
+
 GIT = ("git", "-c", "user.name=Tester", "-c", "user.email=tester@example.org", "-c", "commit.gpgsign=false")
 
 
@@ -25,13 +25,10 @@ def commit_all(folder):
 
 def copy_checkout(folder):
     """Copy this checkout as it stands on disk, committed, with the kernels' caches; return the copy's folder."""
-    listing = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
-    names = subprocess.run(listing, cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines()
     caches = [path.relative_to(ROOT) for path in (ROOT / "modeling_dpmambair").rglob("*.nb[ic]")]
-    for name in {*map(Path, names), *caches}:
-        if (ROOT / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, folder / name)  # with its time, which the caches go by
+    for name in {*list_sources(), *caches}:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, folder / name)  # with its time, which the caches go by
     commit_all(folder)
     return folder
 

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-import restore_images
+from dpmambair import restore
 from modeling_dpmambair import DPMambaIRConfig, DPMambaIRImageProcessor, DPMambaIRModel
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -27,7 +27,7 @@ def save_random_model(folder):
 
 def run_command(model, *arguments):
     """Run the command with a model's folder, and return typer's result."""
-    return CliRunner().invoke(restore_images.main, [*map(str, arguments), "--model", str(model)])
+    return CliRunner().invoke(restore.main, [*map(str, arguments), "--model", str(model)])
 
 
 def photograph(size=(24, 16), mode="RGB", seed=0):

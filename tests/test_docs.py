@@ -30,7 +30,7 @@ DOCUMENTS = [
 ]
 COMMANDS = [(name, command) for name in DOCUMENTS for command in all_commands(name)]
 BLOCKS = [(name, block) for name in DOCUMENTS for block in code_blocks(name, "python")]
-OURS = ("modeling_dpmambair", "dataset_scripts", "restoration_metrics", "training", "restore_images", "export_model")
+OURS = ("modeling_dpmambair", "dataset_scripts", "restoration_metrics", "training", "dpmambair", "export_model")
 
 
 @pytest.mark.parametrize(("name", "command"), COMMANDS)

@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 
 import evaluate_accelerate
 from dataset_scripts import KINDS, apply_degradations, sample_degradation
+from dpmambair.shipped import SHIPPED
 from modeling_dpmambair import DPMambaIRConfig, DPMambaIRImageProcessor, DPMambaIRModel
-from training.shipped import SHIPPED
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -13,12 +13,12 @@ import torch
 from typer.testing import CliRunner
 
 import export_model
+from dpmambair.shipped import SHIPPED
 from export_model import Agreement, check, compare, draw_picture, open_exported, open_onnx, trace
 from modeling_dpmambair import DPMambaIRModel
 from tests.documents import run_python_block
 from tests.modeling_dpmambair.models import pictures, small_model
 from tests.test_house import ROOT
-from training.shipped import SHIPPED
 
 SIZES = [(64, 64), (56, 40), (61, 83)]
 

@@ -18,18 +18,17 @@ from pathlib import Path
 import pytest
 from transformers.dynamic_module_utils import check_imports, get_imports
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests.sources import ROOT, list_sources
 
 PACKAGES = ("modeling_dpmambair", "dataset_scripts", "restoration_metrics")
+# What everything above shares, and the command line; of ours it knows the model alone.
+SHARED = "dpmambair"
 UPPER_PACKAGES = ("training",)
-SCRIPTS = (
-    *("restore_images", "train_accelerate", "evaluate_accelerate", "publish_hub", "reproduce"),
-    *("export_model", "spandrel_dpmambair"),
-)
+SCRIPTS = ("train_accelerate", "evaluate_accelerate", "publish_hub", "reproduce", "export_model")
 FOLDERS = ("benchmarks", "demo", "examples")
 # What `demo/app.py` finds beside itself, in the repository as in a Space.
 PAGE = "restoration_page"
-OURS = {"app", *PACKAGES, *UPPER_PACKAGES, *SCRIPTS, *FOLDERS, PAGE, "tests"}
+OURS = {"app", *PACKAGES, SHARED, *UPPER_PACKAGES, *SCRIPTS, *FOLDERS, PAGE, "tests"}
 
 # Rows from bottom to top: a file imports from the rows below its own, never from its row or above.
 LAYERS = {
@@ -62,6 +61,11 @@ LAYERS = {
         {"__init__"},
         {"__main__"},
     ),
+    "dpmambair": (
+        {"files", "machine", "memory", "shipped"},
+        {"restore", "spandrel"},
+        {"__init__"},
+    ),
 }
 
 # What a Hub file may need of its user without asking: transformers' own requirements, and what its processors need.
@@ -76,14 +80,15 @@ DISTRIBUTIONS = {
     "sklearn": "scikit-learn",
     "yaml": "pyyaml",
 }
-RESTORING = {"modeling_dpmambair", "restore_images"}
+# Of a package, a script or a single file.
 EXTRAS = {
+    "modeling_dpmambair": {"cuda"},
     "train_accelerate": {"train"},
     "evaluate_accelerate": {"eval"},
     "dataset_scripts": {"train"},
     "restoration_metrics": {"eval"},
     "export_model": {"export"},
-    "spandrel_dpmambair": {"spandrel"},
+    "dpmambair/spandrel.py": {"spandrel"},
     "demo": {"demo"},
     "examples": {"train"},
     "training": {"train"},
@@ -93,16 +98,6 @@ EVERY_EXTRA = {"cuda", "train", "eval", "demo", "export", "spandrel", "dev"}
 MAX_POSITIONAL_ARGUMENTS = 6
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
-
-
-@cache
-def tracked(pattern: str) -> tuple[Path, ...]:
-    """Files of the repository, relative to its root, committed or about to be."""
-    listing = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z", "--", pattern],
-        cwd=ROOT, check=True, capture_output=True, text=True,
-    )  # fmt: skip
-    return tuple(sorted(Path(name) for name in set(listing.stdout.split("\0")) - {""} if (ROOT / name).is_file()))
 
 
 def read(path: Path) -> str:
@@ -125,7 +120,7 @@ def assert_none(offenders: Iterable[object]) -> None:
         pytest.fail("\n".join(listed), pytrace=False)
 
 
-PYTHON = tracked("*.py")
+PYTHON = list_sources("*.py")
 SOURCES = tuple(path for path in PYTHON if path.parts[0] != "tests")
 HUB_FILES = tuple(path for path in SOURCES if path.parts[0] == "modeling_dpmambair")
 LAYERED = tuple(path for path in SOURCES if path.parts[0] in LAYERS)
@@ -151,9 +146,11 @@ def allowed_imports(top: str) -> set[str]:
         return {top}
     if top == "demo":
         return {"modeling_dpmambair", top, PAGE}
+    if top == SHARED:
+        return {"modeling_dpmambair", top}
     if top in UPPER_PACKAGES:
-        return {*PACKAGES, top}
-    return {*PACKAGES, *UPPER_PACKAGES} | ({top} if top == "benchmarks" else set())
+        return {*PACKAGES, SHARED, top}
+    return {*PACKAGES, SHARED, *UPPER_PACKAGES} | ({top} if top == "benchmarks" else set())
 
 
 def test_packages_and_scripts_import_only_what_lies_below() -> None:
@@ -189,7 +186,7 @@ def requirements(extras: frozenset[str]) -> set[str]:
 def undeclared_imports(path: Path) -> set[str]:
     """What a file imports and the project, with the extras of the file's package, does not bring."""
     top = top_name(path)
-    extras = EXTRAS.get(top, set()) if top not in RESTORING else {"cuda"}
+    extras = EXTRAS.get(path.as_posix(), EXTRAS.get(top, set()))
     declared = requirements(frozenset(EVERY_EXTRA if top in {"tests", "benchmarks"} else extras))
     roots = {module.split(".")[0] for module in imported_modules(path)} - sys.stdlib_module_names - OURS - {""}
     return {root for root in roots if DISTRIBUTIONS.get(root, root).replace("_", "-").lower() not in declared}
@@ -372,7 +369,7 @@ REGISTRY_HOST = re.compile(r"pypi\.org|pythonhosted\.org|npmjs\.org|debian\.org|
 
 def text_lines() -> Iterator[tuple[str, str]]:
     """Every line of every text file of the repository, and where it is."""
-    for path in tracked("*"):
+    for path in list_sources("*"):
         content = (ROOT / path).read_bytes()
         if b"\0" not in content:
             yield from ((f"{path}:{n}", line) for n, line in enumerate(content.decode("utf-8").splitlines(), 1))
@@ -398,7 +395,7 @@ def test_json_files_parse_without_repeated_keys() -> None:
         return dict(pairs)
 
     def find_offenders() -> Iterator[str]:
-        for path in tracked("*.json"):
+        for path in list_sources("*.json"):
             repeated.clear()
             try:
                 json.loads(read(path), object_pairs_hook=note_repetition)

@@ -11,17 +11,17 @@ import pytest
 from huggingface_hub import ModelCard
 from PIL import Image
 
+from dpmambair.shipped import SHIPPED
 from modeling_dpmambair import DPMambaIRImageProcessor, DPMambaIRModel, ImageRestorationPipeline
 from tests.documents import code_blocks
 from tests.hub_stand_in import TOKEN, serving
 from tests.publishing import ROOT, commit_all, copy_checkout, run_python
-from training.shipped import SHIPPED
 
 pytestmark = pytest.mark.slow
 
 MODEL = SHIPPED.relative_to(ROOT).as_posix()
 REPO = f"somebody/{SHIPPED.name}"
-OURS = ["modeling_dpmambair", "dataset_scripts", "restoration_metrics", "restore_images", "publish_hub", "training"]
+OURS = ["modeling_dpmambair", "dataset_scripts", "restoration_metrics", "dpmambair", "publish_hub", "training"]
 # Nor numba, so that nothing is compiled: tests/modeling_dpmambair/test_remote_code.py loads the code with it.
 STRANGER = f"""
 import sys

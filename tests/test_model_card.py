@@ -9,6 +9,7 @@ from PIL import Image
 
 from benchmarks.files import RESULTS
 from benchmarks.tables import TABLES
+from dpmambair.shipped import SHIPPED
 from tests.documents import (
     ROOT,
     check_command,
@@ -18,7 +19,6 @@ from tests.documents import (
     shell_commands,
     typed_measurements,
 )
-from training.shipped import SHIPPED
 
 
 @pytest.fixture(scope="module")

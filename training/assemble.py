@@ -17,12 +17,12 @@ import typer
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from dpmambair.files import new_folder
+from dpmambair.shipped import ATTRIBUTION
 from modeling_dpmambair import DegradationExtractorForDescription, DegradationExtractorModel, DPMambaIRModel
 from training.average import AVERAGE
 from training.checkpoints import find_checkpoint
-from training.files import new_folder
 from training.journal import Journal
-from training.shipped import ATTRIBUTION
 from training.stages import save_trained
 
 LOG = "log.jsonl"

@@ -13,8 +13,8 @@ import torch
 import typer
 from torch import Tensor
 
+from dpmambair.files import new_folder
 from modeling_dpmambair import DPMambaIRImageProcessor, DPMambaIRModel
-from training.files import new_folder
 
 # Record of what was averaged, beside the weights.
 AVERAGE = "average.json"

@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader
 from torchvision.utils import make_grid
 from tqdm import tqdm
 
+from dpmambair.memory import peak_memory
 from training.checkpoints import (
     begin_checkpoint,
     find_checkpoint,
@@ -29,7 +30,6 @@ from training.checkpoints import (
     removed_on_failure,
 )
 from training.journal import Journal
-from training.memory import peak_memory
 from training.optimization import (
     average_weights,
     build_optimizer,

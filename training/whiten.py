@@ -19,6 +19,7 @@ from tqdm import tqdm
 from transformers import AutoConfig, PreTrainedModel
 
 from dataset_scripts import DegradedPatches, load_clean_photographs
+from dpmambair.files import new_folder
 from modeling_dpmambair import (
     DegradationExtractorForPreTraining,
     DegradationExtractorModel,
@@ -27,7 +28,6 @@ from modeling_dpmambair import (
     DPMambaIRModel,
 )
 from modeling_dpmambair.block_dpmambair import PromptMap
-from training.files import new_folder
 
 # Share of the mean spread below which a direction counts as noise and is not spread to one.
 FLOOR = 0.01

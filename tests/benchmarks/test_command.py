@@ -1,15 +1,16 @@
 """The benchmark of the command line: what it writes."""
 
 import json
+import sys
 
 import pytest
 from typer.testing import CliRunner
 
 from benchmarks import command
+from dpmambair.shipped import SHIPPED
 from modeling_dpmambair import DPMambaIRImageProcessor
 from tests.documents import ROOT, check_command
 from tests.modeling_dpmambair.models import small_model
-from training.shipped import SHIPPED
 
 # In place of the command: it says how it was called, and holds a known amount of memory.
 STAND_IN = """
@@ -21,14 +22,14 @@ pathlib.Path(sys.argv[3]).write_text(" ".join(sys.argv[1:]))
 
 
 def test_seconds_and_memory_are_those_of_the_command(tmp_path, monkeypatch):
-    (tmp_path / "restore_images.py").write_text(STAND_IN)
-    monkeypatch.setattr(command, "ROOT", tmp_path)
+    module = command.COMMAND[1:]
+    monkeypatch.setattr(command, "COMMAND", (sys.executable, "-c", STAND_IN))
     picture, output = ROOT / "examples/rain.png", tmp_path / "called"
     seconds, memory = command.restore(picture, SHIPPED, output)
     assert 0.2 < seconds < 60
     assert memory > 2**28
     monkeypatch.chdir(ROOT)
-    check_command(f"python restore_images.py {output.read_text()}")
+    check_command(f"python {' '.join(module)} {output.read_text()}")
 
 
 @pytest.mark.slow

@@ -26,8 +26,8 @@ from benchmarks.learning_pictures import Drawer, Patches, Validation, draw_valid
 from benchmarks.learning_run import Budget, Job, Run, run, score
 from benchmarks.learning_table import learning_grid, render_learning
 from dataset_scripts import KINDS
+from dpmambair.shipped import SHIPPED
 from training.recipe import Recipe
-from training.shipped import SHIPPED
 
 ROOT = Path(__file__).resolve().parents[2]
 PEER = {

@@ -3,8 +3,6 @@
 import hashlib
 import json
 import shutil
-import subprocess
-from pathlib import Path
 
 import pytest
 from huggingface_hub import ModelCard
@@ -13,9 +11,9 @@ from typer.testing import CliRunner
 from benchmarks.cost_table import render_cost
 from benchmarks.files import RESULTS, write_text
 from benchmarks.tables import NOT_MEASURED, TABLES, app, render_document
-from training.shipped import SHIPPED
+from dpmambair.shipped import SHIPPED
+from tests.sources import ROOT, list_sources
 
-ROOT = Path(__file__).resolve().parents[2]
 COST = "before\n<!-- table:cost -->\n<!-- /table -->\nafter\n"
 QUALITY = "<!-- table:quality -->\nold\n<!-- /table -->\n"
 
@@ -34,9 +32,7 @@ def run(*arguments):
 
 
 def documents_with_tables():
-    listing = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.md"]
-    names = subprocess.run(listing, cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines()
-    return [name for name in dict.fromkeys(names) if "<!-- table:" in (ROOT / name).read_text(encoding="utf-8")]
+    return [str(path) for path in list_sources("*.md") if "<!-- table:" in (ROOT / path).read_text(encoding="utf-8")]
 
 
 def test_tables_of_the_repository_are_up_to_date(monkeypatch):

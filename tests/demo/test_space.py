@@ -8,8 +8,8 @@ import pytest
 from huggingface_hub import SpaceCard
 from packaging.requirements import Requirement
 
+from dpmambair.shipped import SHIPPED
 from tests.demo.conftest import ROOT
-from training.shipped import SHIPPED
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 

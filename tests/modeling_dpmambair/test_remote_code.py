@@ -44,7 +44,7 @@ class Absent:
         if name.split(".")[0] in absent:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
-absent = {"modeling_dpmambair", "restore_images", "dataset_scripts", "training", *sys.argv[3:]}
+absent = {"modeling_dpmambair", "dpmambair", "dataset_scripts", "training", *sys.argv[3:]}
 sys.meta_path.insert(0, Absent)
 
 import torch

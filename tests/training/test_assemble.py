@@ -9,12 +9,12 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner
 
+from dpmambair.shipped import ATTRIBUTION
 from modeling_dpmambair import DegradationExtractorModel, DPMambaIRConfig, DPMambaIRModel
 from training.assemble import COLUMNS, assemble, main
 from training.average import app as average_app
 from training.checkpoints import begin_checkpoint, finish_checkpoint
 from training.recipe import ModelRecipe
-from training.shipped import ATTRIBUTION
 from training.stages import build_stage, save_trained
 
 

@@ -1,8 +1,9 @@
 """Restore degraded photographs from the command line: files and folders in, PNG files out.
 
-`restore_images.py INPUT... -o OUT` takes any mixture of files and folders. A folder is searched in depth (hidden
-names are left out) and its structure is kept below `OUT`. Every picture is read by `read_picture`, which says what
-happens to its pixels, and restored by a `Restorer`; metadata other than a colour profile of RGB is dropped.
+`dpmambair-restore INPUT... -o OUT`, or `python -m dpmambair.restore`, takes any mixture of files and folders. A folder
+is searched in depth (hidden names are left out) and its structure is kept below `OUT`. Every picture is read by
+`read_picture`, which says what happens to its pixels, and restored by a `Restorer`; metadata other than a colour
+profile of RGB is dropped.
 
 Exit status: 0 when everything was restored, 1 when any input failed (one line each on stderr, the others are still
 restored), 2 when work could not begin.
@@ -25,8 +26,8 @@ import typer
 from PIL import Image, ImageDraw, ImageOps
 from tqdm import tqdm
 
-from training.files import replacing
-from training.shipped import SHIPPED
+from dpmambair.files import replacing
+from dpmambair.shipped import SHIPPED
 
 if TYPE_CHECKING:
     from modeling_dpmambair import Restorer
@@ -285,8 +286,8 @@ def restore(
             # Here, because torch comes with it, which help can do without.
             from transformers.utils import logging
 
+            from dpmambair.memory import keep_freed_memory
             from modeling_dpmambair import Restorer
-            from training.memory import keep_freed_memory
 
             keep_freed_memory()
             logging.disable_progress_bar()

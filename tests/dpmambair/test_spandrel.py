@@ -5,13 +5,12 @@ import torch
 from spandrel import ArchRegistry, ArchSupport, ImageModelDescriptor, ModelLoader, ModelTiling
 from spandrel.__helpers.registry import UnsupportedModelError
 
-import spandrel_dpmambair
+from dpmambair import spandrel as support
+from dpmambair.shipped import SHIPPED
+from dpmambair.spandrel import DPMambaIRArch, read_config
 from modeling_dpmambair import DPMambaIRModel
-from spandrel_dpmambair import DPMambaIRArch, read_config
 from tests.documents import code_blocks, run_python_block
 from tests.modeling_dpmambair.models import pictures, small_config, small_model
-from tests.test_house import ROOT
-from training.shipped import SHIPPED
 
 WEIGHTS = SHIPPED / "model.safetensors"
 # What weights show; the rest of a configuration, they do not.
@@ -49,8 +48,8 @@ VARIANTS = {
 def loader(monkeypatch):
     """A loader of spandrel's own architectures and ours; the process's registry stays as it is."""
     registry = spandrel.MAIN_REGISTRY.copy()
-    monkeypatch.setattr(spandrel_dpmambair, "MAIN_REGISTRY", registry)
-    spandrel_dpmambair.register()
+    monkeypatch.setattr(support, "MAIN_REGISTRY", registry)
+    support.register()
     return ModelLoader(registry=registry)
 
 
@@ -100,13 +99,13 @@ def test_model_that_needs_more_than_a_picture_is_not_detected(loader):
 
 def test_registering_twice_changes_nothing(loader):
     before = loader.registry.architectures()
-    spandrel_dpmambair.register()
+    support.register()
     assert loader.registry.architectures() == before
 
 
 def test_custom_node_of_the_document_registers_and_offers_no_node(monkeypatch):
     registry = spandrel.MAIN_REGISTRY.copy()
-    monkeypatch.setattr(spandrel_dpmambair, "MAIN_REGISTRY", registry)
+    monkeypatch.setattr(support, "MAIN_REGISTRY", registry)
     node = {}
     exec(code_blocks("docs/export.md", "python")[2], node)
     assert "DPMambaIR" in registry
@@ -146,7 +145,6 @@ def test_shipped_weights_restore_like_the_model_under_its_configuration(shipped)
 
 @pytest.mark.slow
 def test_lines_of_the_document_restore_a_picture(tmp_path):
-    (tmp_path / "spandrel_dpmambair.py").symlink_to(ROOT / "spandrel_dpmambair.py")
     degraded, restored = run_python_block("docs/export.md", tmp_path, 1)
     assert restored.size == degraded.size
     assert (np.asarray(restored) != np.asarray(degraded)).mean() > 0.1

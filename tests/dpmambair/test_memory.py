@@ -4,13 +4,13 @@ import sys
 
 import pytest
 
-from training import memory
+from dpmambair import memory
 
 # Prints page faults of large tensors, and whether a large array comes from the heap: as glibc does it, then as we ask.
 PROBE = """
 import resource
 import numpy, torch
-from training.memory import keep_freed_memory
+from dpmambair.memory import keep_freed_memory
 
 def fill(times):
     for _ in range(times):

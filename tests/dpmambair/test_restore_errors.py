@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
+from dpmambair.restore import describe
 from modeling_dpmambair import DPMambaIRModel
-from restore_images import describe
 from tests.restoring import files_below, photograph, run_command, save, save_random_model
 
 

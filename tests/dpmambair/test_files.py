@@ -1,6 +1,6 @@
 import pytest
 
-from training.files import replacing
+from dpmambair.files import replacing
 
 
 def test_a_written_file_takes_its_place_with_its_folder(tmp_path):

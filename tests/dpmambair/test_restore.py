@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-import restore_images
+from dpmambair import restore
+from dpmambair.restore import find_pictures
 from modeling_dpmambair import Restorer
 from modeling_dpmambair.large_pictures_dpmambair import bytes_needed
-from restore_images import find_pictures
 from tests.restoring import ROOT, files_below, photograph, read, run_command, save, save_random_model
 
 
@@ -69,16 +69,16 @@ def test_a_memory_too_short_for_tiles_fails_the_picture(run):
 def test_a_bar_counts_the_tiles_of_a_picture_and_hides_that_of_a_whole_one(capsys, monkeypatch):
     bars = []
 
-    class Bar(restore_images.tqdm):
+    class Bar(restore.tqdm):
         def __init__(self, **options):
             bars.append(self)
             super().__init__(**options | {"disable": False})
 
-    monkeypatch.setattr(restore_images, "tqdm", Bar)
-    with restore_images.show_tiles("a.png") as show:
+    monkeypatch.setattr(restore, "tqdm", Bar)
+    with restore.show_tiles("a.png") as show:
         show(1, 1)
     assert bars == []
-    with restore_images.show_tiles("a.png") as show:
+    with restore.show_tiles("a.png") as show:
         for done in (1, 2, 3):
             show(done, 3)
         assert (bars[0].n, bars[0].total, bars[0].desc) == (3, 3, "a.png")
@@ -114,7 +114,7 @@ def test_compare_writes_degraded_and_restored_side_by_side(run):
 
 def test_grid_shows_every_restored_picture_once(run, monkeypatch):
     width, height = 160, 40
-    monkeypatch.setattr(restore_images, "THUMBNAIL", (width, height))
+    monkeypatch.setattr(restore, "THUMBNAIL", (width, height))
     names = ["a", "b", "c", "d", "e" * 200]
     for seed, name in enumerate(names):
         save(f"in/{name}.png", photograph((width, height), seed=seed))
@@ -133,7 +133,7 @@ def test_grid_shows_every_restored_picture_once(run, monkeypatch):
 
 
 def test_grid_stops_growing_at_its_limit(run, monkeypatch):
-    monkeypatch.setattr(restore_images, "GRID_LIMIT", 1)
+    monkeypatch.setattr(restore, "GRID_LIMIT", 1)
     for name in ("a.png", "b.png"):
         save(f"in/{name}")
     assert run("in", "-o", "out", "--grid", "grid.png").exit_code == 0
@@ -180,7 +180,8 @@ def test_the_colour_profile_of_rgb_is_kept_and_of_grey_dropped(run):
 
 def test_help_needs_no_torch():
     code = (
-        "import sys, restore_images; print(sorted({'torch', 'transformers', 'modeling_dpmambair'} & set(sys.modules)))"
+        "import sys, dpmambair.restore\n"
+        "print(sorted({'torch', 'transformers', 'modeling_dpmambair'} & set(sys.modules)))"
     )
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert result.stdout == "[]\n"
@@ -189,21 +190,13 @@ def test_help_needs_no_torch():
 def test_the_console_script_is_this_command():
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
     module, name = scripts["dpmambair-restore"].split(":")
-    assert getattr(import_module(module), name) is restore_images.main
+    assert getattr(import_module(module), name) is restore.main
 
 
-def test_the_script_runs_and_its_status_is_the_process_status(model_folder, tmp_path):
+def test_the_module_runs_and_its_status_is_the_process_status(model_folder, tmp_path):
     save(tmp_path / "photo.png")
-    command = [
-        sys.executable,
-        ROOT / "restore_images.py",
-        "photo.png",
-        "gone.png",
-        "-o",
-        "out",
-        "--model",
-        model_folder,
-    ]
+    arguments = ["photo.png", "gone.png", "-o", "out", "--model", model_folder]
+    command = [sys.executable, "-m", "dpmambair.restore", *arguments]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert result.returncode == 1
     assert result.stdout == "restored 1 of 2 pictures into out\n"
@@ -214,7 +207,7 @@ def test_the_script_runs_and_its_status_is_the_process_status(model_folder, tmp_
 def test_inputs_are_listed_sorted_and_by_their_place(tmp_path):
     for name in ("b.png", "a.png", "c/a.png"):
         save(tmp_path / "in" / name)
-    problems = restore_images.Problems()
+    problems = restore.Problems()
     pictures = find_pictures([tmp_path / "in", Path("lone.jpeg")], Path("out"), problems)
     assert [picture.target.as_posix() for picture in pictures] == [
         "out/a.png",

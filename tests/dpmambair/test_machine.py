@@ -4,7 +4,7 @@ import os
 
 import torch
 
-from training import machine
+from dpmambair import machine
 
 
 def test_machine_is_named_with_its_threads_and_torch():

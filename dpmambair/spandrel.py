@@ -1,4 +1,4 @@
-"""DPMambaIR for spandrel, the model loader of chaiNNer, ComfyUI and others: `spandrel_dpmambair.register()`.
+"""DPMambaIR for spandrel, the model loader of chaiNNer, ComfyUI and others: `dpmambair.spandrel.register()`.
 
 Afterwards every `spandrel.ModelLoader` opens a restorer's `model.safetensors` like a model of its own. spandrel hands
 over tensors only, no configuration. So the sizes and switches are read off their names and shapes; what these do not
