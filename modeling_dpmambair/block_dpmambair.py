@@ -45,8 +45,9 @@ class PromptedScan(nn.Module):
         self.conv = DepthwiseConv2d(channels, config.d_conv, bias=True)
         self.x_proj = nn.Linear(channels, self.dt_rank + 2 * self.d_state, bias=False)
         self.dt_proj = nn.Linear(self.dt_rank, channels)
-        self.A_log = nn.Parameter(torch.empty(channels, self.d_state))
-        self.D = nn.Parameter(torch.empty(channels))
+        # Whatever the default is: half precision would bend an exponential over thousands of steps.
+        self.A_log = nn.Parameter(torch.empty(channels, self.d_state, dtype=torch.float32))
+        self.D = nn.Parameter(torch.empty(channels, dtype=torch.float32))
         self.norm = GatedNorm(channels, eps=config.layer_norm_eps)
         widths = {"delta": channels, "B": self.d_state, "C": self.d_state}
         self.prompts = nn.ModuleDict({name: PromptMap(config, widths[name]) for name in config.prompts})

@@ -127,7 +127,8 @@ def restore_tiled(
     fits = height * width <= pixels if tile is None else height <= tile[0] and width <= tile[1]
     report = progress or (lambda done, total: None)
     if fits and batch * height * width * _width(model) <= strip_numbers(model.device):
-        output = model(pixel_values.to(model.device), degradation_embedding=degradation_embedding, strength=strength)
+        options = {"degradation_embedding": degradation_embedding, "strength": strength}
+        output = model(pixel_values.to(model.device), **options, return_dict=True)
         report(1, 1)
         return output
     embedding = degradation_embedding
@@ -181,7 +182,8 @@ def _restore_parts(
     for part in tiles:
         view.window.tile = part
         degraded = part.of(pixel_values).to(view.model.device)
-        yield part, view.model(degraded, degradation_embedding=embedding, strength=strength).reconstruction
+        options = {"degradation_embedding": embedding, "strength": strength}
+        yield part, view.model(degraded, **options, return_dict=True).reconstruction
         steps.advance()
 
 
@@ -252,7 +254,7 @@ def embed_picture(
         memory_budget // (16 * 4 * extractor.config.channels[0] * width * batch),
     )
     if height <= rows:
-        return extractor(pixel_values.to(extractor.device)).degradation_embedding
+        return extractor(pixel_values.to(extractor.device), return_dict=True).degradation_embedding
     rows = max((rows - 2 * context) // SIZE_MULTIPLE, 1) * SIZE_MULTIPLE
     moments: list[list[tuple[int, torch.Tensor, torch.Tensor]]] = [[] for _ in extractor.stages]
     for start in range(0, height, rows):

@@ -30,6 +30,14 @@ def test_picture_within_the_budget_is_restored_whole_to_the_bit(size, options):
     assert steps == [(1, 1)]
 
 
+@pytest.mark.parametrize("options", [{}, {"tile": (64, 16)}])
+def test_model_that_returns_tuples_restores_too(options):
+    model, x = small_model(), pictures(1, 100, 16)
+    expected = restore_tiled(model, x, **options)
+    model.config.return_dict = model.extractor.config.return_dict = False
+    assert torch.equal(restore_tiled(model, x, **options).reconstruction, expected.reconstruction)
+
+
 @pytest.mark.parametrize("discretization", ["euler", "zoh"])
 @pytest.mark.parametrize("shape", [(2, 400, 24), (1, 403, 20)])
 def test_strips_with_context_enough_give_the_whole_pictures_result(shape, discretization):

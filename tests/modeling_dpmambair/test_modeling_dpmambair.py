@@ -314,6 +314,17 @@ def test_bfloat16_autocast_stays_close_to_float32():
     assert all(each.grad.isfinite().all() for each in model.network.parameters())
 
 
+def test_decays_and_skips_are_float32_where_the_default_is_not():
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        model = small_model()
+    finally:
+        torch.set_default_dtype(before)
+    kept = {name for name, each in model.named_parameters() if each.dtype == torch.float32}
+    assert kept == {name for name, _ in model.named_parameters() if name.endswith((".A_log", ".D"))}
+
+
 def test_half_precision_model_keeps_decays_and_skips_in_float32(tmp_path):
     model, degraded = small_model(), pictures()
     model.save_pretrained(tmp_path)
