@@ -16,9 +16,10 @@ import transformers
 from tests.modeling_dpmambair.transformers_suites import describe_subjects
 
 ROOT = Path(__file__).parents[2]
-# What the suites import and the source distribution leaves out: tests of other exporters, of generated text, and a few
-# settings that every configuration takes.
+# What the suites import and the source distribution leaves out: tests of other exporters, of generated text, a few
+# settings that every configuration takes, and where downloaded pictures are kept.
 LEFT_OUT = {
+    "../fetch_hub_objects_for_ci.py": "def url_to_local_path(url): return url\n",
     "exporters/test_export.py": "class ExportTesterMixin: pass\n",
     "generation/test_utils.py": "class GenerationTesterMixin: pass\n",
     "utils/test_configuration_utils.py": (
@@ -26,10 +27,11 @@ LEFT_OUT = {
     ),
 }
 CASES = """
-from tests.modeling_dpmambair.transformers_suites import make_cases
-from transformers_tests import test_configuration_common, test_modeling_common
+from tests.modeling_dpmambair.transformers_suites import make_cases, make_processor_case
+from transformers_tests import test_configuration_common, test_image_processing_common, test_modeling_common
 
 globals().update(make_cases(test_modeling_common, test_configuration_common))
+TestProcessor = make_processor_case(test_image_processing_common)
 """
 
 
@@ -67,18 +69,31 @@ def run_suites(folder, name):
     return outcomes
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("name", "subject"), describe_subjects().items(), ids=list(describe_subjects()))
-def test_models_pass_transformers_own_common_tests(suites, name, subject):
-    outcomes = run_suites(suites, name)
-    failed = [
+def list_failures(outcomes):
+    return [
         f"{test}: {text.splitlines()[0]}"
         for test, results in outcomes.items()
         for tag, text in results
         if tag in ("failure", "error")
     ]
-    assert not failed, "\n".join(failed)
+
+
+def list_passed(outcomes):
+    return [test for test, results in outcomes.items() if any(tag is None for tag, _ in results)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "subject"), describe_subjects().items(), ids=list(describe_subjects()))
+def test_models_pass_transformers_own_common_tests(suites, name, subject):
+    outcomes = run_suites(suites, name)
+    assert list_failures(outcomes) == []
     left_out = {test for test, results in outcomes.items() if results[0][1].startswith("not applicable: ")}
     assert left_out == set(subject.not_applicable)
-    passed = [test for test, results in outcomes.items() if any(tag is None for tag, _ in results)]
-    assert len(passed) > 40  # of some 55 that transformers does not skip for want of tokens, attention or hardware
+    assert len(list_passed(outcomes)) > 40  # of some 55 that transformers does not skip for want of tokens or hardware
+
+
+@pytest.mark.slow
+def test_image_processor_passes_transformers_own_common_tests(suites):
+    outcomes = run_suites(suites, "Processor")
+    assert list_failures(outcomes) == []
+    assert len(list_passed(outcomes)) > 15  # transformers skips those that compare two backends

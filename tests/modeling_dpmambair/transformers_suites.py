@@ -12,6 +12,7 @@ from modeling_dpmambair import (
     DegradationExtractorForDescription,
     DegradationExtractorForPreTraining,
     DegradationExtractorModel,
+    DPMambaIRImageProcessor,
     DPMambaIRModel,
 )
 from tests.modeling_dpmambair.models import pictures, small_config, small_extractor_config
@@ -21,8 +22,6 @@ NOT_APPLICABLE = {"test_model_get_set_embeddings": "there are no tokens to embed
 NOT_APPLICABLE_TO_RESTORER = {
     **NOT_APPLICABLE,
     "test_correct_missing_keys": "a restorer takes an extractor from its folder by `load_extractor`, sizes included",
-    "test_keep_in_fp32_modules_strict_also_hardcode_fp32": "A_log and D have the dtype that a model is built in; "
-    "loading in half precision keeps them in float32, which test_keep_in_fp32_modules checks",
 }
 
 
@@ -81,6 +80,32 @@ def describe_subjects() -> dict[str, Subject]:
         "Extractor": Subject((DegradationExtractorModel,), extractor._replace(is_training=False), NOT_APPLICABLE),
         "Heads": Subject(heads, extractor, NOT_APPLICABLE),
     }
+
+
+def make_processor_case(processing: ModuleType) -> type[unittest.TestCase]:
+    """Return a case for the image processor.
+
+    Args:
+        processing: transformers' `tests/test_image_processing_common.py`.
+    """
+
+    class ProcessorTester(processing.ImageProcessingTester):
+        def _get_image_processing_classes(self) -> dict[str, type[DPMambaIRImageProcessor]]:
+            return {"torchvision": DPMambaIRImageProcessor}
+
+        def prepare_image_inputs(self, *, equal_resolution: bool = True, **options: object) -> list[object]:
+            """Return pictures of one size: others cannot share a tensor, because the processor never resizes."""
+            return super().prepare_image_inputs(equal_resolution=True, **options)
+
+        def expected_output_image_shape(self, images: object) -> tuple[int, int, int]:
+            """Return channels, height and width of what comes of them."""
+            return self.num_channels, self.max_resolution, self.max_resolution
+
+    class ProcessorCase(processing.ImageProcessingTestMixin, unittest.TestCase):
+        image_processor_tester_class = ProcessorTester
+        test_cast_dtype = True
+
+    return ProcessorCase
 
 
 def make_labels(model_class: type[PreTrainedModel], pixel_values: torch.Tensor) -> dict[str, torch.Tensor]:
