@@ -43,7 +43,10 @@ RESULTS = ROOT / "benchmarks" / "results"
 # What the page looks for beside itself (demo/app.py).
 PAGE_MODEL = SHIPPED.relative_to(ROOT).as_posix()
 # Of a trained folder, beside weights and configurations. Checkpoints stay here: they hold pickled states.
-RECORDS = ("recipe.json", "log.jsonl", "loss.png", "training/**/*.json", "training/**/*.jsonl", "training/**/*.png")
+RECORDS = (
+    *("recipe.json", "log.jsonl", "loss.png", "training/**/*.json", "training/**/*.jsonl", "training/**/*.png"),
+    ATTRIBUTION,
+)
 METADATA = ("license", "library_name", "pipeline_tag", "tags", "datasets", "metrics")
 STATUS = ("status", "--porcelain", "--ignored", "--untracked-files=all", "--")
 LINK = re.compile(r"\]\((?!\w+:|#)([^)#\s]+)")

@@ -139,6 +139,25 @@ def test_restorer_that_reads_the_head_keeps_it(place: SimpleNamespace, tmp_path:
         assemble(restorer, tmp_path / "refused", other)
 
 
+def test_head_that_the_restorer_trained_along_ships_without_a_description(
+    place: SimpleNamespace, tmp_path: Path
+) -> None:
+    describing = leave_run(place, tmp_path / "describe", "describe")
+    training = {"has_description": True, "freeze_extractor": False, "description_weight": 0.05}
+    recipe = ModelRecipe("restorer", str(place.model), training, extractor=str(describing))
+    trained, restorer = build_stage(recipe).model.eval(), leave_run(place, tmp_path / "restorer", "restorer")
+    with torch.no_grad():
+        for parameter in (*trained.extractor.parameters(), *trained.description_head.parameters()):
+            parameter.mul_(1.1)
+    save_trained(trained, restorer)
+    out, picture = assemble(restorer, tmp_path / "out", earlier=[describing]), torch.rand(1, 3, 24, 24)
+    presence = DPMambaIRModel.from_pretrained(out).describe(picture).presence
+    torch.testing.assert_close(presence, trained.describe(picture).presence)
+    assert sorted(path.name for path in (out / "training").iterdir()) == ["describe", "restorer"]
+    with pytest.raises(ValueError, match="`description` must be trained on the restorer's extractor, got .*another"):
+        assemble(restorer, tmp_path / "refused", describing)
+
+
 def test_folders_that_cannot_be_assembled_are_refused(place: SimpleNamespace, tmp_path: Path) -> None:
     restorer = leave_run(place, tmp_path / "restorer", "restorer")
     with pytest.raises(FileNotFoundError, match="must hold a trained model, got a folder without config.json; train"):
