@@ -89,7 +89,8 @@ class DegradationRecipe:
             kind: the one.
         """
         nothing = dict.fromkeys(("composite_probability", *FURTHER_PROBABILITIES), 0.0)
-        return replace(self, kinds=(kind,), **nothing)
+        # Without weights, which take a draw of another kind: runs are then validated on the same patches.
+        return replace(self, kinds=(kind,), weights={}, **nothing)
 
     def _draw_kinds(self, rng: np.random.Generator) -> tuple[Degradation, ...]:
         count = int(rng.integers(2, 4)) if rng.random() < self.composite_probability else 1

@@ -95,6 +95,7 @@ def test_isolated_kind_comes_alone():
     drawn = drawn_by(recipe.isolate("rain"), 40)
     assert {tuple(degradation.kind for degradation in record) for record in drawn} == {("rain",)}
     assert all(0.2 <= record[0].severity <= 0.6 and "hide" in record[0].parameters for record in drawn)
+    assert drawn == drawn_by(replace(recipe, weights={}).isolate("rain"), 40)
 
 
 @pytest.mark.parametrize("name", ["identity_probability", "grey_probability", "file_jpeg_probability"])
