@@ -318,7 +318,8 @@ def test_stored_configuration_runs_trains_and_reloads_bit_equal(name, tmp_path):
         randomized(DPMambaIRModel(DPMambaIRConfig.from_json_file(CONFIGS / f"{name}.json")), 0.01),
         pictures(),
     )
-    model(degraded, labels=degraded.flip(0)).loss.backward()
+    severity = torch.rand(len(degraded), len(model.config.extractor_config.degradations))
+    model(degraded, labels=degraded.flip(0), severity=severity).loss.backward()
     trainable = [each for each in model.parameters() if each.requires_grad]
     assert all(each.grad is not None and each.grad.isfinite().all() for each in trainable)
     model.save_pretrained(tmp_path)
