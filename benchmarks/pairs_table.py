@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from benchmarks.rendering import Grid, describe_machine, format_markdown
+from benchmarks.rendering import SCORE_HEADINGS, Grid, describe_machine, format_markdown, score_cells
 
 # Published test sets by the folders in which their pairs lie; any other folder appears under its own name.
 NAMES = {
@@ -20,14 +20,9 @@ def pairs_grid(results: dict[str, Any]) -> Grid:
     Args:
         results: what it wrote.
     """
-    grid = [["test set", "pairs", "PSNR before (dB)", "after", "gain", "SSIM before", "after", "gain"]]
-    for one in results["sets"]:
-        cells = []
-        for metric, form in (("psnr", ".2f"), ("ssim", ".4f")):
-            cells += [f"{one[f'{metric}_{moment}']:{form}}" for moment in ("degraded", "restored")]
-            cells.append(f"{one[f'{metric}_gain']:+{form}}")
-        grid.append([NAMES.get(one["folder"], one["folder"]), str(one["pictures"]), *cells])
-    return grid
+    names = (NAMES.get(one["folder"], one["folder"]) for one in results["sets"])
+    rows = ([name, str(one["pictures"]), *score_cells(one)] for name, one in zip(names, results["sets"], strict=True))
+    return [["test set", "pairs", *SCORE_HEADINGS], *rows]
 
 
 def render_pairs(results: dict[str, Any]) -> str:

@@ -3,7 +3,7 @@
 from statistics import median
 from typing import Any
 
-from benchmarks.rendering import Grid, describe_machine, format_markdown, format_mean
+from benchmarks.rendering import SCORE_HEADINGS, Grid, describe_machine, format_markdown, score_cells
 
 
 def quality_grid(results: dict[str, Any]) -> Grid:
@@ -12,14 +12,11 @@ def quality_grid(results: dict[str, Any]) -> Grid:
     Args:
         results: what it wrote.
     """
-    grid = [["degradation", "PSNR before (dB)", "after", "gain", "SSIM before", "after", "gain"]]
-    for task, means in (results["tasks"] | {"overall": results["overall"]}).items():
-        cells = []
-        for metric, form in (("psnr", ".2f"), ("ssim", ".4f")):
-            cells += [format_mean(means[f"{metric}_{moment}"], form) for moment in ("degraded", "restored")]
-            cells.append(format_mean(means[f"{metric}_gain"], f"+{form}"))
-        grid.append([task.replace("_", " "), *cells])
-    return grid
+    tasks = results["tasks"] | {"overall": results["overall"]}
+    return [
+        ["degradation", *SCORE_HEADINGS],
+        *([task.replace("_", " "), *score_cells(means)] for task, means in tasks.items()),
+    ]
 
 
 def render_quality(results: dict[str, Any]) -> str:

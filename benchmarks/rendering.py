@@ -9,6 +9,9 @@ from typing import Any
 # Of a mean that no number holds, such as the PSNR of identical pictures; strict JSON carries null in its place.
 NOT_FINITE = "not finite"
 
+# Of the cells that `score_cells` sets.
+SCORE_HEADINGS = ("PSNR before (dB)", "after", "gain", "SSIM before", "after", "gain")
+
 Grid = list[list[str]]
 
 
@@ -56,3 +59,16 @@ def describe_machine(machine: dict[str, Any]) -> str:
     processes = f"{machine['processes']} processes of " if machine["processes"] > 1 else ""
     threads = f"{machine['threads']} thread{'s' * (machine['threads'] > 1)}"
     return f"{device}{machine['cpu']}, {machine['cores']} cores, {processes}{threads}, torch {machine['torch']}"
+
+
+def score_cells(means: dict[str, Any]) -> list[str]:
+    """Bring PSNR and SSIM into cells, as `SCORE_HEADINGS` names them.
+
+    Args:
+        means: of `restoration_metrics.scores.average`.
+    """
+    cells = []
+    for metric, form in (("psnr", ".2f"), ("ssim", ".4f")):
+        cells += [format_mean(means[f"{metric}_{moment}"], form) for moment in ("degraded", "restored")]
+        cells.append(format_mean(means[f"{metric}_gain"], f"+{form}"))
+    return cells

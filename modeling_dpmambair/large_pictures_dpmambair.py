@@ -4,13 +4,13 @@ Tiles share what the network takes from the whole picture:
 
 | the network takes from the whole picture | tiles get it by |
 |---|---|
-| the degradation embedding | `embed_picture`, strip by strip where the memory is short |
+| the degradation embedding | `embed_picture`, strip by strip |
 | the means of the enhancement blocks (HEB) | a first pass over all tiles, which only measures them |
 | the states of the scans, which run through all rows | handing them on from tile to tile |
 | what lies around a pixel, through convolutions | their overlap |
 
-Tiles are strips as wide as the picture, since the scans run row by row; only where the memory is too short for strips
-are they narrower, and scans then begin anew in each.
+Tiles are as wide as the picture, since the scans run row by row; only where the memory is too short for that are they
+narrower, and scans then begin anew in each.
 """
 
 import math

@@ -15,19 +15,7 @@ from dpmambair import restore
 from dpmambair.restore import find_pictures
 from modeling_dpmambair import Restorer
 from modeling_dpmambair.large_pictures_dpmambair import bytes_needed
-from tests.restoring import ROOT, files_below, photograph, read, run_command, save, save_random_model
-
-
-@pytest.fixture(scope="module")
-def model_folder(tmp_path_factory):
-    return save_random_model(tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture
-def run(model_folder, tmp_path, monkeypatch):
-    """Run the command inside `tmp_path` with the test's model."""
-    monkeypatch.chdir(tmp_path)
-    return lambda *arguments, model=model_folder: run_command(model, *arguments)
+from tests.restoring import ROOT, files_below, photograph, read, save
 
 
 @pytest.fixture(scope="module")
