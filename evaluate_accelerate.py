@@ -129,7 +129,7 @@ def read_clean(path: Path) -> Image.Image:
     """
     if fault := find_fault(str(path)):
         raise ValueError(fault)
-    clean = read_picture(path)
+    clean = read_picture(path).image.convert("RGB")
     if min(clean.size) < SSIM_WINDOW:
         raise ValueError(
             f"a picture must be at least {SSIM_WINDOW} x {SSIM_WINDOW} pixels, "

@@ -163,15 +163,17 @@ def show_tiles(name: str) -> Iterator[Callable[[int, int], None]]:
 
 def restore_picture(picture: Picture, restorer: Restorer, compare: bool) -> tuple[Image.Image, Image.Image]:
     """Restore one file into its target, with its comparison if wanted, and return (degraded, restored)."""
-    from modeling_dpmambair import read_picture
+    from modeling_dpmambair import read_picture, write_picture
 
     with warnings.catch_warnings():
         # Pillow warns of large photographs, and of damage that it then either survives or raises.
         warnings.simplefilter("ignore")
         degraded = read_picture(picture.source)
     with show_tiles(picture.source.name) as progress:
-        restored = restorer(degraded, progress=progress)
-    write_png(restored, picture.target)
+        whole = restorer.restore_picture(degraded, progress=progress)
+    with replacing(picture.target) as temporary:
+        write_picture(whole, temporary)
+    degraded, restored = degraded.image, whole.image
     if compare:
         both = Image.new(restored.mode, (2 * restored.width, restored.height))
         both.paste(degraded, (0, 0))

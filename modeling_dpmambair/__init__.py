@@ -15,7 +15,7 @@ from .modeling_degradation_extractor import (
     DegradationExtractorOutput,
 )
 from .modeling_dpmambair import DPMambaIRModel, DPMambaIROutput
-from .picture_files_dpmambair import read_picture
+from .picture_files_dpmambair import Picture, read_picture, write_picture
 from .pipeline_dpmambair import TASK, ImageRestorationPipeline
 from .restorer_dpmambair import Restorer
 from .selective_scan_dpmambair import (
@@ -45,6 +45,7 @@ __all__ = [
     "DegradationExtractorModel",
     "DegradationExtractorOutput",
     "ImageRestorationPipeline",
+    "Picture",
     "Restorer",
     "ScanPrompts",
     "plan_tiles",
@@ -53,4 +54,5 @@ __all__ = [
     "restore_tiled",
     "scan_backend",
     "selective_scan",
+    "write_picture",
 ]

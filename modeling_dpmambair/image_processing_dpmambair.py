@@ -8,7 +8,7 @@ from PIL import Image
 from transformers import BatchFeature
 from transformers.image_processing_backends import TorchvisionBackend
 
-from .picture_files_dpmambair import read_picture, read_values
+from .picture_files_dpmambair import Picture, read_picture, read_values
 
 
 class DPMambaIRImageProcessor(TorchvisionBackend):
@@ -31,16 +31,21 @@ class DPMambaIRImageProcessor(TorchvisionBackend):
     do_normalize = False
     model_input_names = ("pixel_values",)
 
-    def fetch_images(self, images: Any) -> Any:
-        """Read what the caller gives, one by one: files and PIL pictures to RGB, arrays to tensors."""
+    def _prepare_images_structure(self, images: Any, expected_ndims: int = 3) -> list[Picture | torch.Tensor]:
+        """List what the caller gives: files and PIL pictures read, arrays and tensors one by one."""
         if isinstance(images, list | tuple):
-            return [self.fetch_images(each) for each in images]
+            return [each for part in images for each in self._prepare_images_structure(part)]
         if not isinstance(images, np.ndarray | torch.Tensor):
-            return read_picture(images).convert("RGB")
+            return [read_picture(images)]
         if images.ndim not in (3, 4) or 0 in images.shape:
             rule = f"of shape (H, W, 3) or (3, H, W), or a batch, got {tuple(images.shape)}"
             raise ValueError(f"`images` must be {rule}; give RGB")
-        return read_values(images)
+        values = read_values(images)
+        return list(values) if values.ndim == 4 else [values]
+
+    def process_image(self, image: Picture | torch.Tensor, **options: Any) -> torch.Tensor:
+        """Return one picture as a tensor, (3, H, W): what was read as float, tensors as they are."""
+        return image.pixels if isinstance(image, Picture) else super().process_image(image, **options)
 
     def convert_to_rgb(self, image: torch.Tensor, **_: Any) -> torch.Tensor:
         """Repeat the channel of a grey picture, and leave out an alpha channel; channels first."""

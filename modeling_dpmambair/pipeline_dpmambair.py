@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from numbers import Real
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 from transformers import BatchFeature, Pipeline
 from transformers.dynamic_module_utils import custom_object_save
 
 from .large_pictures_dpmambair import MEMORY_BUDGET, Progress
-from .picture_files_dpmambair import PictureSource, check_layout, read_picture
+from .picture_files_dpmambair import Picture, PictureSource, read_picture, write_picture
 from .restorer_dpmambair import Restorer
 
 TASK = "image-restoration"
@@ -28,23 +27,24 @@ class ImageRestorationPipeline(Pipeline):
     _load_tokenizer = False
     _load_video_processor = False
 
-    # For whoever has the pipeline only, without this package, and wants to see a picture as it will be read.
+    # For whoever has the pipeline only, without this package.
     read_picture = staticmethod(read_picture)
+    write_picture = staticmethod(write_picture)
 
     def __call__(self, images: PictureSource | Sequence[PictureSource], **options: Any) -> Any:
         """Restore one picture or several.
 
         Args:
-            images: a picture, or a list or tuple of them, each of what `read_picture` reads; but an array of floats is
-                not rounded to 8 bits, and an alpha channel is left out.
+            images: a picture, or a list or tuple of them, each of what `read_picture` reads.
             **options: `strength`, a number from 0 up: 0 returns the input, 1 (the default) restores, more exaggerates.
                 `return_description`, whether to tell what had spoiled the picture (default: False). `memory_budget`,
                 what restoring may take beside model and picture, in bytes (default: 3 GiB): larger pictures are
                 restored in tiles. `progress`, called after each tile with the number of tiles that are done, and of
-                all. And what every pipeline takes: `batch_size` for pictures of one size, `num_workers`.
+                all. `return_picture`, whether to return what `write_picture` writes, a `Picture` with the input's depth
+                and metadata (default: False). And what every pipeline takes: `batch_size` for pictures of one size, `num_workers`.
 
         Returns:
-            A PIL picture, RGB, of the input's size; a list of them for several. With `return_description` each is a
+            A PIL picture of the input's size, RGB or grey, with its alpha channel and colour profile; a list of them for several. With `return_description` each is a
             dictionary: `image`, and `degradations`, which maps each kind's name to its `presence` (a probability) and
             `severity` (if it is there), in [0, 1].
 
@@ -77,6 +77,7 @@ class ImageRestorationPipeline(Pipeline):
         return_description: bool | None = None,
         memory_budget: int | None = None,
         progress: Progress | None = None,
+        return_picture: bool | None = None,
     ) -> tuple[dict, dict, dict]:
         options = {"strength": strength, "return_description": return_description}
         options |= {"memory_budget": memory_budget, "progress": progress}
@@ -90,13 +91,13 @@ class ImageRestorationPipeline(Pipeline):
                 "`return_description` must be false for a model that cannot describe, got True; "
                 "call its load_description first"
             )
-        return {}, {name: value for name, value in options.items() if value is not None}, {}
+        shown = {} if return_picture is None else {"return_picture": return_picture}
+        return {}, {name: value for name, value in options.items() if value is not None}, shown
 
     def preprocess(self, image: PictureSource) -> BatchFeature:
-        """Read one picture into `pixel_values`, (1, 3, H, W) float32, RGB in [0, 1]."""
-        # An array goes in as it is: as a PIL picture its floats would lose what they have beyond 8 bits.
-        picture = check_layout(image) if isinstance(image, np.ndarray) else read_picture(image)
-        return self.image_processor(images=picture, input_data_format="channels_last", return_tensors="pt")
+        """Read one picture: `picture`, and its `pixel_values`, (1, 3, H, W) float32, RGB in [0, 1]."""
+        picture = read_picture(image)
+        return BatchFeature({"pixel_values": picture.pixels[None], "picture": picture})
 
     def _forward(
         self,
@@ -104,18 +105,22 @@ class ImageRestorationPipeline(Pipeline):
         return_description: bool = False,
         memory_budget: int = MEMORY_BUDGET,
         **options: Any,
-    ) -> dict[str, torch.Tensor]:
+    ) -> dict[str, Any]:
         restorer = Restorer(self.model, self.image_processor, memory_budget=memory_budget)
-        output = restorer.restore(**model_inputs, **options)
-        results = {"reconstruction": output.reconstruction}
+        pixel_values = model_inputs["pixel_values"]
+        output = restorer.restore(pixel_values, **options)
+        results = {"reconstruction": output.reconstruction, "picture": model_inputs["picture"]}
         if return_description:
-            found = self.model.describe(**model_inputs, degradation_embedding=output.degradation_embedding)
+            found = self.model.describe(pixel_values, degradation_embedding=output.degradation_embedding)
             results.update(presence=found.presence, severity=found.severity)
         return results
 
-    def postprocess(self, model_outputs: dict[str, torch.Tensor]) -> Image.Image | dict[str, Any]:
+    def postprocess(
+        self, model_outputs: dict[str, Any], return_picture: bool = False
+    ) -> Image.Image | Picture | dict[str, Any]:
         """Turn one picture's results into what the call returns."""
-        image = self.image_processor.post_process(model_outputs["reconstruction"])[0]
+        restored = model_outputs["picture"].with_pixels(model_outputs["reconstruction"][0])
+        image = restored if return_picture else restored.image
         if "presence" not in model_outputs:
             return image
         found = zip(*(model_outputs[name][0].tolist() for name in ("presence", "severity")), strict=True)

@@ -12,7 +12,7 @@ from .configuration_dpmambair import DPMambaIRConfig
 from .image_processing_dpmambair import DPMambaIRImageProcessor
 from .large_pictures_dpmambair import MEMORY_BUDGET, Progress, restore_tiled
 from .modeling_dpmambair import DPMambaIRModel, DPMambaIROutput
-from .picture_files_dpmambair import PictureSource, read_picture
+from .picture_files_dpmambair import Picture, PictureSource, read_picture
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -67,30 +67,38 @@ class Restorer:
             raise ValueError(f"cannot load {source} on device {device}: {reason}") from error
         return cls(model, processor, choose_dtype(dtype, place), memory_budget)
 
-    def __call__(self, picture: PictureSource, strength: float = 1, progress: Progress | None = None) -> Image.Image:
-        """Restore a picture.
+    def __call__(self, source: PictureSource, strength: float = 1, progress: Progress | None = None) -> Image.Image:
+        """Restore a picture into one of 8 bits to look at; `restore_picture` keeps depth and metadata.
 
         Args:
-            picture: whatever `read_picture` reads.
+            source: whatever `read_picture` reads.
             strength: factor on the correction: 0 returns the input, 1 restores, more exaggerates.
             progress: called after each step of the work with the number of steps that are done, and of all.
 
         Returns:
-            The picture restored, of the same size, upright, with the alpha channel and the ICC profile that it had.
+            The picture restored, of the same size, upright, mode L or RGB, with the alpha channel and the ICC profile
+            that it had.
 
         Raises:
             FloatingPointError: the model returned values that are not finite.
             ValueError: no picture that can be restored, or too little memory for tiles.
         """
-        degraded = read_picture(picture)
-        inputs = self.processor(images=degraded, return_tensors="pt")
-        output = self.restore(**inputs, strength=strength, progress=progress)
-        restored = self.processor.post_process(output.reconstruction)[0]
-        if degraded.mode == "RGBA":
-            restored.putalpha(degraded.getchannel("A"))
-        if "icc_profile" in degraded.info:
-            restored.info["icc_profile"] = degraded.info["icc_profile"]
-        return restored
+        return self.restore_picture(read_picture(source), strength, progress).image
+
+    def restore_picture(self, picture: Picture, strength: float = 1, progress: Progress | None = None) -> Picture:
+        """Restore a picture that was read; depth, grey, alpha and metadata stay as they are.
+
+        Args:
+            picture: what `read_picture` returned.
+            strength: as in a call.
+            progress: as in a call.
+
+        Raises:
+            FloatingPointError: the model returned values that are not finite.
+            ValueError: too little memory for tiles.
+        """
+        output = self.restore(picture.pixels[None], strength=strength, progress=progress)
+        return picture.with_pixels(output.reconstruction[0])
 
     def restore(
         self, pixel_values: torch.Tensor, strength: float = 1, progress: Progress | None = None

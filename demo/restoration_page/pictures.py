@@ -4,6 +4,7 @@ import io
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
@@ -30,7 +31,7 @@ def read_file(path: str | os.PathLike) -> bytes:
         raise UnusablePictureError("This picture is no longer on the server. Please choose it again.") from error
 
 
-def read_upload(data: bytes, read_picture: Callable[[bytes], Image.Image]) -> Image.Image:
+def read_upload(data: bytes, read_picture: Callable[[bytes], Any]) -> Image.Image:
     """Read a picture, after a look at its header that spends no memory on what is too large.
 
     Args:
@@ -38,7 +39,7 @@ def read_upload(data: bytes, read_picture: Callable[[bytes], Image.Image]) -> Im
         read_picture: the pipeline's own reader.
 
     Returns:
-        The picture upright, RGB or RGBA, with its colour profile.
+        The picture upright, grey or RGB, with its alpha channel and its colour profile.
 
     Raises:
         UnusablePictureError: no picture, a damaged one, one of an unusual kind, or one that is too large.
@@ -47,7 +48,7 @@ def read_upload(data: bytes, read_picture: Callable[[bytes], Image.Image]) -> Im
         with Image.open(io.BytesIO(data), formats=UPLOAD_FORMATS) as picture:
             megapixels = picture.width * picture.height / 1e6
         if megapixels <= MAX_MEGAPIXELS:
-            return read_picture(data)
+            return read_picture(data).image
         reason = _too_large(f"{megapixels:.1f}")
     except Image.DecompressionBombError:
         reason = _too_large("far too many")
