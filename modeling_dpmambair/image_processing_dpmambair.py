@@ -8,18 +8,32 @@ from PIL import Image
 from transformers import BatchFeature
 from transformers.image_processing_backends import TorchvisionBackend
 
-from .picture_files_dpmambair import Picture, read_picture, read_values
+from .picture_dpmambair import Picture, read_values
+from .picture_files_dpmambair import read_picture
+
+
+# What a saved processor may not say otherwise: it would restore wrong pictures without a word.
+SETTINGS = {
+    "do_rescale": True,
+    "rescale_factor": 1 / 255,
+    "do_resize": False,
+    "do_center_crop": False,
+    "do_pad": False,
+    "do_normalize": False,
+}
 
 
 class DPMambaIRImageProcessor(TorchvisionBackend):
     """Turn pictures into `pixel_values`, (B, 3, H, W) float32 RGB in [0, 1], and restored tensors into pictures.
 
-    Files and PIL pictures are read by the rules of `read_picture`, an alpha channel left out. Arrays and tensors,
+    Files and PIL pictures are read by the rules of `read_picture`; of one with an alpha channel the pixels that are
+    wholly transparent are filled with the colours around them, and the channel is left out. Arrays and tensors,
     single or in batches, go by their type: uint8 is scaled by 1 / 255, floating point must be in [0, 1] and is taken
     as it is, all else is refused. Channels may come first or last; where there are three rows or columns as well,
     `input_data_format` tells.
 
-    Nothing else is done: the model takes any size, so nothing is resized or padded. Pictures that differ in size
+    Nothing else is done: the model takes any size, so nothing is resized or padded, and settings that say otherwise are
+    an error. Pictures that differ in size
     cannot share one tensor: give them one by one, or without `return_tensors`.
     """
 
@@ -31,12 +45,18 @@ class DPMambaIRImageProcessor(TorchvisionBackend):
     do_normalize = False
     model_input_names = ("pixel_values",)
 
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        for name, value in SETTINGS.items():
+            if (found := getattr(self, name, None)) != value and (found or value):
+                raise ValueError(f"`{name}` must be {value}, got {found}; the model takes RGB of any size in [0, 1]")
+
     def _prepare_images_structure(self, images: Any, expected_ndims: int = 3) -> list[Picture | torch.Tensor]:
         """List what the caller gives: files and PIL pictures read, arrays and tensors one by one."""
         if isinstance(images, list | tuple):
             return [each for part in images for each in self._prepare_images_structure(part)]
         if not isinstance(images, np.ndarray | torch.Tensor):
-            return [read_picture(images)]
+            return [read_picture(images).check_still()]
         if images.ndim not in (3, 4) or 0 in images.shape:
             rule = f"of shape (H, W, 3) or (3, H, W), or a batch, got {tuple(images.shape)}"
             raise ValueError(f"`images` must be {rule}; give RGB")
@@ -45,7 +65,7 @@ class DPMambaIRImageProcessor(TorchvisionBackend):
 
     def process_image(self, image: Picture | torch.Tensor, **options: Any) -> torch.Tensor:
         """Return one picture as a tensor, (3, H, W): what was read as float, tensors as they are."""
-        return image.pixels if isinstance(image, Picture) else super().process_image(image, **options)
+        return image.fill_hidden() if isinstance(image, Picture) else super().process_image(image, **options)
 
     def convert_to_rgb(self, image: torch.Tensor, **_: Any) -> torch.Tensor:
         """Repeat the channel of a grey picture, and leave out an alpha channel; channels first."""

@@ -3,97 +3,65 @@
 | given | becomes |
 |---|---|
 | a file, as path, content or open file | its picture, if it is one of `FORMATS` |
-| a multi-picture JPEG of a phone or camera | its first picture; previews and depth maps follow |
-| EXIF orientation | applied |
-| grey | grey: its three channels stay equal, and one is written |
-| palette, CMYK | RGB |
-| 16 bits a channel | 16 bits; floats hold them exactly |
-| transparency | `alpha` |
-| EXIF, ICC profile, XMP, resolution, text | `metadata` |
-| array | taken as it is, if it is uint8, or floating point in [0, 1] |
+| a PIL picture | what it shows |
+| an array | a picture of 8 bits if it is uint8, of 16 if it is floating point in [0, 1] |
+| orientation | applied; the metadata say upright |
+| grey, of 1 to 16 bits | grey: restored it has no tint, and one channel is written |
+| palette, YCbCr, HSV | RGB |
+| CMYK, L*a*b* | RGB, by the profile if there is one |
+| 9 to 16 bits, of PNG, PPM and TIFF, and of grey JPEG 2000 | 16 bits; floats hold them exactly |
+| transparency, a transparent colour | `alpha`, not laid on anything |
+| EXIF, XMP, resolution, text, an ICC profile of grey or RGB | `metadata`; EXIF that cannot be read is left out |
+| an animation (AVIF, GIF, PNG, WebP) | its first frame, with the others in `later` |
+| a multi-picture JPEG or HEIC file | its first picture; previews and depth maps follow |
+| a TIFF file of several pages | an error, unless all but one are thumbnails or masks |
 """
 
 import os
 import stat
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from functools import partial
 from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO, Self, TypeAlias
+from typing import BinaryIO, TypeAlias
+from uuid import uuid4
 
 import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 
-from .picture_levels_dpmambair import read_levels
-from .picture_metadata_dpmambair import Metadata, read_metadata, read_orientation, save_options
+from .picture_dpmambair import Picture, check_layout, read_values
+from .picture_encoding_dpmambair import ANIMATED, encode_picture
+from .picture_errors_dpmambair import PictureError, check_size, one_line_errors
+from .picture_levels_dpmambair import convert_levels, read_levels
+from .picture_metadata_dpmambair import read_exif, read_metadata, read_orientation, read_tiff_metadata
+from .picture_tiff_dpmambair import open_page, read_page, read_tags, tifffile
 
 try:
-    import imagecodecs
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
 except ImportError:
-    imagecodecs = None
+    pillow_heif = None
 
 # A closed list, because Pillow also opens formats that run other programs (EPS) or hold no photographs (PDF, WMF).
-FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
-# Of PNG files: for photographs Pillow's own level, 6, takes much longer and saves little.
-PNG_LEVEL = 4
-DEFAULT_QUALITY = 95
-
-
-@dataclass(frozen=True, eq=False)
-class Picture:
-    """A picture with everything that its file says and that must survive restoration.
-
-    Attributes:
-        pixels: (3, H, W) float32, RGB in [0, 1], upright; of a grey picture three times the same.
-        alpha: opacity, (H, W) float32 in [0, 1], or None.
-        is_grey: whether its file has one channel of colour.
-        bit_depth: of its channels, 8 or 16.
-        format: Pillow's name of the file's format; None for an array.
-        metadata: EXIF, colour profile, XMP, resolution and text.
-    """
-
-    pixels: torch.Tensor = field(repr=False)
-    alpha: torch.Tensor | None = field(default=None, repr=False)
-    is_grey: bool = False
-    bit_depth: int = 8
-    format: str | None = None
-    metadata: Metadata = field(default_factory=Metadata)
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Width and height in pixels."""
-        return self.pixels.shape[2], self.pixels.shape[1]
-
-    @property
-    def image(self) -> Image.Image:
-        """An 8-bit picture for showing: mode L, LA, RGB or RGBA, with the colour profile in its `info`."""
-        shown = Image.fromarray(self.levels(8).squeeze(2) if self._channels == 1 else self.levels(8))
-        if self.metadata.icc_profile:
-            shown.info["icc_profile"] = self.metadata.icc_profile
-        return shown
-
-    @property
-    def _channels(self) -> int:
-        return (1 if self.is_grey else 3) + (self.alpha is not None)
-
-    def levels(self, bit_depth: int) -> np.ndarray:
-        """Return the values rounded to levels, (H, W, C), uint8 or uint16: grey or RGB, then alpha if there is any."""
-        planes = [self.pixels[:1] if self.is_grey else self.pixels]
-        planes += [] if self.alpha is None else [self.alpha[None]]
-        levels = np.empty((*self.pixels.shape[1:], self._channels), np.uint8 if bit_depth == 8 else np.uint16)
-        for channel, plane in enumerate(each for planes_ in planes for each in planes_):
-            levels[..., channel] = plane.clamp(0, 1).mul_(2**bit_depth - 1).round_().numpy()
-        return levels
-
-    def with_pixels(self, pixels: torch.Tensor) -> Self:
-        """Return the picture with other pixels, (3, H, W), any float dtype, clamped to [0, 1] here."""
-        pixels = pixels.detach().float().cpu().clamp(0, 1)
-        if self.is_grey:
-            pixels = pixels.mean(0, keepdim=True).expand(3, -1, -1)
-        return replace(self, pixels=pixels)
-
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP", *(["HEIF"] if pillow_heif else []))
+HEIF_SUFFIXES = (".heic", ".heif", ".hif")
+HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+SYNONYMS = {"DIB": "BMP", "HEIC": "HEIF", "JP2": "JPEG2000", "JPG": "JPEG", "MPO": "JPEG", "TIF": "TIFF"}
+# A block of 8 x 8 pixels takes at least a bit of a JPEG file; libjpeg paints grey what a shorter one declares.
+JPEG_PIXELS_PER_BYTE = 512
 
 PictureSource: TypeAlias = str | os.PathLike | bytes | BinaryIO | Image.Image | np.ndarray | Picture
+
+
+def list_suffixes() -> dict[str, str]:
+    """Return the format that each suffix of a file stands for, the formats of missing packages among them."""
+    known = Image.registered_extensions()
+    return {suffix: known[suffix] for suffix in known if known[suffix] in FORMATS} | dict.fromkeys(
+        HEIF_SUFFIXES, "HEIF"
+    )
 
 
 def read_picture(source: PictureSource, max_pixels: int | None = None) -> Picture:
@@ -102,132 +70,138 @@ def read_picture(source: PictureSource, max_pixels: int | None = None) -> Pictur
     Args:
         source: local file by its path, its content, or opened; PIL picture of any mode; array (H, W, 3), RGB, uint8 or
             float in [0, 1]; or a picture that was read, which is returned.
-        max_pixels: the largest area of a file's picture, told by its header before anything is decoded.
+        max_pixels: how many pixels a file may declare, all frames together, before anything is decoded.
 
     Raises:
         TypeError: none of these.
-        ValueError: an address, an array of another shape, an animation, pixel values without a known range, or more
-            pixels than allowed.
+        ValueError: an address, an array of another shape, pixel values without a known range, several pages, or more
+            pixels than `max_pixels`.
         OSError: a file that is missing, damaged, no regular file or no picture.
         PIL.Image.DecompressionBombError: more pixels than Pillow's guard allows.
     """
     if isinstance(source, Picture):
         return source
-    if isinstance(source, Image.Image):
-        return _from_image(source)
     if isinstance(source, np.ndarray):
-        return _from_array(source)
-    return _read_file(source, max_pixels)
-
-
-def _from_array(array: np.ndarray) -> Picture:
-    values = read_values(check_layout(array)).permute(2, 0, 1)
-    is_float = values.is_floating_point()
-    return Picture(values.contiguous() if is_float else values / 255, bit_depth=16 if is_float else 8)
-
-
-def check_layout(array: np.ndarray) -> np.ndarray:
-    """Return an array that holds one picture, (H, W, 3); a `ValueError` says that it does not."""
-    if array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
-        raise ValueError(f"`image` must be of shape (H, W, 3), got {array.shape}; give RGB, channels last")
-    return array
-
-
-def read_values(array: np.ndarray | torch.Tensor) -> torch.Tensor:
-    """Return the values of pictures of any layout as a tensor: uint8 levels, or float32 in [0, 1].
-
-    Raises:
-        ValueError: another type, or values outside their range.
-    """
-    is_array = isinstance(array, np.ndarray)
-    is_float = np.issubdtype(array.dtype, np.floating) if is_array else array.is_floating_point()
-    if not is_float and str(array.dtype).removeprefix("torch.") != "uint8":
-        raise ValueError(f"`image` must be uint8 or float, got {array.dtype}; convert it to one of them")
-    if is_array:
-        # A copy in order, because torch takes no negative strides, no other byte order and no read-only memory.
-        array = torch.from_numpy(np.array(array, np.float32 if is_float else np.uint8, order="C"))
-    if not is_float:
-        return array
-    low, high = (bound.item() for bound in array.detach().float().aminmax())
-    if not (low >= 0 and high <= 1):
-        raise ValueError(f"`image` must be in [0, 1] if it is float, got [{low}, {high}]; divide it by its range")
-    return array.float()
-
-
-def _read_file(source: str | os.PathLike | bytes | BinaryIO, max_pixels: int | None) -> Picture:
+        return _read_array(source)
+    if isinstance(source, Image.Image):
+        return _read_image(source)
     if isinstance(source, str | os.PathLike):
-        with open(_check_path(source), "rb") as stream:
+        _check_path(source)
+        with open(source, "rb") as stream:
             return _read_stream(stream, source, max_pixels)
-    if isinstance(source, bytes):
-        return _read_stream(BytesIO(source), "other content", max_pixels)
-    if hasattr(source, "read"):
-        return _read_stream(source, "other content", max_pixels)
-    raise TypeError(f"`image` must be a file, a PIL picture or an array, got {type(source).__name__}; convert it")
+    if not isinstance(source, bytes) and not hasattr(source, "read"):
+        raise TypeError(f"`image` must be a file, a PIL picture or an array, got {type(source).__name__}; convert it")
+    if isinstance(source, bytes) or not source.seekable():
+        source = BytesIO(source if isinstance(source, bytes) else source.read())
+    return _read_stream(source, "other content", max_pixels)
 
 
-def _check_path(path: str | os.PathLike) -> str | os.PathLike:
+def _check_path(path: str | os.PathLike) -> None:
     """Refuse what is no regular file before it is opened: a pipe would wait for its writer for ever."""
     if "://" in os.fspath(path):
         raise ValueError(f"`image` must be a local file, got {path}; download it first")
     if not stat.S_ISREG(os.stat(path).st_mode):
-        raise OSError(f"`image` must be a regular file, got {path}; copy its content into one")
-    return path
+        raise OSError(f"`image` must be a regular file, got {path}, which is none; name the file itself")
 
 
-def _read_stream(stream: BinaryIO, name: str | os.PathLike, max_pixels: int | None) -> Picture:
-    try:
-        image = Image.open(stream, formats=FORMATS)
-        width, height = image.size
-        frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
-    except UnidentifiedImageError as error:
-        rule = f"a picture in one of the formats {', '.join(FORMATS)}"
-        raise UnidentifiedImageError(f"`image` must be {rule}, got {name}; convert it") from error
-    except (OSError, MemoryError, Image.DecompressionBombError):
-        raise
-    except Exception as error:  # of damaged files Pillow's decoders raise half a dozen unrelated types
-        raise _damage(error) from error
-    if max_pixels is not None and width * height > max_pixels:
-        raise ValueError(f"`image` must have at most {max_pixels} pixels, got {width} x {height}; make it smaller")
-    if frames > 1:
-        raise ValueError(f"`image` must have one frame, got {frames}; extract the frame to restore")
-    return _from_image(image)
+def _read_array(array: np.ndarray) -> Picture:
+    values = read_values(check_layout(array)).permute(2, 0, 1).contiguous()
+    return Picture(values, bit_depth=16) if values.is_floating_point() else Picture(values / 255)
 
 
-def _damage(error: Exception) -> OSError:
-    return OSError(f"image file is damaged: {' '.join(str(error).split())}")
+def _read_image(image: Image.Image) -> Picture:
+    """Read what a caller's picture shows."""
+    if image.format not in (None, "MPO", "DIB", *FORMATS):
+        formats = ", ".join(FORMATS)
+        raise PictureError(f"`image` must be in one of the formats {formats}, got {image.format}; convert it")
+    with one_line_errors():
+        return _read_frame(image)
 
 
-def _from_image(image: Image.Image) -> Picture:
-    if image.mode in ("F",) or (image.mode == "I" and image.format != "PPM"):
-        raise ValueError(f"`image` must have 8 or 16 bits per channel, got mode {image.mode}; convert it first")
-    try:
-        levels = read_levels(image)
-        exif = image.getexif()
-        levels = _turn(levels, read_orientation(exif))
-        colours = 1 if levels.shape[2] < 3 else 3
-        metadata = read_metadata(image.info, exif, levels.shape[1::-1], colours)
-    except (OSError, MemoryError, Image.DecompressionBombError):
-        raise
-    except Exception as error:
-        raise _damage(error) from error
-    top = 255 if levels.dtype == np.uint8 else 65535
-    planes = [_to_plane(levels[..., channel], top) for channel in range(levels.shape[2])]
-    pixels = planes[0].expand(3, -1, -1) if colours == 1 else torch.stack(planes[:3])
-    alpha = planes[-1] if levels.shape[2] in (2, 4) else None
-    return Picture(pixels, alpha, colours == 1, 8 if top == 255 else 16, image.format, metadata)
+def _read_frame(image: Image.Image) -> Picture:
+    levels, exif = read_levels(image), read_exif(image)
+    picture = _to_picture(levels, exif, image.format)
+    read = read_tiff_metadata if image.format == "TIFF" else partial(read_metadata, image)
+    return replace(picture, metadata=read(exif, picture.size, picture.is_grey))
 
 
-def _to_plane(levels: np.ndarray, top: int) -> torch.Tensor:
-    return torch.from_numpy(levels.astype(np.float32)) / top
+def _to_picture(levels: np.ndarray, exif: Image.Exif, format: str | None) -> Picture:
+    levels = _turn(levels, read_orientation(exif))
+    height, width, channels = levels.shape
+    top, colours = np.iinfo(levels.dtype).max, 1 if channels < 3 else 3
+    planes = torch.empty(channels, height, width)
+    for place, plane in enumerate(planes):
+        plane.numpy()[...] = levels[..., place]
+    planes /= top
+    alpha = planes[colours] if channels > colours else None
+    pixels, bit_depth = planes[:colours].expand(3, -1, -1), 8 if top == 255 else 16
+    return Picture(pixels, alpha, colours == 1, bit_depth, SYNONYMS.get(format, format))
 
 
 def _turn(levels: np.ndarray, orientation: int) -> np.ndarray:
     """Turn levels, (H, W, C), upright."""
     if orientation > 4:
         levels = levels.swapaxes(0, 1)
-    rows = -1 if orientation in (3, 4, 7, 8) else 1
-    columns = -1 if orientation in (2, 3, 6, 7) else 1
+    rows, columns = (-1 if orientation in mirrored else 1 for mirrored in ((3, 4, 7, 8), (2, 3, 6, 7)))
     return levels[::rows, ::columns]
+
+
+def _read_stream(stream: BinaryIO, name: str | os.PathLike, max_pixels: int | None) -> Picture:
+    with one_line_errors():
+        stream.seek(0)
+        head = stream.read(12)
+        if head[:4] in TIFF_MAGIC and tifffile is not None:
+            try:
+                return _read_tiff(stream, max_pixels)
+            except NotImplementedError:
+                pass  # libtiff reads it
+        image = _open(stream, name, head)
+        frames = 1 if image.format in ("MPO", "HEIF") else getattr(image, "n_frames", 1)
+        check_size(*image.size, frames, max_pixels)
+        if image.format in ("JPEG", "MPO"):
+            _check_length(image, stream)
+        return _read_frame(image) if frames == 1 else _read_animation(image, frames)
+
+
+def _open(stream: BinaryIO, name: str | os.PathLike, head: bytes) -> Image.Image:
+    try:
+        return Image.open(stream, formats=FORMATS)
+    except UnidentifiedImageError as error:
+        if head[4:8] == b"ftyp" and head[8:] in HEIF_BRANDS and pillow_heif is None:
+            raise UnidentifiedImageError(f"{name} is a HEIC picture; pip install pillow-heif to read it") from error
+        rule = f"a picture in one of the formats {', '.join(FORMATS)}"
+        raise UnidentifiedImageError(f"`image` must be {rule}, got {name}; convert it") from error
+
+
+def _check_length(image: Image.Image, stream: BinaryIO) -> None:
+    """Refuse a JPEG file that cannot hold what it declares."""
+    position, length = stream.tell(), stream.seek(0, os.SEEK_END)
+    stream.seek(position)
+    if image.width * image.height > JPEG_PIXELS_PER_BYTE * length:
+        raise OSError(f"image file is damaged: {length} bytes cannot hold {image.width} x {image.height} pixels")
+
+
+def _read_tiff(stream: BinaryIO, max_pixels: int | None) -> Picture:
+    with open_page(stream) as page:
+        check_size(page.imagewidth, page.imagelength, max_pixels=max_pixels)
+        tags = read_tags(stream, page)
+        picture = _to_picture(read_page(page), tags, "TIFF")
+        return replace(picture, metadata=read_tiff_metadata(tags, picture.size, picture.is_grey))
+
+
+def _read_animation(image: Image.Image, count: int) -> Picture:
+    """Read all frames, whose depth is 8 bits; a TIFF file, where only Pillow can read it, has pages instead."""
+    if image.format not in ANIMATED:
+        raise PictureError(f"`image` must have one page, got {count}; split it into its pages")
+    frames = []
+    for position in range(count):
+        image.seek(position)
+        image.load()
+        frame = _to_picture(convert_levels(image), Image.Exif(), image.format)
+        frames.append(replace(frame, duration=image.info.get("duration") or 0))
+    image.seek(0)
+    metadata = read_metadata(image, read_exif(image), image.size, all(each.is_grey for each in frames))
+    return replace(frames[0], metadata=metadata, later=tuple(frames[1:]))
 
 
 def write_picture(
@@ -237,41 +211,48 @@ def write_picture(
     quality: int | None = None,
     keep_metadata: bool = True,
 ) -> None:
-    """Write a picture, with the depth, channels and metadata that the format holds.
+    """Write a picture, with the depth, channels, frames and metadata that the format holds.
 
     Args:
         picture: what to write.
         target: file to write, whole or not at all, by its path; or an open file.
-        format: Pillow's name of a format; by default what the suffix of `target` says, or the picture's own.
-        quality: 1 to 100, of formats that lose detail.
+        format: Pillow's name of a format, or a usual suffix; by default that of the suffix of `target`, of an open
+            file the picture's own, or PNG.
+        quality: 1 to 100, of AVIF, HEIF, JPEG and WebP; by default WebP is written without loss, as are all others.
         keep_metadata: whether EXIF (with the place), XMP, resolution and text are written; a colour profile always is.
 
     Raises:
-        ValueError: an unknown format.
+        ValueError: an unknown format or quality, or a format that does not hold the transparency or frames.
         OSError: the file cannot be written.
     """
-    format = format or _format_of(target) or picture.format or "PNG"
-    metadata = picture.metadata if keep_metadata else Metadata(icc_profile=picture.metadata.icc_profile)
-    content = BytesIO()
-    if picture.bit_depth == 16 and format == "PNG":
-        content.write(imagecodecs.png_encode(picture.levels(16), PNG_LEVEL))
-    else:
-        options: dict[str, Any] = save_options(metadata, format)
-        options |= {"compress_level": PNG_LEVEL} if format == "PNG" else {"quality": quality or DEFAULT_QUALITY}
-        picture.image.save(content, format, **options)
+    format = _find_format(picture, target, format)
+    if quality is not None and not (isinstance(quality, int) and 1 <= quality <= 100):
+        raise ValueError(f"`quality` must be a whole number from 1 to 100, got {quality!r}; leave it out for the best")
+    content = encode_picture(picture, format, quality, keep_metadata)
     if hasattr(target, "write"):
-        target.write(content.getbuffer())
-    else:
-        Path(target).write_bytes(content.getbuffer())
+        target.write(content)
+        return
+    path = Path(target)
+    temporary = path.with_name(f".{uuid4().hex}.part")  # not the target's name, which may be as long as names can be
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
-def _format_of(target: str | os.PathLike | BinaryIO) -> str | None:
-    if hasattr(target, "write"):
-        return None
-    suffix = Path(target).suffix.lower()
-    if suffix not in Image.registered_extensions():
-        raise ValueError(f"unknown file extension: {suffix}")
-    return Image.registered_extensions()[suffix]
+def _find_format(picture: Picture, target: str | os.PathLike | BinaryIO, format: str | None) -> str:
+    suffixes = list_suffixes()
+    if format is None and not hasattr(target, "write"):
+        suffix = Path(target).suffix.lower()
+        if suffix not in suffixes:
+            raise ValueError(f"`target` must end in one of {' '.join(suffixes)}, got {target}; give its format")
+        format = suffixes[suffix]
+    found = (format or picture.format or "PNG").upper()
+    found = SYNONYMS.get(found, found)
+    if found not in FORMATS:
+        raise ValueError(f"`format` must be one of {', '.join(FORMATS)}, got {format or found}; choose one")
+    return found
 
 
-__all__ = ["FORMATS", "Picture", "PictureSource", "check_layout", "read_picture", "read_values", "write_picture"]
+__all__ = ["FORMATS", "Picture", "PictureSource", "list_suffixes", "read_picture", "write_picture"]

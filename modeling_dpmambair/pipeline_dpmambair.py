@@ -37,20 +37,23 @@ class ImageRestorationPipeline(Pipeline):
         Args:
             images: a picture, or a list or tuple of them, each of what `read_picture` reads.
             **options: `strength`, a number from 0 up: 0 returns the input, 1 (the default) restores, more exaggerates.
-                `return_description`, whether to tell what had spoiled the picture (default: False). `memory_budget`,
-                what restoring may take beside model and picture, in bytes (default: 3 GiB): larger pictures are
-                restored in tiles. `progress`, called after each tile with the number of tiles that are done, and of
-                all. `return_picture`, whether to return what `write_picture` writes, a `Picture` with the input's depth
-                and metadata (default: False). And what every pipeline takes: `batch_size` for pictures of one size, `num_workers`.
+                `return_description`, whether to tell what had spoiled the picture (default: False). `return_picture`,
+                whether to return what `write_picture` writes, with the input's depth, metadata and frames, in place of
+                a PIL picture (default: False). `memory_budget`, what restoring may take beside model and picture, in
+                bytes (default: 3 GiB): larger pictures are restored in tiles. `progress`, called after each tile with
+                the number of tiles that are done, and of all. And what every pipeline takes: `batch_size` for
+                pictures of one size, `num_workers`.
 
         Returns:
-            A PIL picture of the input's size, RGB or grey, with its alpha channel and colour profile; a list of them for several. With `return_description` each is a
-            dictionary: `image`, and `degradations`, which maps each kind's name to its `presence` (a probability) and
-            `severity` (if it is there), in [0, 1].
+            A PIL picture of the input's size, 8 bit, RGB or grey, with the alpha channel and the colour profile that
+            it had; a list of them for several. With `return_description` each is a dictionary: `image`, and
+            `degradations`, which maps each kind's name to its `presence` (a probability) and `severity` (if it is
+            there), in [0, 1].
 
         Raises:
             TypeError: an unknown option, or no picture.
-            ValueError: an impossible option, or a picture without a known range.
+            ValueError: an impossible option, a picture without a known range, an animation without `return_picture`,
+                or beside other pictures in a batch.
             OSError: a file that is missing or no picture.
             FloatingPointError: the model returned values that are not finite.
         """
@@ -91,13 +94,15 @@ class ImageRestorationPipeline(Pipeline):
                 "`return_description` must be false for a model that cannot describe, got True; "
                 "call its load_description first"
             )
-        shown = {} if return_picture is None else {"return_picture": return_picture}
-        return {}, {name: value for name, value in options.items() if value is not None}, shown
+        form = {} if return_picture is None else {"return_picture": return_picture}
+        return form, {name: value for name, value in options.items() if value is not None}, form
 
-    def preprocess(self, image: PictureSource) -> BatchFeature:
+    def preprocess(self, image: PictureSource, return_picture: bool = False) -> BatchFeature:
         """Read one picture: `picture`, and its `pixel_values`, (1, 3, H, W) float32, RGB in [0, 1]."""
         picture = read_picture(image)
-        return BatchFeature({"pixel_values": picture.pixels[None], "picture": picture})
+        if not return_picture:
+            picture.check_still()
+        return BatchFeature({"pixel_values": picture.fill_hidden()[None], "picture": picture})
 
     def _forward(
         self,
@@ -107,19 +112,24 @@ class ImageRestorationPipeline(Pipeline):
         **options: Any,
     ) -> dict[str, Any]:
         restorer = Restorer(self.model, self.image_processor, memory_budget=memory_budget)
-        pixel_values = model_inputs["pixel_values"]
-        output = restorer.restore(pixel_values, **options)
-        results = {"reconstruction": output.reconstruction, "picture": model_inputs["picture"]}
+        pixel_values, picture = model_inputs["pixel_values"], model_inputs["picture"]
+        if any(each.later for each in (picture if isinstance(picture, list) else [picture])):
+            embedding, results = _restore_frames(restorer, picture, options)
+        else:
+            output = restorer.restore(pixel_values, **options)
+            embedding, results = output.degradation_embedding, {"reconstruction": output.reconstruction}
         if return_description:
-            found = self.model.describe(pixel_values, degradation_embedding=output.degradation_embedding)
+            found = self.model.describe(pixel_values, degradation_embedding=embedding)
             results.update(presence=found.presence, severity=found.severity)
-        return results
+        return {"picture": picture, **results}
 
     def postprocess(
         self, model_outputs: dict[str, Any], return_picture: bool = False
     ) -> Image.Image | Picture | dict[str, Any]:
         """Turn one picture's results into what the call returns."""
-        restored = model_outputs["picture"].with_pixels(model_outputs["reconstruction"][0])
+        restored = model_outputs["picture"]
+        if "reconstruction" in model_outputs:
+            restored = restored.with_pixels(model_outputs["reconstruction"][0])
         image = restored if return_picture else restored.image
         if "presence" not in model_outputs:
             return image
@@ -127,6 +137,16 @@ class ImageRestorationPipeline(Pipeline):
         names = self.model.config.extractor_config.degradations
         rows = ({"presence": presence, "severity": severity} for presence, severity in found)
         return {"image": image, "degradations": dict(zip(names, rows, strict=True))}
+
+
+def _restore_frames(
+    restorer: Restorer, picture: Picture | list[Picture], options: dict[str, Any]
+) -> tuple[torch.Tensor | None, dict[str, Any]]:
+    """Restore an animation; return the embedding of its frames, and it."""
+    if isinstance(picture, list):
+        raise ValueError("`batch_size` must be 1 for an animation, got more; restore it by itself")
+    embedding = restorer.embed(picture)
+    return embedding, {"picture": restorer.restore_picture(picture, degradation_embedding=embedding, **options)}
 
 
 __all__ = ["ImageRestorationPipeline"]

@@ -1,8 +1,8 @@
 """The one restorer: a trained model and its processor, on the device and in the dtype that suit the machine."""
 
 import os
-from contextlib import nullcontext
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 from typing import Self
 
 import torch
@@ -10,9 +10,10 @@ from PIL import Image
 
 from .configuration_dpmambair import DPMambaIRConfig
 from .image_processing_dpmambair import DPMambaIRImageProcessor
-from .large_pictures_dpmambair import MEMORY_BUDGET, Progress, restore_tiled
+from .large_pictures_dpmambair import MEMORY_BUDGET, Progress, embed_picture, restore_tiled
 from .modeling_dpmambair import DPMambaIRModel, DPMambaIROutput
-from .picture_files_dpmambair import Picture, PictureSource, read_picture
+from .picture_dpmambair import Picture
+from .picture_files_dpmambair import PictureSource, read_picture
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -83,35 +84,66 @@ class Restorer:
             FloatingPointError: the model returned values that are not finite.
             ValueError: no picture that can be restored, or too little memory for tiles.
         """
-        return self.restore_picture(read_picture(source), strength, progress).image
+        return self.restore_picture(read_picture(source).check_still(), strength, progress).image
 
-    def restore_picture(self, picture: Picture, strength: float = 1, progress: Progress | None = None) -> Picture:
+    def restore_picture(
+        self,
+        picture: Picture,
+        strength: float = 1,
+        progress: Progress | None = None,
+        degradation_embedding: torch.Tensor | None = None,
+    ) -> Picture:
         """Restore a picture that was read; depth, grey, alpha and metadata stay as they are.
 
         Args:
-            picture: what `read_picture` returned.
+            picture: what `read_picture` returned. An animation is restored frame by frame, all with one embedding.
             strength: as in a call.
-            progress: as in a call.
+            progress: as in a call; of an animation called for each frame anew.
+            degradation_embedding: used instead of the model's own, (1, E).
 
         Raises:
             FloatingPointError: the model returned values that are not finite.
             ValueError: too little memory for tiles.
         """
-        output = self.restore(picture.pixels[None], strength=strength, progress=progress)
-        return picture.with_pixels(output.reconstruction[0])
+        if picture.later and degradation_embedding is None:
+            degradation_embedding = self.embed(picture)
+        options = {"strength": strength, "progress": progress, "degradation_embedding": degradation_embedding}
+        restored = self.restore(picture.fill_hidden()[None], **options).reconstruction[0]
+        later = tuple(self.restore_picture(each, **options) for each in picture.later)
+        return replace(picture.with_pixels(restored), later=later)
+
+    def embed(self, picture: Picture) -> torch.Tensor | None:
+        """Return the embedding of a picture's degradation, (1, E), of an animation the mean over its frames.
+
+        One embedding for all frames is what keeps an animation from flickering. None if the model reads none from
+        pictures.
+        """
+        if self.model.config.embedding_source != "extractor":
+            return None
+        pixels = (each.fill_hidden()[None] for each in picture.frames)
+        with self._autocast():
+            found = [embed_picture(self.model.extractor, each, self.memory_budget) for each in pixels]
+        return torch.stack(found).mean(0)
 
     def restore(
-        self, pixel_values: torch.Tensor, strength: float = 1, progress: Progress | None = None
+        self,
+        pixel_values: torch.Tensor,
+        strength: float = 1,
+        progress: Progress | None = None,
+        degradation_embedding: torch.Tensor | None = None,
     ) -> DPMambaIROutput:
         """Restore pictures that are tensors, (B, 3, H, W), RGB in [0, 1], on any device; the rest is as in a call."""
-        # Without one of its own, an autocast that the caller has switched on holds.
-        is_mixed = self.dtype == torch.bfloat16
-        with torch.autocast(self.model.device.type, self.dtype) if is_mixed else nullcontext():
-            options = {"memory_budget": self.memory_budget, "strength": strength, "progress": progress}
-            output = restore_tiled(self.model, pixel_values, **options)
+        options = {"degradation_embedding": degradation_embedding, "strength": strength, "progress": progress}
+        with self._autocast():
+            output = restore_tiled(self.model, pixel_values, memory_budget=self.memory_budget, **options)
         if not output.reconstruction.isfinite().all():
             raise FloatingPointError("the model returned values that are not finite; try dtype float32")
         return output
+
+    def _autocast(self) -> AbstractContextManager:
+        # Without one of its own, an autocast that the caller has switched on holds.
+        is_mixed = self.dtype == torch.bfloat16
+        return torch.autocast(self.model.device.type, self.dtype) if is_mixed else nullcontext()
 
 
 def choose_device(device: str | torch.device) -> torch.device:

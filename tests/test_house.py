@@ -35,8 +35,10 @@ LAYERS = {
     "modeling_dpmambair": (
         {
             *("configuration_dpmambair", "cpu_simd_dpmambair", "cpu_threads_dpmambair", "large_plan_dpmambair"),
-            *("picture_levels_dpmambair", "picture_metadata_dpmambair"),
+            *("picture_colours_dpmambair", "picture_errors_dpmambair", "picture_metadata_dpmambair"),
         },
+        {"picture_dpmambair", "picture_tiff_dpmambair"},
+        {"picture_encoding_dpmambair", "picture_levels_dpmambair"},
         {"picture_files_dpmambair"},
         {"cpu_scan_kernels_dpmambair", "cpu_row_kernels_dpmambair"},
         {"cpu_scan_backward_kernels_dpmambair"},

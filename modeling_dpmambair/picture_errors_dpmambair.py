@@ -1,0 +1,45 @@
+"""What is wrong with a picture's file, in one line, whatever its decoder raises."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from PIL import Image
+
+
+class PictureError(ValueError):
+    """A picture that is sound but cannot be restored; the text says why, and what to do."""
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Turn whatever decoders raise of damaged files, half a dozen unrelated types, into an `OSError` of one line."""
+    try:
+        yield
+    except (PictureError, OSError, MemoryError, Image.DecompressionBombError):
+        raise
+    except Exception as error:
+        raise OSError(f"image file is damaged: {' '.join(str(error).split()) or type(error).__name__}") from error
+
+
+def check_size(width: int, height: int, frames: int = 1, max_pixels: int | None = None) -> None:
+    """Refuse a picture that is too large by its header, before memory is spent on it.
+
+    Args:
+        width: in pixels.
+        height: likewise.
+        frames: how many of them there are.
+        max_pixels: the caller's limit on all frames together; None for Pillow's guard alone.
+
+    Raises:
+        PictureError: more pixels than the caller allows.
+        PIL.Image.DecompressionBombError: more than Pillow's guard allows; of an animation half as many.
+    """
+    pixels, size = width * height * frames, f"{width} x {height}" + (f" x {frames} frames" if frames > 1 else "")
+    if max_pixels is not None and pixels > max_pixels:
+        raise PictureError(f"`image` must have at most {max_pixels} pixels, got {size}; make it smaller")
+    guard = Image.MAX_IMAGE_PIXELS
+    if guard is not None and pixels > (guard if frames > 1 else 2 * guard):
+        raise Image.DecompressionBombError(f"{size} pixels could be a decompression bomb; restore a smaller picture")
+
+
+__all__ = ["PictureError", "check_size", "one_line_errors"]
