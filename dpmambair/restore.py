@@ -2,8 +2,8 @@
 
 `dpmambair-restore INPUT... -o OUT`, or `python -m dpmambair.restore`, takes any mixture of files and folders. A folder
 is searched in depth (hidden names are left out) and its structure is kept below `OUT`. Every picture is read by
-`read_picture`, which says what happens to its pixels, and restored by a `Restorer`; metadata other than a colour
-profile of RGB is dropped.
+`read_picture`, which says what happens to its pixels, and restored by a `Restorer`; depth, transparency and metadata
+are kept.
 
 Exit status: 0 when everything was restored, 1 when any input failed (one line each on stderr, the others are still
 restored), 2 when work could not begin.

@@ -11,7 +11,6 @@ from transformers.image_processing_backends import TorchvisionBackend
 from .picture_dpmambair import Picture, read_values
 from .picture_files_dpmambair import read_picture
 
-
 # What a saved processor may not say otherwise: it would restore wrong pictures without a word.
 SETTINGS = {
     "do_rescale": True,
@@ -32,9 +31,9 @@ class DPMambaIRImageProcessor(TorchvisionBackend):
     as it is, all else is refused. Channels may come first or last; where there are three rows or columns as well,
     `input_data_format` tells.
 
-    Nothing else is done: the model takes any size, so nothing is resized or padded, and settings that say otherwise are
-    an error. Pictures that differ in size
-    cannot share one tensor: give them one by one, or without `return_tensors`.
+    Nothing else is done: the model takes any size, so nothing is resized or padded, and settings that say otherwise
+    are an error. Pictures that differ in size cannot share one tensor: give them one by one, or without
+    `return_tensors`.
     """
 
     _auto_class = "AutoImageProcessor"  # saving carries this file
@@ -53,6 +52,8 @@ class DPMambaIRImageProcessor(TorchvisionBackend):
 
     def _prepare_images_structure(self, images: Any, expected_ndims: int = 3) -> list[Picture | torch.Tensor]:
         """List what the caller gives: files and PIL pictures read, arrays and tensors one by one."""
+        if isinstance(images, list | tuple) and not images:
+            raise ValueError("`images` must hold a picture, got none; give at least one")
         if isinstance(images, list | tuple):
             return [each for part in images for each in self._prepare_images_structure(part)]
         if not isinstance(images, np.ndarray | torch.Tensor):
@@ -65,7 +66,9 @@ class DPMambaIRImageProcessor(TorchvisionBackend):
 
     def process_image(self, image: Picture | torch.Tensor, **options: Any) -> torch.Tensor:
         """Return one picture as a tensor, (3, H, W): what was read as float, tensors as they are."""
-        return image.fill_hidden() if isinstance(image, Picture) else super().process_image(image, **options)
+        if not isinstance(image, Picture):
+            return super().process_image(image, **options)
+        return image.fill_hidden().to(options.get("device"))
 
     def convert_to_rgb(self, image: torch.Tensor, **_: Any) -> torch.Tensor:
         """Repeat the channel of a grey picture, and leave out an alpha channel; channels first."""

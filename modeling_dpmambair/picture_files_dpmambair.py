@@ -46,6 +46,8 @@ except ImportError:
 
 # A closed list, because Pillow also opens formats that run other programs (EPS) or hold no photographs (PDF, WMF).
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP", *(["HEIF"] if pillow_heif else []))
+# Those with more than 8 bits of which Pillow would keep 8.
+DEEP = ("JPEG2000", "PNG", "PPM", "TIFF")
 HEIF_SUFFIXES = (".heic", ".heif", ".hif")
 HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -101,7 +103,7 @@ def _check_path(path: str | os.PathLike) -> None:
     if "://" in os.fspath(path):
         raise ValueError(f"`image` must be a local file, got {path}; download it first")
     if not stat.S_ISREG(os.stat(path).st_mode):
-        raise OSError(f"`image` must be a regular file, got {path}, which is none; name the file itself")
+        raise OSError(f"`image` must be a regular file, got {path}, which is none; name a file")
 
 
 def _read_array(array: np.ndarray) -> Picture:
@@ -114,8 +116,16 @@ def _read_image(image: Image.Image) -> Picture:
     if image.format not in (None, "MPO", "DIB", *FORMATS):
         formats = ", ".join(FORMATS)
         raise PictureError(f"`image` must be in one of the formats {formats}, got {image.format}; convert it")
+    # Pictures that are loaded, or were never a file, have no tiles left. The others Pillow would load with 8 bits.
+    stream = image.fp if image.format in DEEP and getattr(image, "tile", None) and not image.tell() else None
     with one_line_errors():
-        return _read_frame(image)
+        if stream is None:
+            return _read_frame(image)
+        position = stream.tell()
+        try:
+            return _read_frame(Image.open(stream, formats=[image.format]))
+        finally:
+            stream.seek(position)
 
 
 def _read_frame(image: Image.Image) -> Picture:

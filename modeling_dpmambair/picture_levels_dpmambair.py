@@ -41,14 +41,11 @@ def read_levels(image: Image.Image) -> np.ndarray:
         OSError: a package is missing that reads them.
     """
     # Pictures that are loaded, or were never a file, have no tiles left.
-    stream = image.fp if getattr(image, "tile", None) else None
-    if stream is not None:
-        position = stream.tell()
-        try:
-            if (levels := _read_deep(image, stream)) is not None:
-                return levels
-        finally:
-            stream.seek(position)
+    if getattr(image, "tile", None) and not image.tell():
+        position = image.fp.tell()
+        if (levels := _read_deep(image, image.fp)) is not None:
+            return levels
+        image.fp.seek(position)
     image.load()
     return convert_levels(image)
 
@@ -78,7 +75,7 @@ def _read_tiff(image: Image.Image, stream: BinaryIO) -> np.ndarray | None:
             raise OSError("16-bit TIFF needs tifffile and imagecodecs; pip install tifffile imagecodecs")
         return None
     try:
-        with open_page(stream, image.tell()) as page:
+        with open_page(stream, 0) as page:
             return read_page(page)
     except NotImplementedError:
         return None

@@ -109,7 +109,8 @@ def _check_page(page: "tifffile.TiffPage") -> None:
         raise PictureError(f"`image` must be grey, RGB, palette, YCbCr, CMYK or L*a*b*, got {name}; convert it")
     bits = page.bitspersample
     if not isinstance(bits, int) or bits > 16 or page.sampleformat != 1 or page.imagedepth != 1:
-        raise PictureError(f"`image` must have 8 or 16 bits per channel, got {bits} of {page.dtype}; convert it first")
+        found = page.dtype or f"{bits} bits"
+        raise PictureError(f"`image` must have 8 or 16 bits per channel, got {found}; convert it first")
     inks = page.tags.valueof(INK_SET, 1)
     if page.samplesperpixel < CHANNELS[kind] or (kind == SEPARATED and inks != 1):
         found = f"{page.samplesperpixel} samples of {kind.name}"

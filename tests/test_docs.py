@@ -4,6 +4,7 @@ import ast
 import http.client
 import importlib
 import io
+import re
 import subprocess
 import sys
 import urllib.error
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from modeling_dpmambair.picture_files_dpmambair import FORMATS, SYNONYMS
 from tests.documents import (
     ROOT,
     all_commands,
@@ -21,6 +23,7 @@ from tests.documents import (
     missing_links,
     missing_paths,
     read,
+    run_python_block,
     typed_measurements,
 )
 
@@ -88,6 +91,18 @@ def test_every_file_of_the_model_has_its_place_in_the_architecture():
     text = read("docs/architecture.md")
     files = [path.name for path in (ROOT / "modeling_dpmambair").glob("*.py") if path.name != "__init__.py"]
     assert [file for file in files if f"`{file}`" not in text] == []
+
+
+def test_pictures_are_read_restored_and_written_as_the_document_says(tmp_path):
+    degraded, restored = run_python_block("docs/pictures.md", tmp_path)
+    assert (restored.mode, restored.size) == ("RGB", degraded.size)
+    assert (np.asarray(restored) != np.asarray(degraded)).any()
+
+
+def test_formats_of_the_document_are_those_that_are_read():
+    rows = re.search(r"\| format \| channels .*\n\|.*\n((?:\|.*\n)+)", read("docs/pictures.md"))[1].splitlines()
+    named = {name.strip().replace(" ", "") for row in rows for name in row.split("|")[1].split(",")}
+    assert {SYNONYMS.get(name.upper(), name.upper()) for name in named - {"PGM"}} == set(FORMATS)
 
 
 @pytest.mark.slow

@@ -85,7 +85,7 @@ DISTRIBUTIONS = {
 }
 # Of a package, a script or a single file.
 EXTRAS = {
-    "modeling_dpmambair": {"cuda"},
+    "modeling_dpmambair": {"cuda", "heic"},
     "train_accelerate": {"train"},
     "evaluate_accelerate": {"eval"},
     "dataset_scripts": {"train"},
@@ -96,7 +96,7 @@ EXTRAS = {
     "examples": {"train"},
     "training": {"train"},
 }
-EVERY_EXTRA = {"cuda", "train", "eval", "demo", "export", "spandrel", "dev"}
+EVERY_EXTRA = {"cuda", "heic", "train", "eval", "demo", "export", "spandrel", "dev"}
 
 MAX_POSITIONAL_ARGUMENTS = 6
 

@@ -107,9 +107,9 @@ class Restorer:
 
     def at_strength(self, restoration: Restoration, strength: float) -> Image.Image:
         """Return the picture restored to a degree, RGB: 0 leaves it as it was, 1 restores, more exaggerates."""
-        degraded = self._pipeline.preprocess(restoration.degraded)["pixel_values"]
-        mixed = torch.lerp(degraded, restoration.reconstruction, strength)
-        restored = self._pipeline.image_processor.post_process(mixed)[0]
+        degraded = self._pipeline.preprocess(restoration.degraded)
+        mixed = torch.lerp(degraded["pixel_values"], restoration.reconstruction, strength)
+        restored = degraded["picture"].with_pixels(mixed[0]).image
         restored.info["icc_profile"] = restoration.profile
         return restored
 

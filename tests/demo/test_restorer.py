@@ -15,6 +15,7 @@ from transformers import pipeline
 
 from modeling_dpmambair import ImageRestorationPipeline
 from tests.demo.conftest import KINDS, MARKER, ROOT
+from tests.odd_pictures import rgb_profile
 from tests.restoring import photograph, read, save
 
 
@@ -87,8 +88,8 @@ def test_degraded_picture_is_upright(restorer, tmp_path):
 
 
 def test_colour_profile_goes_with_the_result(restorer, tmp_path):
-    path = save(tmp_path / "profiled.png", photograph(), icc_profile=b"a profile")
-    assert restorer.at_strength(restorer.restore(path), 1).info["icc_profile"] == b"a profile"
+    path = save(tmp_path / "profiled.png", photograph(), icc_profile=rgb_profile())
+    assert restorer.at_strength(restorer.restore(path), 1).info["icc_profile"] == rgb_profile()
 
 
 def test_progress_counts_tiles(restorer, picture):

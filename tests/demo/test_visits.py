@@ -6,6 +6,7 @@ import pytest
 from restoration_page import visits as module
 from restoration_page.visits import Visits
 
+from tests.odd_pictures import rgb_profile
 from tests.restoring import photograph, read, save
 
 
@@ -31,8 +32,8 @@ def test_downloads_of_two_strengths_do_not_overwrite_each_other(visits, picture)
 
 
 def test_download_keeps_the_colour_profile(visits, tmp_path):
-    path = save(tmp_path / "profiled.png", photograph(), icc_profile=b"a profile")
-    assert read(visits.view(str(path), 1).download).info["icc_profile"] == b"a profile"
+    path = save(tmp_path / "profiled.png", photograph(), icc_profile=rgb_profile())
+    assert read(visits.view(str(path), 1).download).info["icc_profile"] == rgb_profile()
 
 
 def test_before_is_the_degraded_picture(visits, picture):

@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -77,9 +79,16 @@ def test_every_mode_becomes_rgb_as_pillow_converts_it(processor, mode):
 
 @pytest.mark.parametrize("form", ["PIL", "numpy", "torch"])
 def test_alpha_channel_is_left_out(processor, form):
-    alpha = np.random.default_rng(0).integers(0, 256, (*PHOTOGRAPH.shape[:2], 1), np.uint8)
+    alpha = np.random.default_rng(0).integers(1, 256, (*PHOTOGRAPH.shape[:2], 1), np.uint8)
     given = as_input(np.concatenate([PHOTOGRAPH, alpha], -1), form)
     assert torch.equal(process(processor, given), process(processor, PHOTOGRAPH))
+
+
+def test_what_is_transparent_is_filled_with_the_colour_around_it(processor):
+    levels = np.full((8, 8, 4), (200, 100, 50, 255), np.uint8)
+    levels[2:6, 2:6] = (0, 255, 0, 0)
+    values = process(processor, Image.fromarray(levels))
+    torch.testing.assert_close(values, torch.tensor([200, 100, 50]).view(1, 3, 1, 1).expand_as(values) / 255)
 
 
 def test_array_of_one_channel_is_grey(processor):
@@ -160,6 +169,7 @@ def test_turned_arrays_are_taken(processor):
     (PHOTOGRAPH[..., 0], ValueError, r"`images` must be of shape .*, or a batch, got \(37, 53\); give RGB"),
     (np.zeros((0, 8, 3)), ValueError, r"`images` must be of shape .*, or a batch, got \(0, 8, 3\); give RGB"),
     ("https://example.org/a.png", ValueError, "`image` must be a local file, got https://example.org/a.png; "),
+    ([], ValueError, "`images` must hold a picture, got none; give at least one"),
     ([7], TypeError, "`image` must be a file, a PIL picture or an array, got int; "),
 ])  # fmt: skip
 def test_what_has_no_known_range_or_shape_is_an_error(processor, given, error, message):
@@ -214,6 +224,18 @@ def test_channels_keep_their_order(processor):
 
 
 # Saving
+
+
+@pytest.mark.parametrize(("name", "value"), [
+    ("do_resize", True), ("do_center_crop", True), ("do_pad", True), ("do_normalize", True), ("do_rescale", False),
+    ("rescale_factor", 1.0),
+])  # fmt: skip
+def test_saved_settings_that_would_change_pictures_are_refused(processor, tmp_path, name, value):
+    processor.save_pretrained(tmp_path)
+    path = tmp_path / "preprocessor_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {name: value}))
+    with pytest.raises(ValueError, match=f"^`{name}` must be .*, got {value}; the model takes RGB of any size in "):
+        DPMambaIRImageProcessor.from_pretrained(tmp_path)
 
 
 def test_saved_processor_reloads_and_gives_the_same_values(processor, tmp_path):

@@ -1,25 +1,46 @@
-"""The one reader of pictures, against Pillow's own conversions and values written down by hand."""
+"""Reading and writing of picture files: what is given, what is refused, and what each format holds.
 
+`test_odd_pictures.py` holds reader and writer to what other programs show of a long table of pictures.
+"""
+
+import os
+import socket
+import subprocess
+import sys
+from dataclasses import replace
 from io import BytesIO
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageCms
+from PIL import Image, ImageFile
 
-from modeling_dpmambair import read_picture
-from modeling_dpmambair.picture_files_dpmambair import FORMATS, read_values
-from tests.restoring import photograph, read, save
+from modeling_dpmambair import picture_encoding_dpmambair as encoding
+from modeling_dpmambair import picture_files_dpmambair as files
+from modeling_dpmambair import picture_levels_dpmambair as reading
+from modeling_dpmambair import read_picture, write_picture
+from modeling_dpmambair.picture_files_dpmambair import FORMATS, list_suffixes
+from tests.odd_pictures import ANIMATIONS, ODD_PICTURES, REFUSED, chunk, encode, exif, png, rgb_profile, what_it_says
+from tests.odd_pictures import photograph as levels_of
+from tests.restoring import files_below, photograph, read, save
 
-PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-GREY_LEVELS = np.array([[0, 257, 128 * 257, 65535 - 128, 65535 - 129]], np.uint16)
+LOSSY = ("AVIF", "HEIF", "JPEG")
 
 
-def encode(image=None, kind="PNG", **options):
-    """Return a picture file's content."""
-    stream = BytesIO()
-    (image or photograph()).save(stream, kind, **options)
-    return stream.getvalue()
+def odd(name):
+    """Return the odd picture of that name."""
+    return next(each for each in [*ODD_PICTURES, *ANIMATIONS, *REFUSED] if each.name == name)
+
+
+def shown(picture):
+    """Return an array of what a picture shows in 8 bits."""
+    return np.asarray(picture.image)
+
+
+def written(picture, format=None, **options):
+    content = BytesIO()
+    write_picture(picture, content, format, **options)
+    return content.getvalue()
 
 
 # What is given
@@ -30,88 +51,79 @@ def test_every_form_of_a_picture_is_the_same_picture(tmp_path):
     path = save(tmp_path / "photo.png", picture)
     floats = np.asarray(picture) / 255
     forms = [path, str(path), path.read_bytes(), BytesIO(path.read_bytes()), picture, np.asarray(picture)]
-    for form in (*forms, floats, floats.astype(np.float16)):
+    for form in (*forms, read(path), floats, floats.astype(np.float16), read_picture(path)):
         found = read_picture(form)
-        assert found.mode == "RGB"
-        np.testing.assert_array_equal(found, picture)
+        assert (found.pixels.dtype, found.pixels.shape, found.alpha) == (torch.float32, (3, 16, 24), None)
+        np.testing.assert_array_equal(shown(found), picture)
+
+
+def test_every_level_is_its_fraction_exactly():
+    for bits, dtype in ((8, np.uint8), (16, np.uint16)):
+        levels = np.arange(2**bits).astype(dtype).reshape(-1, 16, 1)
+        found = read_picture(png(levels, bits, 0))
+        assert torch.equal(found.pixels[1].flatten(), torch.arange(2**bits) / (2**bits - 1))
+        np.testing.assert_array_equal(found.levels(bits), levels)
 
 
 @pytest.mark.parametrize("kind", FORMATS)
 def test_every_promised_format_is_read(kind):
-    content = encode(kind=kind)
-    np.testing.assert_array_equal(read_picture(content), read(BytesIO(content)).convert("RGB"))
+    content = encode(photograph(), kind)
+    found = read_picture(content)
+    assert found.format == kind
+    np.testing.assert_array_equal(shown(found), read(BytesIO(content)).convert("RGB"))
 
 
 def test_open_file_stays_open(tmp_path):
     with open(save(tmp_path / "photo.png"), "rb") as file:
+        file.seek(7)
         read_picture(file)
         assert not file.closed
 
 
+def test_stream_that_cannot_go_back_is_read(tmp_path):
+    class Response(BytesIO):
+        def seekable(self):
+            return False
+
+        def seek(self, *_):
+            raise OSError("cannot seek")
+
+    found = read_picture(Response(encode(photograph(), "PNG")))
+    np.testing.assert_array_equal(shown(found), photograph())
+
+
 def test_given_picture_is_left_as_it_is():
     given = photograph()
-    read_picture(given).putpixel((0, 0), (1, 2, 3))
+    read_picture(given).pixels.zero_()
     assert given == photograph()
 
 
-# Modes
+@pytest.mark.parametrize("name", ["PNG RGB of 16 bits", "TIFF RGB of 16 bits, big end first", "PPM of 16 bits"])
+def test_opened_picture_keeps_its_sixteen_bits_and_can_still_be_used(name):
+    with Image.open(BytesIO(odd(name).content)) as image:
+        np.testing.assert_array_equal(read_picture(image).levels(16), odd(name).levels)
+        np.testing.assert_array_equal(read_picture(image).levels(16), odd(name).levels)
+        assert image.convert("RGB").size == image.size
+        assert read_picture(image).bit_depth == 8  # it is loaded, and Pillow has kept the high bytes
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "P", "CMYK", "YCbCr", "HSV"])
-def test_other_modes_become_rgb_as_pillow_converts_them(mode):
-    image = photograph().convert(mode)
-    np.testing.assert_array_equal(read_picture(image), image.convert("RGB"))
+def test_opened_animation_is_the_frame_that_it_shows():
+    with Image.open(BytesIO(odd("PNG animated").content)) as image:
+        image.seek(1)
+        np.testing.assert_array_equal(shown(read_picture(image)), odd("PNG animated").frames[1])
 
 
-@pytest.mark.parametrize("mode", ["RGBA", "LA"])
-def test_alpha_is_kept(mode):
-    image = photograph(mode=mode)
-    np.testing.assert_array_equal(read_picture(image), image.convert("RGBA"))
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV"])
+def test_every_mode_is_read_as_pillow_converts_it(mode):
+    image = photograph(mode="RGBA" if mode in ("PA", "LA", "La", "RGBA") else "RGB")
+    image = image.convert("LA").convert(mode) if mode == "La" else image.convert(mode)
+    found = read_picture(image)
+    expected = {"1": "L", "L": "L", "LA": "LA", "La": "LA", "PA": "RGBA", "RGBA": "RGBA"}.get(mode, "RGB")
+    assert found.image.mode == expected
+    assert np.abs(np.subtract(shown(found), image.convert(expected), dtype=int)).max() <= (mode == "La")
 
 
-def test_transparent_colour_becomes_alpha():
-    palette = encode(Image.frombytes("P", (2, 1), b"\0\1"), "GIF", transparency=1)
-    keyed = encode(Image.frombytes("RGB", (2, 1), bytes([9, 9, 9, 1, 2, 3])), transparency=(1, 2, 3))
-    for content in (palette, keyed):
-        assert np.asarray(read_picture(content).getchannel("A")).tolist() == [[255, 0]]
-
-
-@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
-def test_sixteen_bit_grey_spans_the_whole_range(kind):
-    for given in (Image.fromarray(GREY_LEVELS), encode(Image.fromarray(GREY_LEVELS), kind)):
-        assert np.asarray(read_picture(given))[0, :, 0].tolist() == [0, 1, 128, 255, 254]
-
-
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_orientation_is_applied_once(tmp_path, orientation):
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    path = save(tmp_path / "turned.png", exif=exif)
-    turns = [
-        None, Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.ROTATE_180, Image.Transpose.FLIP_TOP_BOTTOM,
-        Image.Transpose.TRANSPOSE, Image.Transpose.ROTATE_270, Image.Transpose.TRANSVERSE, Image.Transpose.ROTATE_90,
-    ]  # fmt: skip
-    turn = turns[orientation - 1]
-    upright = photograph() if turn is None else photograph().transpose(turn)
-    np.testing.assert_array_equal(read_picture(path), upright)
-    np.testing.assert_array_equal(read_picture(read_picture(path)), upright)
-
-
-@pytest.mark.parametrize(
-    ("mode", "is_kept"), [("RGB", True), ("RGBA", True), ("P", True), ("L", False), ("CMYK", False)]
-)
-def test_colour_profile_is_kept_where_it_still_holds(mode, is_kept):
-    found = read_picture(encode(photograph(mode=mode), "TIFF", icc_profile=PROFILE))
-    assert found.info.get("icc_profile") == (PROFILE if is_kept else None)
-
-
-def test_of_a_multi_picture_jpeg_the_first_is_the_photograph():
-    content = encode(photograph(), "MPO", save_all=True, append_images=[photograph((8, 8))])
-    assert read(BytesIO(content)).n_frames == 2
-    assert read_picture(content).size == photograph().size
-
-
-# Errors
+# What is refused
 
 
 @pytest.mark.parametrize(("source", "error", "message"), [
@@ -123,8 +135,6 @@ def test_of_a_multi_picture_jpeg_the_first_is_the_photograph():
     ("https://example.org/a.png", ValueError, "`image` must be a local file, got https://example.org/a.png; "),
     ("missing.png", FileNotFoundError, "missing.png"),
     (7, TypeError, "`image` must be a file, a PIL picture or an array, got int; "),
-    (b"Dear diary", OSError, "`image` must be a picture in one of the formats AVIF, .*, got other content; "),
-    (encode(kind="EPS"), OSError, "`image` must be a picture in one of the formats AVIF, .*, got other content; "),
 ])  # fmt: skip
 def test_what_is_no_picture_is_an_error(source, error, message):
     with pytest.raises(error, match=message):
@@ -137,64 +147,292 @@ def test_file_that_is_no_picture_is_named(tmp_path):
         read_picture(tmp_path / "text.png")
 
 
-@pytest.mark.parametrize("kind", ["GIF", "PNG", "TIFF", "WEBP"])
-def test_animation_is_an_error(kind):
-    content = encode(photograph(), kind, save_all=True, append_images=[photograph(seed=1)])
-    with pytest.raises(ValueError, match="^`image` must have one frame, got 2; extract the frame to restore$"):
-        read_picture(content)
+def make_socket(path):
+    with socket.socket(socket.AF_UNIX) as one:
+        one.bind(str(path))
 
 
-@pytest.mark.parametrize("kind", [kind for kind in FORMATS if kind != "GIF"])  # which shows half a picture
-def test_damaged_file_is_an_os_error_whatever_its_decoder_raises(kind):
-    content = encode(photograph((64, 64)), kind)
-    with pytest.raises(OSError):  # noqa: PT011 the texts are Pillow's
-        read_picture(content[: len(content) // 2])
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, make_socket, lambda path: os.symlink("/dev/zero", path)])
+def test_what_is_no_regular_file_is_refused_before_it_is_opened(tmp_path, monkeypatch, make):
+    monkeypatch.chdir(tmp_path)
+    make("photo.png")
+    monkeypatch.setattr("builtins.open", lambda *_: pytest.fail("it was opened"))
+    with pytest.raises(OSError, match="^`image` must be a regular file, got photo.png, which is none; name a file$"):
+        read_picture("photo.png")
 
 
-def test_unexpected_error_of_a_decoder_is_called_damage(monkeypatch):
-    def fail(*_, **__):
-        raise SyntaxError("broken chunk")
-
-    monkeypatch.setattr(Image, "open", fail)
-    with pytest.raises(OSError, match="^image file is damaged: broken chunk$"):
-        read_picture(b"")
-
-
-# Values of arrays and tensors
-
-
-def test_levels_stay_levels_and_floats_become_float32():
-    levels = np.arange(6, dtype=np.uint8).reshape(1, 2, 3)
-    assert torch.equal(read_values(levels), torch.arange(6, dtype=torch.uint8).view(1, 2, 3))
-    for dtype in (np.float16, np.float32, ">f4", np.float64, np.longdouble):
-        values = read_values((levels / 8).astype(dtype))
-        assert values.dtype == torch.float32
-        assert values.flatten().tolist() == [0, 1 / 8, 2 / 8, 3 / 8, 4 / 8, 5 / 8]
-    for dtype in (torch.float16, torch.bfloat16, torch.float64):
-        assert torch.equal(read_values(torch.from_numpy(levels / 8).to(dtype)), values)
-
-
-def test_turned_and_read_only_arrays_are_taken():
-    array = np.asarray(photograph())
-    assert not array.flags.writeable
-    np.testing.assert_array_equal(read_values(array[::-1, ::-2]), np.ascontiguousarray(array[::-1, ::-2]))
-    np.testing.assert_array_equal(read_values(array), array)
-
-
-@pytest.mark.parametrize("dtype", ["bool", "int8", "int32", "int64", "uint16", "complex64"])
-def test_other_types_are_an_error(dtype):
-    for array in (np.zeros((2, 2, 3), dtype), torch.zeros((3, 2, 2), dtype=getattr(torch, dtype))):
-        with pytest.raises(ValueError, match=rf"^`image` must be uint8 or float, got (torch\.)?{dtype}; convert it"):
-            read_values(array)
+@pytest.mark.parametrize("kind", ["EPS", "PDF", "ICO"])
+def test_opened_picture_of_a_format_off_the_list_is_not_loaded(monkeypatch, kind):
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda _: pytest.fail("it was loaded"))
+    image = ImageFile.ImageFile.__new__(ImageFile.ImageFile)
+    image.format = kind
+    with pytest.raises(ValueError, match=f"^`image` must be in one of the formats AVIF, .*, got {kind}; convert it$"):
+        read_picture(image)
 
 
 @pytest.mark.parametrize(
-    ("low", "high"), [(0.0, 255.0), (-0.5, 1.0), (float("nan"), float("nan")), (0.0, float("inf"))]
+    "error", [SyntaxError("broken\nchunk"), RuntimeError("broken chunk"), KeyError("broken chunk")]
 )
-def test_floats_outside_their_range_are_an_error(low, high):
-    values = np.full((2, 2, 3), low)
-    values[0, 0, 0] = high
-    message = rf"^`image` must be in \[0, 1\] if it is float, got \[{low}, {high}\]; divide it by its range$"
-    for array in (values, values.astype(np.float16), torch.from_numpy(values)):
-        with pytest.raises(ValueError, match=message):
-            read_values(array)
+def test_whatever_a_decoder_raises_is_damage_in_one_line(monkeypatch, error):
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda _: (_ for _ in ()).throw(error))
+    with pytest.raises(OSError, match="^image file is damaged: '?broken chunk'?$"):
+        read_picture(encode(photograph(), "PNG"))
+
+
+def test_too_many_pixels_are_refused_by_the_header(monkeypatch):
+    contents = [encode(photograph(), "PNG"), odd("TIFF RGB").content, odd("GIF animated").content]
+    sizes = ["24 x 16", "18 x 13", "18 x 13 x 3 frames"]
+    for content, size, pixels in zip(contents, sizes, (24 * 16, 18 * 13, 18 * 13 * 3), strict=True):
+        assert read_picture(content, max_pixels=pixels)
+        with monkeypatch.context() as patch:
+            patch.setattr(ImageFile.ImageFile, "load", lambda _: pytest.fail("it was decoded"))
+            rule = f"at most {pixels - 1} pixels, got {size}; make it smaller"
+            with pytest.raises(ValueError, match=f"^`image` must have {rule}$"):
+                read_picture(content, max_pixels=pixels - 1)
+
+
+def test_guard_on_pixels_counts_the_frames_of_an_animation_and_knows_tiff(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 18 * 13)
+    with pytest.raises(Image.DecompressionBombError, match="^18 x 13 x 3 frames pixels could be a decompression bomb"):
+        read_picture(odd("PNG animated").content)
+    assert read_picture(odd("TIFF grey and alpha of 16 bits").content)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 18 * 13 // 2 - 1)
+    with pytest.raises(Image.DecompressionBombError, match="^18 x 13 pixels could be a decompression bomb"):
+        read_picture(odd("TIFF grey and alpha of 16 bits").content)
+
+
+MEASURE = """
+import resource, sys, warnings
+from PIL import Image
+from modeling_dpmambair import read_picture
+
+warnings.simplefilter("ignore")
+read_picture(Image.new("RGB", (8, 8)))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for path in sys.argv[1:]:
+    try:
+        read_picture(path)
+        print(path, "was read")
+    except OSError as error:
+        pass
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+@pytest.mark.slow
+def test_declared_giants_take_no_memory_before_they_are_refused(tmp_path):
+    size, deep = (10_000).to_bytes(4, "big") * 2, png(levels_of(3, 16), 16, 2)
+    giants = {
+        "giant.jpg": odd("JPEG that declares far more than it holds").content,
+        "giant.png": deep[:8] + chunk(b"IHDR", size + deep[24:29]) + deep[33:],
+        "giant.ppm": b"P6 10000 10000 65535\n" + bytes(99),
+        "giant.bmp": encode(photograph(), "BMP").replace(b"\x18\0\0\0\x10\0\0\0", (10_000).to_bytes(4, "little") * 2),
+    }
+    for name, content in giants.items():
+        (tmp_path / name).write_bytes(content)
+    command = [sys.executable, "-c", MEASURE, *(tmp_path / name for name in giants)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    taken = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    assert int(taken) < 20_000  # KiB; each picture would take 300,000 and more
+
+
+# Without the packages that not everybody has
+
+
+def test_heic_without_its_package_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(files, "pillow_heif", None)
+    monkeypatch.setattr(files, "FORMATS", tuple(each for each in FORMATS if each != "HEIF"))
+    with pytest.raises(OSError, match="^other content is a HEIC picture; pip install pillow-heif to read it$"):
+        read_picture(odd("HEIC").content)
+    assert list_suffixes()[".heic"] == "HEIF"
+    with pytest.raises(ValueError, match="^`format` must be one of AVIF, .*, got heic; choose one$"):
+        written(read_picture(photograph()), "heic")
+
+
+def test_sixteen_bits_without_their_packages_say_what_to_install(monkeypatch):
+    monkeypatch.setattr(files, "tifffile", None)
+    for module in (reading, encoding):
+        monkeypatch.setattr(module, "imagecodecs", None)
+    monkeypatch.setattr(reading, "tifffile", None)
+    for name in ("PNG RGB of 16 bits", "JPEG 2000 of 16 bits"):
+        with pytest.raises(OSError, match="^pictures of 16 bits need imagecodecs; pip install imagecodecs$"):
+            read_picture(odd(name).content)
+    with pytest.raises(OSError, match="^pictures of 16 bits need imagecodecs; pip install imagecodecs$"):
+        written(read_picture(np.zeros((4, 4, 3))), "PNG")
+    with pytest.raises(
+        OSError, match="^16-bit TIFF needs tifffile and imagecodecs; pip install tifffile imagecodecs$"
+    ):
+        read_picture(odd("TIFF RGB of 16 bits, big end first").content)
+    for name in ("TIFF RGB", "TIFF with all metadata", "TIFF CMYK with its profile"):
+        found = read_picture(odd(name).content)
+        assert np.abs(np.subtract(found.levels(8), odd(name).levels, dtype=int)).max() <= odd(name).tolerance
+        assert what_it_says(written(found)) >= odd(name).keeps
+    with pytest.raises(ValueError, match="^`image` must have one page, got 2; split it into its pages$"):
+        read_picture(odd("TIFF of several pages").content)
+
+
+# Metadata
+
+
+def test_orientation_is_applied_once(tmp_path):
+    path = save(tmp_path / "turned.png", exif=exif(6))
+    upright = photograph().transpose(Image.Transpose.ROTATE_270)
+    np.testing.assert_array_equal(shown(read_picture(path)), upright)
+    again = read_picture(written(read_picture(path)))
+    np.testing.assert_array_equal(shown(again), upright)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_without_metadata_only_the_colour_profile_is_written(format):
+    picture = replace(read_picture(odd("PNG with all metadata").content), format=format)
+    said = what_it_says(written(picture, keep_metadata=False))
+    assert said == what_it_says(written(picture)) & {"icc"}
+
+
+@pytest.mark.parametrize(("format", "kept"), [
+    ("AVIF", {"exif", "gps", "icc", "xmp"}), ("HEIF", {"exif", "gps", "icc", "xmp"}),
+    ("JPEG", {"exif", "gps", "icc", "xmp", "dpi"}), ("PNG", {"exif", "gps", "icc", "xmp", "dpi", "text"}),
+    ("TIFF", {"exif", "gps", "icc", "xmp", "dpi"}), ("WEBP", {"exif", "gps", "icc", "xmp"}), ("BMP", {"dpi"}),
+])  # fmt: skip
+@pytest.mark.parametrize("source", ["PNG with all metadata", "TIFF with all metadata", "JPEG with all metadata"])
+def test_each_format_takes_what_it_holds(source, format, kept):
+    given = odd(source)
+    assert what_it_says(written(read_picture(given.content), format)) >= kept & given.keeps - {"text"}
+
+
+def test_metadata_too_long_for_jpeg_are_left_out_of_it():
+    picture = read_picture(odd("PNG with all metadata").content)
+    long = replace(picture.metadata, exif=picture.metadata.exif + bytes(70_000), xmp=bytes(70_000))
+    assert what_it_says(written(replace(picture, metadata=long), "JPEG")) == {"icc", "dpi"}
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data:UserWarning")
+def test_damaged_exif_is_left_out(tmp_path):
+    for damaged in (b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0nothing", b"Exif\0\0MM\0*\0\0\0\x08\xff\xff"):
+        found = read_picture(encode(photograph(), "JPEG", exif=damaged))
+        assert found.metadata.exif is None
+        assert found.size == (24, 16)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "P"])
+def test_colour_profile_is_kept_where_it_fits(mode):
+    found = read_picture(encode(photograph(mode=mode), "PNG", icc_profile=rgb_profile()))
+    assert found.metadata.icc_profile == (None if mode == "L" else rgb_profile())
+    assert found.image.info.get("icc_profile") == found.metadata.icc_profile
+
+
+# Writing
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_every_format_is_written_without_loss_if_it_can(format, mode):
+    content = written(read_picture(photograph(mode=mode)), format.lower())
+    image = read(BytesIO(content))
+    assert image.format == format
+    if format not in (*LOSSY, "GIF"):
+        np.testing.assert_array_equal(image.convert(mode), photograph(mode=mode))
+
+
+def test_suffix_or_picture_name_the_format(tmp_path):
+    picture = replace(read_picture(photograph()), format="WEBP")
+    for name, format in (("a.jpg", "JPEG"), ("a.TIF", "TIFF"), ("a.jp2", "JPEG2000"), ("a.heic", "HEIF")):
+        write_picture(picture, tmp_path / name)
+        assert read(tmp_path / name).format == format
+    write_picture(picture, tmp_path / "a", "png")
+    assert read(tmp_path / "a").format == "PNG"
+    assert read(BytesIO(written(picture))).format == "WEBP"
+    assert read(BytesIO(written(replace(picture, format=None)))).format == "PNG"
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    ({"format": "EPS"}, "`format` must be one of AVIF, BMP, .*, got EPS; choose one"),
+    ({"quality": 0}, "`quality` must be a whole number from 1 to 100, got 0; leave it out for the best"),
+    ({"quality": 101}, "`quality` must be a whole number from 1 to 100, got 101; "),
+    ({"quality": 9.5}, "`quality` must be a whole number from 1 to 100, got 9.5; "),
+])  # fmt: skip
+def test_impossible_option_is_an_error(options, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        written(read_picture(photograph()), **options)
+
+
+def test_unknown_suffix_is_an_error(tmp_path):
+    for name in ("a", "a.xyz", "a.eps"):
+        with pytest.raises(
+            ValueError, match=rf"^`target` must end in one of .* \.heic.*, got .*{name}; give its format$"
+        ):
+            write_picture(read_picture(photograph()), tmp_path / name)
+    assert files_below(tmp_path) == []
+
+
+@pytest.mark.parametrize("format", ["AVIF", "HEIF", "JPEG", "WEBP"])
+def test_quality_is_a_matter_of_size(format):
+    picture = read_picture(photograph((64, 64)))
+    sizes = [len(written(picture, format, quality=quality)) for quality in (10, 50, 90)]
+    assert sizes == sorted(set(sizes))
+    assert len(written(picture, format)) > sizes[1]
+
+
+@pytest.mark.parametrize("format", ["BMP", "JPEG", "PPM"])
+def test_transparency_is_not_lost_in_silence(format):
+    picture = read_picture(photograph(mode="RGBA"))
+    with pytest.raises(
+        ValueError, match=f"^`format` must hold transparency for this picture, got {format}; choose PNG"
+    ):
+        written(picture, format)
+    opaque = replace(picture, alpha=torch.ones_like(picture.alpha))
+    assert read(BytesIO(written(opaque, format))).mode == "RGB"
+
+
+def test_partial_transparency_is_not_lost_in_silence():
+    with pytest.raises(ValueError, match="^`format` must hold partial transparency for this picture, got GIF; "):
+        written(read_picture(photograph(mode="RGBA")), "GIF")
+    levels = np.asarray(photograph(mode="RGBA")) | np.array([0, 0, 0, 255], np.uint8)
+    levels[:4, :, 3] = 0
+    found = read(BytesIO(written(read_picture(Image.fromarray(levels)), "GIF"))).convert("RGBA")
+    np.testing.assert_array_equal(np.asarray(found)[..., 3], levels[..., 3])
+
+
+def test_animation_is_not_lost_in_silence():
+    picture = read_picture(odd("PNG animated").content)
+    for format in ("BMP", "JPEG", "TIFF"):
+        rule = f"one of AVIF, GIF, PNG, WEBP for an animation, got {format}"
+        with pytest.raises(ValueError, match=f"^`format` must be {rule}; choose one$"):
+            written(picture, format)
+
+
+@pytest.mark.parametrize("format", ["AVIF", "GIF", "PNG", "WEBP"])
+@pytest.mark.parametrize("name", ["PNG animated", "GIF animated", "WebP animated"])
+def test_animation_changes_its_format_with_its_timing(name, format):
+    found = read_picture(written(read_picture(odd(name).content), format))
+    assert [frame.duration for frame in found.frames] == [80, 160, 80]
+    assert found.metadata.loop == (None if format == "AVIF" else 2)
+
+
+def test_picture_for_programs_without_animations_stays_apart(tmp_path):
+    frames = [photograph(seed=seed) for seed in range(3)]
+    options = {"save_all": True, "append_images": frames[1:], "default_image": True, "duration": [30, 40]}
+    again = read(BytesIO(written(read_picture(encode(frames[0], "PNG", **options)))))
+    assert again.info["default_image"]
+    np.testing.assert_array_equal(again, frames[0])
+
+
+def test_interrupted_write_leaves_nothing_behind(tmp_path, monkeypatch):
+    path = save(tmp_path / "photo.png")
+    before = path.read_bytes()
+
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files.os, "replace", fail)
+    with pytest.raises(OSError, match="No space left"):
+        write_picture(read_picture(photograph(seed=1)), path)
+    assert files_below(tmp_path) == ["photo.png"]
+    assert path.read_bytes() == before
+
+
+def test_longest_file_name_is_written(tmp_path):
+    name = "é" * 125 + ".png"
+    assert len(name.encode()) == 254
+    write_picture(read_picture(photograph()), tmp_path / name)
+    assert files_below(tmp_path) == [name]

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import numpy as np
@@ -7,7 +8,14 @@ from PIL import Image
 from transformers import pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 
-from modeling_dpmambair import DPMambaIRImageProcessor, ImageRestorationPipeline, read_picture, restore_tiled
+from modeling_dpmambair import (
+    DPMambaIRImageProcessor,
+    ImageRestorationPipeline,
+    Restorer,
+    read_picture,
+    restore_tiled,
+    write_picture,
+)
 from modeling_dpmambair.large_pictures_dpmambair import bytes_needed
 from tests.modeling_dpmambair.models import small_model
 
@@ -60,7 +68,7 @@ def test_every_form_of_one_picture_gives_one_restoration(restore, tmp_path, dtyp
     pixels = levels()
     path = save(tmp_path / "degraded.png", Image.fromarray(pixels))
     expected = np.asarray(restore(Image.fromarray(pixels))).astype(int)
-    for form in (pixels, path, str(path), path.read_bytes(), Image.fromarray(pixels).convert("RGBA")):
+    for form in (pixels, path, str(path), path.read_bytes(), read_picture(path)):
         assert np.array_equal(restore(form), expected), type(form)
     # Sixteen-bit floats hold 255 levels to within a fifth of a level.
     assert np.abs(np.asarray(restore((pixels / 255).astype(dtype))) - expected).max() <= (dtype == np.float16)
@@ -70,6 +78,35 @@ def test_floats_keep_more_than_eight_bits(restore):
     pixels = levels() / 255 + 0.4 / 255 * (levels() < 255)
     inputs = restore.preprocess(pixels)
     assert torch.equal(inputs["pixel_values"][0].permute(1, 2, 0), torch.from_numpy(pixels.astype(np.float32)))
+
+
+def test_alpha_channel_comes_back(restore):
+    degraded = Image.fromarray(levels()).convert("RGBA")
+    degraded.putalpha(200)
+    restored = restore(degraded)
+    assert restored.mode == "RGBA"
+    assert restored.getchannel("A").getextrema() == (200, 200)
+    assert np.array_equal(restored.convert("RGB"), restore(levels()))
+
+
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_picture_keeps_more_than_eight_bits_on_request(restore, batch_size):
+    pixels = levels() / 255 + 0.4 / 255 * (levels() < 255)
+    for found in restore([pixels, pixels], return_picture=True, strength=0, batch_size=batch_size):
+        assert found.bit_depth == 16
+        assert np.array_equal(found.levels(16), np.rint(pixels.astype(np.float32) * 65535))
+
+
+def test_animation_comes_back_as_the_restorer_restores_it(restore):
+    frames = [read_picture(levels(seed=seed)) for seed in (0, 1)]
+    animation = dataclasses.replace(frames[0], later=(frames[1],))
+    found = restore(animation, return_picture=True, return_description=True, strength=0.5)
+    expected = Restorer(restore.model, restore.image_processor).restore_picture(animation, strength=0.5)
+    for one, other in zip(found["image"].frames, expected.frames, strict=True):
+        torch.testing.assert_close(one.pixels, other.pixels)
+    assert list(found["degradations"]) == ["haze", "rain", "noise"]
+    with pytest.raises(ValueError, match="^`batch_size` must be 1 for an animation, got more; restore it by itself$"):
+        restore([animation, animation], return_picture=True, batch_size=2)
 
 
 def test_array_of_three_rows_is_channels_last(restore):
@@ -119,7 +156,7 @@ def test_description_names_every_degradation(restore):
     pixels = levels()
     found = restore([pixels], return_description=True)[0]
     assert np.array_equal(found["image"], restore(pixels))
-    expected = restore.model.describe(**restore.preprocess(pixels))
+    expected = restore.model.describe(restore.preprocess(pixels)["pixel_values"])
     assert list(found["degradations"]) == ["haze", "rain", "noise"]
     for position, each in enumerate(found["degradations"].values()):
         assert each["presence"] == pytest.approx(expected.presence[0, position].item())
@@ -131,7 +168,7 @@ def test_picture_beyond_the_budget_is_restored_in_tiles_and_described(restore):
     pixels, steps = levels(300, 12), []
     options = {"memory_budget": bytes_needed(restore.model, 16 * 160), "return_description": True}
     found = restore(pixels, **options, strength=0.5, progress=lambda *step: steps.append(step))
-    inputs = restore.preprocess(pixels)
+    inputs = {"pixel_values": restore.preprocess(pixels)["pixel_values"]}
     expected = restore_tiled(restore.model, **inputs, strength=0.5, memory_budget=options["memory_budget"])
     assert np.array_equal(found["image"], restore.image_processor.post_process(expected.reconstruction)[0])
     assert len(steps) == steps[-1][0] == steps[-1][1] > 2
@@ -167,8 +204,9 @@ def test_what_is_no_picture_is_an_error(restore, image, error, message):
         restore(image)
 
 
-def test_pipeline_brings_the_reader_along(restore):
+def test_pipeline_brings_reader_and_writer_along(restore):
     assert restore.read_picture is read_picture
+    assert restore.write_picture is write_picture
 
 
 @pytest.mark.parametrize(("options", "message"), [

@@ -29,10 +29,11 @@ ABOVE_MODEL = {
     "pipeline_dpmambair.py", "restorer_dpmambair.py", "large_strips_dpmambair.py", "large_plan_dpmambair.py",
     "large_pictures_dpmambair.py",
 }  # fmt: skip
-ABOVE_EXTRACTOR = ABOVE_MODEL | {
-    "modeling_dpmambair.py", "block_dpmambair.py", "image_processing_dpmambair.py",
-    "picture_files_dpmambair.py",
-}  # fmt: skip
+ABOVE_EXTRACTOR = (
+    ABOVE_MODEL
+    | {"modeling_dpmambair.py", "block_dpmambair.py", "image_processing_dpmambair.py"}
+    | {name for name in SOURCES if name.startswith("picture_")}
+)
 RESTORER, EXTRACTOR = "modeling_dpmambair.DPMambaIRModel", "modeling_degradation_extractor.DegradationExtractorModel"
 
 # The stranger: no package of ours, wherever it might be installed.

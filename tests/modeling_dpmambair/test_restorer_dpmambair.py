@@ -5,11 +5,13 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from modeling_dpmambair import DPMambaIRImageProcessor, DPMambaIRModel, Restorer, restore_tiled
+from modeling_dpmambair import DPMambaIRImageProcessor, DPMambaIRModel, Restorer, read_picture, restore_tiled
 from modeling_dpmambair.large_pictures_dpmambair import bytes_needed
 from modeling_dpmambair.restorer_dpmambair import choose_device, choose_dtype
+from tests.odd_pictures import rgb_profile
 from tests.restoring import photograph, save, save_random_model
 
 
@@ -46,12 +48,78 @@ def test_every_form_of_a_picture_is_restored_alike(restorer, tmp_path):
 
 def test_alpha_and_colour_profile_come_back(restorer):
     degraded = photograph(mode="RGBA")
-    degraded.info["icc_profile"] = b"a profile"
+    degraded.putalpha(degraded.getchannel("A").point(lambda level: max(level, 1)))
+    degraded.info["icc_profile"] = rgb_profile()
     restored = restorer(degraded)
     np.testing.assert_array_equal(restored.getchannel("A"), degraded.getchannel("A"))
     np.testing.assert_array_equal(restored.convert("RGB"), restorer(degraded.convert("RGB")))
-    assert restored.info["icc_profile"] == b"a profile"
+    assert restored.info["icc_profile"] == rgb_profile()
     assert "icc_profile" not in restorer(photograph()).info
+
+
+def test_sixteen_bits_stay_sixteen(restorer):
+    levels = np.random.default_rng(0).integers(0, 65536, (16, 24, 3), np.uint16)
+    restored = restorer.restore_picture(read_picture(levels / 65535))
+    pixels = torch.from_numpy(levels / 65535).float().permute(2, 0, 1)[None]
+    with torch.no_grad():
+        expected = restorer.model(pixels).reconstruction[0].permute(1, 2, 0).clamp(0, 1).mul(65535).round().numpy()
+    found = restored.levels(16)
+    np.testing.assert_array_equal(found, expected)
+    assert len(np.unique(found % 257)) > 200  # no multiples of the levels of 8 bits
+
+
+def test_colours_under_transparent_pixels_leak_nowhere(restorer):
+    levels = np.asarray(photograph((24, 16), "RGBA")).copy()
+    levels[..., 3] = 255
+    levels[4:12, 4:20, 3] = 0
+    other = levels.copy()
+    other[4:12, 4:20, :3] = (0, 255, 0)
+    restored, again = (np.asarray(restorer(Image.fromarray(each))) for each in (levels, other))
+    visible = levels[..., 3] > 0
+    np.testing.assert_array_equal(restored[visible], again[visible])
+    np.testing.assert_array_equal(again[~visible], other[~visible])
+    assert (restored[visible] != levels[visible]).any()
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_what_has_no_colour_gets_none(restorer, mode):
+    restored = restorer(photograph(mode="L").convert(mode))
+    assert restored.mode == mode
+    levels = np.asarray(restored.convert("RGB"))
+    assert (levels == levels[..., :1]).all()
+    colours = restorer.restore(read_picture(photograph(mode="L")).pixels[None]).reconstruction[0]
+    assert (colours[0] - colours[2]).abs().max() > 1 / 255  # which the network itself would have given
+    np.testing.assert_allclose(levels[..., 0], colours.mean(0).clamp(0, 1).mul(255).round().numpy(), atol=1)
+
+
+def make_animation(*seeds):
+    frames = [read_picture(photograph(seed=seed)) for seed in seeds]
+    return dataclasses.replace(frames[0], later=tuple(frames[1:]))
+
+
+def test_frames_of_an_animation_share_one_embedding(restorer):
+    animation = make_animation(0, 1, 0)
+    restored = restorer.restore_picture(animation)
+    extractor = restorer.model.extractor
+    with torch.no_grad():
+        each = [extractor(frame.pixels[None]).degradation_embedding for frame in animation.frames]
+    assert (each[0] - each[1]).abs().max() > 1e-3
+    mean = torch.stack(each).mean(0)
+    torch.testing.assert_close(restorer.embed(animation), mean)
+    for frame, found in zip(animation.frames, restored.frames, strict=True):
+        expected = restorer.restore(frame.pixels[None], degradation_embedding=mean).reconstruction[0]
+        torch.testing.assert_close(found.pixels, expected.clamp(0, 1), rtol=0, atol=1e-5)
+    # What does not change in the animation does not flicker.
+    assert torch.equal(restored.frames[0].pixels, restored.frames[2].pixels)
+
+
+def test_embedding_may_be_given(restorer):
+    picture, other = read_picture(photograph()), read_picture(photograph(seed=1))
+    by_itself = restorer.restore_picture(picture)
+    given = restorer.restore_picture(picture, degradation_embedding=restorer.embed(picture))
+    torch.testing.assert_close(given.pixels, by_itself.pixels, rtol=0, atol=1e-5)
+    steered = restorer.restore_picture(picture, degradation_embedding=restorer.embed(other))
+    assert not torch.equal(steered.pixels, by_itself.pixels)
 
 
 def test_strength_scales_the_correction(restorer):
