@@ -9,7 +9,7 @@
 | grey, of 1 to 16 bits | grey: restored it has no tint, and one channel is written |
 | palette, YCbCr, HSV | RGB |
 | CMYK, L*a*b* | RGB, by the profile if there is one |
-| 9 to 16 bits, of PNG, PPM and TIFF, and of grey JPEG 2000 | 16 bits; floats hold them exactly |
+| 9 to 16 bits, of JPEG 2000, PNG, PPM and TIFF | 16 bits; floats hold them exactly |
 | transparency, a transparent colour | `alpha`, not laid on anything |
 | EXIF, XMP, resolution, text, an ICC profile of grey or RGB | `metadata`; EXIF that cannot be read is left out |
 | an animation (AVIF, GIF, PNG, WebP) | its first frame, with the others in `later` |
@@ -33,7 +33,7 @@ from PIL import Image, UnidentifiedImageError
 from .picture_dpmambair import Picture, check_layout, read_values
 from .picture_encoding_dpmambair import ANIMATED, encode_picture
 from .picture_errors_dpmambair import PictureError, check_size, one_line_errors
-from .picture_levels_dpmambair import convert_levels, read_levels
+from .picture_levels_dpmambair import convert_levels, read_levels, read_png_depth
 from .picture_metadata_dpmambair import read_exif, read_metadata, read_orientation, read_tiff_metadata
 from .picture_tiff_dpmambair import open_page, read_page, read_tags, tifffile
 
@@ -93,8 +93,10 @@ def read_picture(source: PictureSource, max_pixels: int | None = None) -> Pictur
             return _read_stream(stream, source, max_pixels)
     if not isinstance(source, bytes) and not hasattr(source, "read"):
         raise TypeError(f"`image` must be a file, a PIL picture or an array, got {type(source).__name__}; convert it")
-    if isinstance(source, bytes) or not source.seekable():
-        source = BytesIO(source if isinstance(source, bytes) else source.read())
+    if isinstance(source, bytes):
+        source = BytesIO(source)
+    elif not (hasattr(source, "seekable") and source.seekable()):
+        source = BytesIO(source.read())
     return _read_stream(source, "other content", max_pixels)
 
 
@@ -200,9 +202,11 @@ def _read_tiff(stream: BinaryIO, max_pixels: int | None) -> Picture:
 
 
 def _read_animation(image: Image.Image, count: int) -> Picture:
-    """Read all frames, whose depth is 8 bits; a TIFF file, where only Pillow can read it, has pages instead."""
+    """Read all frames, which Pillow does in 8 bits; of a TIFF file that it alone can read, they are pages."""
     if image.format not in ANIMATED:
         raise PictureError(f"`image` must have one page, got {count}; split it into its pages")
+    if image.format == "PNG" and read_png_depth(image.fp) == 16:
+        raise PictureError("`image` must have 8 bits per channel if it is an animation, got 16; convert it first")
     frames = []
     for position in range(count):
         image.seek(position)

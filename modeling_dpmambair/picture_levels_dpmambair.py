@@ -55,8 +55,7 @@ def _read_deep(image: Image.Image, stream: BinaryIO) -> np.ndarray | None:
     if image.format == "TIFF":
         return _read_tiff(image, stream)
     if image.format == "PNG":
-        stream.seek(PNG_DEPTH)
-        (depth,) = stream.read(1)
+        depth = read_png_depth(stream)
         # Of less than 8 bits, Pillow looks for the transparent level among levels of 8.
         if depth == 16 or (depth < 8 and image.mode == "L" and "transparency" in image.info):
             return _decode("png_decode", stream)
@@ -79,6 +78,15 @@ def _read_tiff(image: Image.Image, stream: BinaryIO) -> np.ndarray | None:
             return read_page(page)
     except NotImplementedError:
         return None
+
+
+def read_png_depth(stream: BinaryIO) -> int:
+    """Return how many bits the channels of a PNG file have; the stream is left where it was."""
+    position = stream.tell()
+    stream.seek(PNG_DEPTH)
+    (depth,) = stream.read(1)
+    stream.seek(position)
+    return depth
 
 
 def _find_jpeg2000_depth(header: bytes) -> int:
@@ -133,4 +141,4 @@ def _convert_deep_grey(image: Image.Image) -> np.ndarray:
     return np.concatenate([levels, np.where(levels == hidden, 0, 65535).astype(np.uint16)], -1)
 
 
-__all__ = ["convert_levels", "read_levels"]
+__all__ = ["convert_levels", "read_levels", "read_png_depth"]

@@ -616,6 +616,15 @@ def animations() -> list[Odd]:
 # What must not be restored
 
 
+def frame_chunks(levels: np.ndarray) -> tuple[bytes, bytes, bytes]:
+    """Return the chunks that announce the first frame of an animated PNG file, and hold the second."""
+    height, width = levels.shape[:2]
+    first, second = (struct.pack(">5IHHBB", each, width, height, 0, 0, 1, 10, 0, 0) for each in (0, 1))
+    rows = b"".join(b"\0" + pack_bits(row, 16) for row in levels)
+    data = struct.pack(">I", 2) + zlib.compress(rows)
+    return chunk(b"fcTL", first), chunk(b"fcTL", second), chunk(b"fdAT", data)
+
+
 def refused_files() -> list[Refused]:
     rgb, deep = photograph(3), photograph(3, 16)
     formats = r"`image` must be a picture in one of the formats AVIF, .*, got .*; convert it"
@@ -662,6 +671,12 @@ def refused_files() -> list[Refused]:
             "TIFF of five inks",
             tiff(inks, photometric="separated", extratags=[(332, 3, 1, 2, True)]),
             "`image` must have all channels of its colours, or be CMYK, got 5 ",
+        ),
+        strange(
+            "PNG animated of 16 bits",
+            png(deep, 16, 2, chunk(b"acTL", struct.pack(">II", 2, 0)), *frame_chunks(deep)),
+            "`image` must have 8 bits per channel if it is an animation, got 16; convert it first",
+            ".png",
         ),
         strange("PFM", b"Pf\n2 2\n-1.0\n" + bytes(16), f"{channels}mode F", ".pfm"),
         *(damaged(f"half a {name} file", halves[name][: len(halves[name]) // 2], whole[name]) for name in whole),

@@ -196,11 +196,13 @@ def check_copy(folder, tmp_path):
     assert not list((tmp_path / "again").rglob("__pycache__"))
 
 
-def test_stranger_without_numba_restores_the_same_with_one_warning(folder, tmp_path, monkeypatch):
+def test_stranger_without_optional_packages_restores_the_same_with_one_warning(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(layers_dpmambair, "layer_norm_cpu", None)
     with scan_backend("chunked"):
         keep_expectations(folder)
-    found = run_stranger(folder, tmp_path, LOAD, absent=["numba", "llvmlite"])
+    found = run_stranger(
+        folder, tmp_path, LOAD, absent=["numba", "llvmlite", "imagecodecs", "tifffile", "pillow_heif"]
+    )
     assert found["warnings"] == ["the selective scan runs in plain torch on cpu, which is slow: pip install numba"]
     assert not found["numba"]
     check_copy(folder, tmp_path)
