@@ -66,7 +66,7 @@ LAYERS = {
     ),
     "dpmambair": (
         {"files", "machine", "memory", "shipped"},
-        {"restore", "spandrel"},
+        {"restore", "spandrel", "video"},
         {"__init__"},
     ),
 }
@@ -92,11 +92,12 @@ EXTRAS = {
     "restoration_metrics": {"eval"},
     "export_model": {"export"},
     "dpmambair/spandrel.py": {"spandrel"},
+    "dpmambair/video.py": {"video"},
     "demo": {"demo"},
     "examples": {"train"},
     "training": {"train"},
 }
-EVERY_EXTRA = {"cuda", "heic", "train", "eval", "demo", "export", "spandrel", "dev"}
+EVERY_EXTRA = {"cuda", "heic", "train", "eval", "demo", "export", "spandrel", "video", "dev"}
 
 MAX_POSITIONAL_ARGUMENTS = 6
 
