@@ -65,7 +65,12 @@ LAYERS = {
         {"__main__"},
     ),
     "dpmambair": (
-        {"files", "machine", "memory", "shipped"},
+        {"console", "files", "machine", "memory", "overlap", "settings", "shard", "shipped"},
+        {"manifest", "overview", "pictures", "search"},
+        {"jobs", "request"},
+        {"rows", "tars"},
+        {"batch"},
+        {"work"},
         {"restore", "spandrel"},
         {"__init__"},
     ),
@@ -96,7 +101,7 @@ EXTRAS = {
     "examples": {"train"},
     "training": {"train"},
 }
-EVERY_EXTRA = {"cuda", "heic", "train", "eval", "demo", "export", "spandrel", "dev"}
+EVERY_EXTRA = {"bulk", "cuda", "heic", "train", "eval", "demo", "export", "spandrel", "dev"}
 
 MAX_POSITIONAL_ARGUMENTS = 6
 
