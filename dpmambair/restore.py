@@ -5,7 +5,8 @@ is searched in depth, also through links (hidden names are left out), and its st
 done is recorded in `OUT/manifest.jsonl`, so that the same command goes on where a run was interrupted.
 
 Exit status: 0 when everything was restored, 1 when any input failed (one line each on stderr, the others are still
-restored), 2 when work could not begin, 130 when it was interrupted.
+restored; 0 too under a launcher, which would stop all processes), 2 when work could not begin, 130 when it was
+interrupted.
 """
 
 import os
@@ -33,13 +34,22 @@ main = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 @contextmanager
-def stopping_on_sigterm() -> Iterator[None]:
-    """Take a request to terminate, as schedulers send it, for Ctrl-C."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+def stopping_once() -> Iterator[None]:
+    """Take a request to terminate, as schedulers send it, for Ctrl-C; launchers send one after the other."""
+    former = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def stop(*_: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        raise KeyboardInterrupt
+
     try:
+        for number in former:
+            signal.signal(number, stop)
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in former.items():
+            signal.signal(number, handler)
 
 
 def carry_out(work: "Work") -> int:
@@ -57,7 +67,8 @@ def carry_out(work: "Work") -> int:
     if stopped:
         complain(f"{stopped}; {GO_ON}")
         return status
-    return 1 if work.problems.count else 0
+    # A launcher would stop the processes that are still at work.
+    return 1 if work.problems.count and not work.request.shard.is_launched else 0
 
 
 def show_version(is_asked: bool) -> None:
@@ -117,7 +128,7 @@ def restore(
     a line on stderr; 2: work could not begin; 130: interrupted.
     """
     problems = Problems()
-    with stopping_on_sigterm():
+    with stopping_once():
         try:
             request = Request(
                 inputs=inputs,

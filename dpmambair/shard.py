@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -13,10 +13,12 @@ class Shard:
     Attributes:
         index: 1 to `count`.
         count: how many parts there are.
+        is_launched: whether a launcher started this process and its siblings, and stops all where one fails.
     """
 
     index: int = 1
     count: int = 1
+    is_launched: bool = False
 
     def has(self, name: str) -> bool:
         """Tell whether an output belongs to this part.
@@ -47,7 +49,8 @@ def choose_shard(given: str | None, environment: Mapping[str, str]) -> Shard:
     if given is not None:
         return _parse_shard("--shard", given, first=1)
     if {"RANK", "WORLD_SIZE"} <= set(environment):
-        return _parse_shard("RANK/WORLD_SIZE", f"{environment['RANK']}/{environment['WORLD_SIZE']}", first=0)
+        shard = _parse_shard("RANK/WORLD_SIZE", f"{environment['RANK']}/{environment['WORLD_SIZE']}", first=0)
+        return replace(shard, is_launched=True)
     return Shard()
 
 

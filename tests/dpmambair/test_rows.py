@@ -3,15 +3,18 @@
 import json
 import os
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from datasets import Dataset, Image
+from datasets import Dataset, Image, load_from_disk
 
 from dpmambair.rows import RowRestorer
 from dpmambair.settings import Settings
 from dpmambair.shipped import SHIPPED
+from tests.documents import code_blocks
 from tests.restoring import ROOT, photograph, read, save
 
 OPTIONS = ("--dtype", "float32", "--device", "cpu")
@@ -66,23 +69,34 @@ def test_datasets_map_gives_the_files_of_the_command(pictures, restorer):
     np.testing.assert_array_equal(shown, read("out/0.png"))
 
 
-@pytest.mark.slow
-def test_datasets_map_gives_the_same_with_two_processes(pictures, restorer):
-    rows = Dataset.from_dict({"image": list(map(str, pictures))}).cast_column("image", Image(decode=False))
-    assert rows.map(restorer, with_rank=True, num_proc=2)["restored"][:] == list(pictures.values())
+def run_block(number, folder):
+    """Run one of the document's Python blocks as it stands, as its reader does."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}
+    command = [sys.executable, "-c", code_blocks("docs/bulk.md", "python")[number]]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture
+def photos(run, tmp_path):
+    """The folder that the document restores, and what the command makes of its pictures."""
+    for seed, suffix in enumerate(("png", "jpg", "webp", "png")):
+        save(f"PHOTOS/{seed}.{suffix}", photograph(seed=seed))
+    assert run("PHOTOS", "-o", "EXPECTED", model=SHIPPED).exit_code == 0
+    return {path.name: path.read_bytes() for path in Path("EXPECTED").iterdir() if path.suffix != ".jsonl"}
 
 
 @pytest.mark.slow
-def test_ray_gives_the_files_of_the_command_with_two_workers(pictures, model_folder, monkeypatch):
-    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
-    ray = pytest.importorskip("ray")
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=100 * 2**20)
-    try:
-        rows = ray.data.read_binary_files(str(Path("in").resolve()), include_paths=True)
-        options = {"column": "bytes", "model": str(model_folder), "device": "cpu", "dtype": "float32"}
-        restored = rows.map(RowRestorer, fn_constructor_kwargs=options, concurrency=2)
-        found = {Path(row["path"]).name: row["restored"] for row in restored.iter_rows()}
-    finally:
-        ray.shutdown()
-    assert found == {path.name: content for path, content in pictures.items()}
+def test_datasets_with_two_processes_gives_the_files_of_the_command(photos, tmp_path):
+    run_block(0, tmp_path)
+    rows = load_from_disk("RESTORED").cast_column("restored", Image(decode=False))
+    assert {Path(row["image"]["path"]).name: row["restored"]["bytes"] for row in rows} == photos
+
+
+@pytest.mark.slow
+def test_ray_with_two_workers_gives_the_files_of_the_command(photos, tmp_path):
+    pytest.importorskip("ray")
+    run_block(1, tmp_path)
+    rows = Dataset.from_parquet([str(path) for path in Path("RESTORED").glob("*.parquet")])
+    assert set(rows["error"]) == {""}
+    assert {Path(row["path"]).name: row["restored"] for row in rows} == photos

@@ -23,7 +23,7 @@ def test_a_file_that_comes_later_changes_no_other_file_s_shard():
 def test_the_shard_is_given_or_told_by_the_launcher_or_all():
     environment = {"RANK": "2", "WORLD_SIZE": "4"}
     assert choose_shard(None, {}) == choose_shard(None, {"RANK": "2"}) == Shard(1, 1)
-    assert choose_shard(None, environment) == Shard(3, 4)
+    assert choose_shard(None, environment) == Shard(3, 4, is_launched=True)
     assert choose_shard("1/2", environment) == Shard(1, 2)
 
 
