@@ -17,12 +17,13 @@ from dpmambair.jobs import Job
 from dpmambair.manifest import Manifest, describe_file
 from dpmambair.overlap import Steps, overlap
 from dpmambair.overview import GRID_LIMIT, draw_comparison, draw_grid, draw_pair
-from dpmambair.pictures import Detected, Restored, encode, restore_pictures, summarize
-from dpmambair.settings import Settings, format_of
+from dpmambair.pictures import Detected, Restored, encode, restore_pictures, show, size_of, summarize
+from dpmambair.search import format_of
+from dpmambair.settings import Settings
 from dpmambair.tars import restore_tar
 from modeling_dpmambair import Picture, Restorer, read_picture
 from modeling_dpmambair.large_pictures_dpmambair import Progress
-from modeling_dpmambair.picture_files_dpmambair import PNG_LEVEL
+from modeling_dpmambair.picture_encoding_dpmambair import PNG_LEVEL
 
 # After these errors nothing can be written, whatever comes next.
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
@@ -69,7 +70,7 @@ class Batch:
             CannotWriteError: the disk is full.
         """
         pictures, archives = [job for job in jobs if not job.is_tar], [job for job in jobs if job.is_tar]
-        steps = Steps(_read, _size, self._work, self._write, self.together)
+        steps = Steps(_read, size_of, self._work, self._write, self.together)
         with without_warnings(), tqdm(total=len(jobs), unit="picture", disable=is_quiet or None) as bar:
             with closing(overlap(pictures, steps)) as outcomes:
                 for job, future in outcomes:
@@ -88,7 +89,7 @@ class Batch:
 
     def _write(self, job: Job, restored: Restored) -> Detected | None:
         if job.comparison or self.has_grid:
-            self._show(job, restored.degraded.image, restored.picture.image)
+            self._show(job, show(restored.degraded), show(restored.picture))
         content = encode(restored.picture, format_of(job.name), self.settings)
         with replacing(job.target) as temporary:
             temporary.write_bytes(content)
@@ -160,15 +161,11 @@ class Batch:
 
 
 def _read_cell(job: Job) -> Image.Image:
-    return draw_pair(job.caption, read_picture(job.source).image, read_picture(job.target).image)
+    return draw_pair(job.caption, *(show(read_picture(path)) for path in (job.source, job.target)))
 
 
 def _read(job: Job) -> Picture:
     return read_picture(job.source)
-
-
-def _size(picture: Picture) -> tuple[int, int]:
-    return picture.size
 
 
 def _is_full(error: Exception) -> bool:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from dpmambair.console import Problems, note
 from dpmambair.files import shorten_name
-from dpmambair.search import is_picture_suffix, sniff, suffix_of
-from dpmambair.settings import FORMATS, Settings, format_of
+from dpmambair.search import format_of, sniff, suffix_of
+from dpmambair.settings import FORMATS, Settings
 
 TAR = ".tar"
 
@@ -59,13 +59,12 @@ def name_output(name: str, source: Path, settings: Settings) -> str:
     folder, base = os.path.split(name)
     if suffix_of(base) == TAR:
         return name
-    has_suffix = is_picture_suffix(suffix_of(base))
-    own = format_of(base) if has_suffix else sniff(source)
-    wanted = settings.choose_format(own)
-    if has_suffix and own == wanted:
+    told = format_of(base)
+    wanted = settings.choose_format(told or sniff(source))
+    if told == wanted:
         return name
-    endings = dict(FORMATS.values())
-    return os.path.join(folder, shorten_name(os.path.splitext(base)[0] if has_suffix else base, endings[wanted]))
+    stem = os.path.splitext(base)[0] if told else base
+    return os.path.join(folder, shorten_name(stem, dict(FORMATS.values()).get(wanted, f".{wanted.lower()}")))
 
 
 def name_apart(
@@ -231,8 +230,8 @@ def make_folders(jobs: Sequence[Job], problems: Problems) -> list[Job]:
 
 def tell_converted(jobs: Sequence[Job]) -> None:
     """Say which formats become another because they are not written."""
-    named = [job for job in jobs if is_picture_suffix(suffix_of(job.source))]
-    kinds = Counter(suffix_of(job.source) for job in named if format_of(job.name) != format_of(job.source.name))
+    named = [job for job in jobs if format_of(job.source)]
+    kinds = Counter(suffix_of(job.source) for job in named if format_of(job.name) != format_of(job.source))
     if kinds:
         listed = ", ".join(f"{kind} ({number})" for kind, number in sorted(kinds.items()))
-        note(f"written as PNG, because their own format is not: {listed}")
+        note(f"written as PNG, because this Pillow does not write their own format: {listed}")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from PIL import Image
 
 from dpmambair.settings import Settings
 from modeling_dpmambair import Picture, Restorer, write_picture
@@ -47,7 +48,7 @@ def share_devices(device: str, rank: int | str | None) -> str:
 def restore_pictures(
     pictures: Sequence[Picture], restorer: Restorer, strength: float, report: bool, progress: Progress | None = None
 ) -> list[Restored]:
-    """Restore pictures of one size, all at once.
+    """Restore pictures: those of one size all at once, animations frame by frame.
 
     Args:
         pictures: what was read.
@@ -58,37 +59,65 @@ def restore_pictures(
 
     Raises:
         FloatingPointError: the model returned values that are not finite.
-        ValueError: too little memory for tiles.
+        ValueError: too little memory for tiles, or several pictures of more than one size.
     """
     start = time.perf_counter()
-    several = len(pictures) > 1  # one is not copied: it may be large
-    pixels = torch.stack([picture.pixels for picture in pictures]) if several else pictures[0].pixels[None]
-    output = restorer.restore(pixels, strength=strength, progress=progress)
-    detected = [None] * len(pictures)
-    if report:
-        detected = describe_degradations(restorer, pixels, output.degradation_embedding)
-    restored = [picture.with_pixels(each) for picture, each in zip(pictures, output.reconstruction, strict=True)]
+    if any(picture.later for picture in pictures):
+        pairs = [_restore_animation(picture, restorer, strength, progress) for picture in pictures]
+    else:
+        pairs = _restore_stills(pictures, restorer, strength, progress)
     seconds = (time.perf_counter() - start) / len(pictures)
-    return [Restored(*each[:2], seconds, each[2]) for each in zip(pictures, restored, detected, strict=True)]
+    return [
+        Restored(before, after, seconds, describe_degradations(restorer, before, embedding) if report else None)
+        for before, (after, embedding) in zip(pictures, pairs, strict=True)
+    ]
 
 
-def describe_degradations(restorer: Restorer, pixels: torch.Tensor, embedding: torch.Tensor) -> list[Detected]:
-    """Tell what spoiled each picture.
+def _restore_stills(
+    pictures: Sequence[Picture], restorer: Restorer, strength: float, progress: Progress | None
+) -> list[tuple[Picture, torch.Tensor | None]]:
+    several = len(pictures) > 1  # one is not copied: it may be large
+    pixels = [picture.fill_hidden() for picture in pictures]
+    output = restorer.restore(torch.stack(pixels) if several else pixels[0][None], strength, progress)
+    embeddings = output.degradation_embedding
+    embeddings = [None] * len(pictures) if embeddings is None else embeddings[:, None]
+    restored = (picture.with_pixels(each) for picture, each in zip(pictures, output.reconstruction, strict=True))
+    return list(zip(restored, embeddings, strict=True))
+
+
+def _restore_animation(
+    picture: Picture, restorer: Restorer, strength: float, progress: Progress | None
+) -> tuple[Picture, torch.Tensor | None]:
+    embedding = restorer.embed(picture)
+    return restorer.restore_picture(picture, strength, progress, embedding), embedding
+
+
+def size_of(picture: Picture) -> tuple[int, int]:
+    """Return width and height in pixels, of an animation the height of all frames."""
+    return picture.size[0], picture.size[1] * len(picture.frames)
+
+
+def show(picture: Picture) -> Image.Image:
+    """Return a picture in 8 bits, of an animation its first frame."""
+    return picture.frames[0].image
+
+
+def describe_degradations(restorer: Restorer, picture: Picture, embedding: torch.Tensor) -> Detected:
+    """Tell what spoiled a picture.
 
     Args:
         restorer: its model has a head that describes.
-        pixels: (B, 3, H, W), RGB in [0, 1].
-        embedding: theirs, (B, E), as the restoration found it.
+        picture: degraded.
+        embedding: its own, (1, E), as the restoration found it.
     """
+    model = restorer.model
     with torch.inference_mode():
-        embedding = embedding.to(restorer.model.device, restorer.model.dtype)  # bfloat16 where that was computed in
-        found = restorer.model.describe(pixels, degradation_embedding=embedding)
-    names = restorer.model.config.extractor_config.degradations
-    pairs = torch.stack([found.presence, found.severity], -1).float().cpu().tolist()
-    return [
-        {name: {"presence": round(p, 4), "severity": round(s, 4)} for name, (p, s) in zip(names, rows, strict=True)}
-        for rows in pairs
-    ]
+        embedding = embedding.to(model.device, model.dtype)  # it may have been computed in bfloat16
+        found = model.describe(picture.pixels[None], degradation_embedding=embedding)
+    values = zip(found.presence[0].tolist(), found.severity[0].tolist(), strict=True)
+    names = model.config.extractor_config.degradations
+    rows = ({"presence": round(presence, 4), "severity": round(severity, 4)} for presence, severity in values)
+    return dict(zip(names, rows, strict=True))
 
 
 def summarize(detected: Detected) -> str:

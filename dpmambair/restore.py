@@ -87,7 +87,7 @@ def restore(
         typer.Option(help="Format to write.", show_default="that of each picture"),
     ] = None,
     quality: Annotated[
-        int | None, typer.Option(metavar="1..100", help="Of JPEG, WebP and AVIF.", show_default="95")
+        int | None, typer.Option(metavar="1..100", help="Of JPEG, WebP and AVIF.", show_default="the best")
     ] = None,
     strip_metadata: Annotated[
         bool, typer.Option("--strip-metadata", help="Drop EXIF (with the place), XMP and text.")

@@ -4,15 +4,13 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 from PIL import Image
 
 from dpmambair.console import Problems, note
-from modeling_dpmambair.picture_files_dpmambair import FORMATS
-
-# Of photographs that only a plug-in reads: without it each gets its line, in place of being overlooked.
-PLUG_IN_SUFFIXES = frozenset({".heic", ".heif", ".hif"})
+from modeling_dpmambair.picture_files_dpmambair import FORMATS, SYNONYMS, list_suffixes
 
 
 @dataclass
@@ -83,7 +81,7 @@ class Search:
         suffix = suffix_of(path)
         if path.name.startswith("."):
             suffix = "hidden"
-        elif is_picture_suffix(suffix) or (not suffix and sniff(path)):
+        elif format_of(path) or (not suffix and sniff(path)):
             return True
         self.left_out[suffix or "no suffix"] += 1
         return False
@@ -108,9 +106,14 @@ def suffix_of(name: str | Path) -> str:
     return "" if suffix == "." else suffix
 
 
-def is_picture_suffix(suffix: str) -> bool:
-    """Tell whether files with this suffix, in lower case and with its dot, are pictures."""
-    return suffix in PLUG_IN_SUFFIXES or Image.registered_extensions().get(suffix) in FORMATS
+@cache
+def _suffixes() -> dict[str, str]:
+    return list_suffixes()
+
+
+def format_of(name: str | Path) -> str | None:
+    """Return Pillow's name of the format that a file's suffix tells, if it tells one that is read."""
+    return _suffixes().get(suffix_of(name))
 
 
 def sniff(path: Path) -> str | None:
@@ -119,6 +122,6 @@ def sniff(path: Path) -> str | None:
         if not path.is_file():  # opening a pipe would wait for ever
             return None
         with Image.open(path, formats=FORMATS) as image:
-            return "JPEG" if image.format == "MPO" else image.format
+            return SYNONYMS.get(image.format, image.format)
     except Exception:  # damaged files raise half a dozen unrelated types; reading them will say what is wrong
         return None

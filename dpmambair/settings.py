@@ -3,7 +3,6 @@
 import hashlib
 import json
 import math
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -47,7 +46,7 @@ class Settings:
             names = ", ".join(name for name, (pillow, _) in FORMATS.items() if _is_written(pillow))
             raise ValueError(f"`format` must be one that this Pillow writes, got {self.format}; choose of {names}")
         if self.quality is not None and not 1 <= self.quality <= 100:
-            raise ValueError(f"`quality` must be from 1 to 100, got {self.quality}; leave it out for 95")
+            raise ValueError(f"`quality` must be from 1 to 100, got {self.quality}; leave it out for the best")
         if self.quality is not None and self.format not in (None, *LOSSY):
             rule = f"given with {', '.join(LOSSY)} alone, got it with {self.format}"
             raise ValueError(f"`quality` must be {rule}; leave it out")
@@ -66,21 +65,16 @@ class Settings:
         return {"settings": hashlib.sha256(json.dumps(values).encode()).hexdigest()[:16], **values}
 
     def choose_format(self, own: str | None) -> str:
-        """Return Pillow's name of the format to write: PNG where a picture's own is not written.
+        """Return Pillow's name of the format to write: PNG where this Pillow does not write a picture's own.
 
         Args:
             own: that of the picture as it came, Pillow's name.
         """
         if self.format:
             return FORMATS[self.format][0]
-        return own if own in dict(FORMATS.values()) and _is_written(own) else "PNG"
+        return own if own and _is_written(own) else "PNG"
 
 
 def _is_written(name: str) -> bool:
     Image.init()
     return name in Image.SAVE
-
-
-def format_of(name: str) -> str | None:
-    """Return Pillow's name of the format that a file's suffix tells, if it tells one."""
-    return Image.registered_extensions().get(os.path.splitext(name)[1].lower())

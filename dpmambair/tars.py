@@ -14,9 +14,9 @@ from pathlib import Path
 
 from dpmambair.jobs import name_apart, name_output
 from dpmambair.overlap import Steps, overlap
-from dpmambair.pictures import Detected, Restored, encode
-from dpmambair.search import is_picture_suffix
-from dpmambair.settings import Settings, format_of
+from dpmambair.pictures import Detected, Restored, encode, size_of
+from dpmambair.search import format_of
+from dpmambair.settings import Settings
 from modeling_dpmambair import Picture, read_picture
 
 
@@ -102,7 +102,7 @@ def _steps(
 ) -> Steps[Entry, Picture, Restored, tuple[bytes, Restored]]:
     return Steps(
         read=lambda entry: read_picture(entry.content),
-        size=lambda picture: picture.size,
+        size=size_of,
         work=lambda _, pictures: restore(pictures),
         write=lambda entry, restored: (encode(restored.picture, format_of(entry.name), settings), restored),
         together=together,
@@ -121,7 +121,7 @@ def _read_entries(given: tarfile.TarFile, members: Sequence[tarfile.TarInfo], se
 
 def _is_photograph(name: str) -> bool:
     key, _, suffix = posixpath.basename(name).partition(".")
-    return bool(key) and "." not in suffix and is_picture_suffix(f".{suffix}")
+    return bool(key) and "." not in suffix and format_of(name) is not None
 
 
 def _copy(given: tarfile.TarFile, made: tarfile.TarFile, members: Sequence[tarfile.TarInfo]) -> int:

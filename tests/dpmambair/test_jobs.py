@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from dpmambair.console import Problems
 from dpmambair.jobs import make_jobs, name_apart, sort_jobs, tell_converted
@@ -37,11 +38,10 @@ def names_of(*inputs, **options):
         ("a.jpeg", "jpeg", "a.jpeg"),
         ("a.png", "jpeg", "a.jpg"),
         ("a.webp", "avif", "a.avif"),
-        ("a.gif", None, "a.png"),
-        ("a.bmp", None, "a.png"),
-        ("a.HEIC", None, "a.png"),
+        ("a.gif", None, "a.gif"),
+        ("a.bmp", None, "a.bmp"),
         ("a.HEIC", "tiff", "a.tif"),
-        ("a.b.c.gif", None, "a.b.c.png"),
+        ("a.b.c.gif", "png", "a.b.c.png"),
         ("version 1.2", None, "version 1.2.png"),
         (".png", None, ".png.png"),
         ("shard.tar", "png", "shard.tar"),
@@ -88,7 +88,7 @@ def test_comparisons_get_names_of_their_own():
 @pytest.mark.parametrize("stem", ["x" * 255, "é" * 127, "写" * 85, "x" * 251, "\udce9" * 255])
 def test_names_are_cut_to_what_file_systems_take(stem):
     suffix = ".gif" if len(os.fsencode(stem)) <= 251 else ""
-    (job,) = jobs_of(stem + suffix, compare=True)
+    (job,) = jobs_of(stem + suffix, compare=True, settings=Settings(format="png"))
     for file in job.files:
         assert len(os.fsencode(file.name)) <= 255
         assert file.name.endswith(".png")
@@ -149,7 +149,10 @@ def test_existing_files_are_done_or_left_or_replaced_or_refused(capsys):
     )
 
 
-def test_formats_that_become_another_are_told(capsys):
-    tell_converted(jobs_of("a.png", "b.gif", "c.GIF", "d.bmp", "IMG_1"))
-    expected = "note: written as PNG, because their own format is not: .bmp (1), .gif (2)\n"
+def test_formats_that_become_another_are_told(capsys, monkeypatch):
+    monkeypatch.delitem(Image.SAVE, "GIF")
+    jobs = jobs_of("a.png", "b.gif", "c.GIF", "d.bmp", "IMG_1")
+    assert [job.name for job in jobs] == ["a.png", "b.png", "c.png", "d.bmp", "IMG_1.png"]
+    tell_converted(jobs)
+    expected = "note: written as PNG, because this Pillow does not write their own format: .gif (2)\n"
     assert capsys.readouterr().err == expected

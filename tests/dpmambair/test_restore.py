@@ -102,9 +102,9 @@ def test_an_output_folder_inside_the_input_is_not_restored_again(run):
 def test_pictures_of_one_size_can_be_restored_together(run, monkeypatch):
     restore_one, sizes = Restorer.restore, []
 
-    def count(self, pixel_values, **options):
+    def count(self, pixel_values, *arguments):
         sizes.append(len(pixel_values))
-        return restore_one(self, pixel_values, **options)
+        return restore_one(self, pixel_values, *arguments)
 
     monkeypatch.setattr(Restorer, "restore", count)
     for seed, size in enumerate([(24, 16)] * 3 + [(16, 24), (24, 16)]):
