@@ -1,7 +1,6 @@
 """The loop over all files: read ahead, restored one after the other, written behind, and recorded when done."""
 
 import errno
-import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
@@ -71,7 +70,7 @@ class Batch:
         """
         pictures, archives = [job for job in jobs if not job.is_tar], [job for job in jobs if job.is_tar]
         steps = Steps(_read, size_of, self._work, self._write, self.together)
-        with without_warnings(), tqdm(total=len(jobs), unit="picture", disable=is_quiet or None) as bar:
+        with tqdm(total=len(jobs), unit="picture", disable=is_quiet or None) as bar:
             with closing(overlap(pictures, steps)) as outcomes:
                 for job, future in outcomes:
                     self._settle(job, future.result)
@@ -94,7 +93,7 @@ class Batch:
         with replacing(job.target) as temporary:
             temporary.write_bytes(content)
             values = {"size": restored.picture.size, "seconds": round(restored.seconds, 4)}
-            self._record(job, temporary, detected=restored.detected, **values)
+            self._record(job, job.name, temporary, detected=restored.detected, **values)
         self.written.append(job.name)
         return restored.detected
 
@@ -102,12 +101,13 @@ class Batch:
         if job.comparison:
             with replacing(job.comparison) as temporary:
                 draw_comparison(degraded, restored).save(temporary, compress_level=PNG_LEVEL)
+                self._record(job, job.comparison_name, temporary)
         if self.has_grid and len(self.cells) < GRID_LIMIT:
             self.cells[job.name] = draw_pair(job.caption, degraded, restored)
 
-    def _record(self, job: Job, temporary: Path, **values: object) -> None:
+    def _record(self, job: Job, name: str, temporary: Path, **values: object) -> None:
         # Before the file takes its name, so that whatever has one is proven.
-        self.manifest.add(job.source, job.name, **describe_file(temporary), **values)
+        self.manifest.add(job.source, name, **describe_file(temporary), **values)
 
     def _restore_archive(self, job: Job) -> None:
         with replacing(job.target) as temporary:
@@ -115,7 +115,7 @@ class Batch:
             failed = {name: describe(error, name) for name, error in contents.failed.items()}
             counts = {"restored": contents.restored, "copied": contents.copied, "failed": failed}
             values = {"seconds": round(contents.seconds, 4), "detected": contents.detected or None, **counts}
-            self._record(job, temporary, **values)
+            self._record(job, job.name, temporary, **values)
         self.written.append(job.name)
         for name, error in contents.failed.items():
             self.problems.add(f"{job.source}/{name}", error)
@@ -170,15 +170,6 @@ def _read(job: Job) -> Picture:
 
 def _is_full(error: Exception) -> bool:
     return isinstance(error, OSError) and error.errno in FULL
-
-
-@contextmanager
-def without_warnings() -> Iterator[None]:
-    """Silence Pillow, which warns of large photographs, and of damage that it then either survives or raises."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module=r"PIL\.")
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        yield
 
 
 @contextmanager

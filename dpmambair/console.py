@@ -2,10 +2,14 @@
 
 import os
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
+from PIL import Image
 from tqdm import tqdm
 
 
@@ -36,6 +40,15 @@ def complain(text: str) -> None:
 def note(text: str) -> None:
     """Print one line on stderr about something that is no failure."""
     complain(f"note: {text}")
+
+
+@contextmanager
+def without_warnings() -> Iterator[None]:
+    """Silence Pillow, which warns of large photographs, and of damage that it then either survives or raises."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        yield
 
 
 def describe(error: BaseException, path: str | Path) -> str:

@@ -22,15 +22,25 @@ class Job:
 
     Attributes:
         source: the degraded picture, or a tar archive of them.
-        target: the file to write.
-        comparison: the side-by-side picture to write too, if any.
-        name: path of `target` below the output folder, with slashes; the manifest's key.
+        output: folder of the results.
+        name: of the file to write, its path below `output`.
+        comparison_name: likewise of the side-by-side picture, if there is one.
     """
 
     source: Path
-    target: Path
-    comparison: Path | None
+    output: Path
     name: str
+    comparison_name: str | None = None
+
+    @property
+    def target(self) -> Path:
+        """The file to write."""
+        return self.output / self.name
+
+    @property
+    def comparison(self) -> Path | None:
+        """The side-by-side picture to write too, if any."""
+        return self.output / self.comparison_name if self.comparison_name else None
 
     @property
     def is_tar(self) -> bool:
@@ -43,9 +53,9 @@ class Job:
         return os.path.splitext(self.name)[0]
 
     @property
-    def files(self) -> list[Path]:
-        """Everything that it writes."""
-        return [self.target, *([self.comparison] if self.comparison else [])]
+    def files(self) -> dict[str, Path]:
+        """Everything that it writes, by the names of the manifest."""
+        return {name: self.output / name for name in (self.name, self.comparison_name) if name}
 
 
 def name_output(name: str, source: Path, settings: Settings) -> str:
@@ -125,9 +135,8 @@ def make_jobs(
     comparisons = name_apart(beside, beside, taken, locate)
     jobs = []
     for (source, _), target, comparison in zip_longest(found, targets, comparisons):
-        name = os.path.relpath(target, output)
-        has_comparison = comparison is not None and suffix_of(source) != TAR
-        jobs.append(Job(source, Path(target), Path(comparison) if has_comparison else None, name))
+        beside = None if comparison is None or suffix_of(source) == TAR else os.path.relpath(comparison, output)
+        jobs.append(Job(source, output, os.path.relpath(target, output), beside))
     _check_outputs(jobs, taken, grid, locate)
     return jobs
 
@@ -153,7 +162,8 @@ class _Locator:
 def _check_outputs(jobs: Sequence[Job], taken: set[str], grid: Path | None, locate: Callable[[str], str]) -> None:
     sources = {locate(os.fspath(job.source)) for job in jobs}
     sources |= {os.path.realpath(job.source) for job in jobs if os.path.islink(job.source)}
-    planned = [("--output", file) for job in jobs for file in job.files] + ([("--grid", grid)] if grid else [])
+    planned = [("--output", file) for job in jobs for file in job.files.values()]
+    planned += [("--grid", grid)] if grid else []
     for option, file in planned:
         if locate(os.fspath(file)) in sources:
             raise ValueError(f"`{option}` must not overwrite inputs, got {file}; choose another")
@@ -177,31 +187,35 @@ class Outlook:
 
 
 def sort_jobs(
-    jobs: Sequence[Job], is_done: Callable[[Job], bool], overwrite: bool, skip_existing: bool, problems: Problems
+    jobs: Sequence[Job],
+    is_own: Callable[[Job, str], bool],
+    overwrite: bool,
+    skip_existing: bool,
+    problems: Problems,
 ) -> Outlook:
     """Sort jobs by what is to be done about them; those whose files exist and may not be replaced are failures.
 
     Args:
         jobs: all of this run.
-        is_done: tells of a job whose files exist whether they are what it would make.
+        is_own: tells of a file that exists, by its job and its name, whether it is what the job would make.
         overwrite: whether other files are replaced.
         skip_existing: whether other files are left, and no failure.
         problems: collects failures.
     """
     outlook = Outlook()
     for job in jobs:
-        existing = next((file for file in job.files if os.path.lexists(file)), None)
-        if existing is None:
-            outlook.todo.append(job)
-        elif is_done(job):
-            outlook.before.append(job)
+        existing = [name for name, file in job.files.items() if os.path.lexists(file)]
+        foreign = next((job.files[name] for name in existing if not is_own(job, name)), None)
+        if foreign is None:
+            # Of several files a killed run may have written some.
+            (outlook.before if len(existing) == len(job.files) else outlook.todo).append(job)
         elif skip_existing:
             outlook.skipped.append(job)
         elif not overwrite:
             remedy = "--overwrite to replace it, or --skip-existing to leave it"
-            problems.add(job.source, ValueError(f"{existing} exists; give {remedy}"))
-        elif os.path.isdir(existing):
-            problems.add(job.source, ValueError(f"{existing} is a folder; choose another --output"))
+            problems.add(job.source, ValueError(f"{foreign} exists; give {remedy}"))
+        elif os.path.isdir(foreign):
+            problems.add(job.source, ValueError(f"{foreign} is a folder; choose another --output"))
         else:
             outlook.todo.append(job)
     return outlook

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from dpmambair import __version__
-from dpmambair.console import Problems, complain, describe, say
+from dpmambair.console import Problems, complain, describe, say, without_warnings
 from dpmambair.request import MEMORY, Request
 from dpmambair.settings import Settings
 from dpmambair.shard import choose_shard
@@ -128,7 +128,7 @@ def restore(
     a line on stderr; 2: work could not begin; 130: interrupted.
     """
     problems = Problems()
-    with stopping_once():
+    with stopping_once(), without_warnings():
         try:
             request = Request(
                 inputs=inputs,

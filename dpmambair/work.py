@@ -56,7 +56,7 @@ class Work:
             CannotWriteError: the disk is full.
         """
         todo = make_folders(self.outlook.todo, self.problems)
-        clear_leftovers({file.parent for job in self.jobs for file in job.files})
+        clear_leftovers({file.parent for job in self.jobs for file in job.files.values()})
         self.batch.run(todo, is_quiet=self.request.shard.index > 1)
         if self.request.grid:
             done = {job.name for job in (*self.outlook.before, *self.outlook.skipped)}
@@ -135,9 +135,12 @@ def _without_collector() -> Iterator[None]:
 def _look_ahead(request: Request, jobs: Sequence[Job], settings: str, problems: Problems) -> Outlook:
     records = read_manifests(request.output)
 
-    def is_done(job: Job) -> bool:
-        own = [record for record in records.get(job.name, ()) if record.get("detected") or not request.report]
-        has_files = all(os.path.lexists(file) for file in job.files)
-        return has_files and any(proves(record, job.source, job.target, settings) for record in own)
+    def is_own(job: Job, name: str) -> bool:
+        return any(proves(record, job.source, job.files[name], settings) for record in records.get(name, ()))
 
-    return sort_jobs(jobs, is_done, request.overwrite, request.skip_existing, problems)
+    outlook = sort_jobs(jobs, is_own, request.overwrite, request.skip_existing, problems)
+    if request.report:
+        told = {name for name, found in records.items() if any(record.get("detected") for record in found)}
+        outlook.todo += [job for job in outlook.before if job.name not in told]
+        outlook.before = [job for job in outlook.before if job.name in told]
+    return outlook

@@ -109,7 +109,7 @@ def test_what_has_changed_is_done_again(run, spoil):
 def test_a_report_that_was_not_made_yet_is_made(run):
     save_pictures("in", 1)
     run("in", "-o", "out", model=SHIPPED)
-    result = run("in", "-o", "out", "--report", "--overwrite", model=SHIPPED)
+    result = run("in", "-o", "out", "--report", model=SHIPPED)
     assert result.stdout.endswith("restored 1 of 1 pictures into out\n")
     first, second = records_below("out")
     assert first["detected"] is None
@@ -127,6 +127,19 @@ def test_a_record_that_came_before_a_kill_proves_no_older_file(run, monkeypatch)
     assert Path("out/a.png").read_bytes() == kept
     assert any(record["error"] is None for record in records_below("out"))
     assert run("a.png", "-o", "out", "--overwrite").stdout == "restored 1 of 1 pictures into out\n"
+
+
+@pytest.mark.parametrize("kept", [{"a.png"}, {"a_compare.png"}, {"a.png", "a_compare.png"}, set()])
+def test_a_kill_between_the_files_of_a_picture_is_no_reason_to_refuse_it(run, kept):
+    save("a.png")
+    run("a.png", "-o", "out", "--compare", *OPTIONS)
+    clean = contents("out")
+    for name in clean.keys() - kept:
+        Path("out", name).unlink()
+    result = run("a.png", "-o", "out", "--compare", *OPTIONS)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert ("1 done before" in result.stdout) == (len(kept) == 2)
+    assert contents("out") == clean
 
 
 def test_left_over_files_of_killed_runs_are_cleared(run):
@@ -200,8 +213,7 @@ def test_a_run_killed_twice_at_random_and_begun_again_is_one_clean_run(run, mode
     done_before = int(output.partition("(")[2].partition(" done before")[0])
     assert 15 <= done_before < 60
     assert contents("out") == contents("clean")
-    proven = {record["output"] for record in records_below("out") if record["error"] is None}
-    assert proven == {name for name in pictures_below("clean") if "_compare" not in name}
+    assert {record["output"] for record in records_below("out") if not record["error"]} == set(pictures_below("clean"))
 
 
 @pytest.mark.slow
