@@ -3,7 +3,7 @@
 import errno
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -81,13 +81,16 @@ class Batch:
 
     def _work(self, jobs: Sequence[Job], pictures: Sequence[Picture]) -> list[Restored]:
         with show_tiles(jobs[0].source.name) as progress:
-            return self._restore(pictures, progress)
+            made = self._restore(pictures, progress)
+        if self.has_grid or jobs[0].comparison:
+            made = [replace(each, degraded=degraded) for each, degraded in zip(made, pictures, strict=True)]
+        return made
 
     def _restore(self, pictures: Sequence[Picture], progress: Progress | None = None) -> list[Restored]:
         return restore_pictures(pictures, self.restorer, self.settings.strength, self.report, progress)
 
     def _write(self, job: Job, restored: Restored) -> Detected | None:
-        if job.comparison or self.has_grid:
+        if restored.degraded:
             self._show(job, show(restored.degraded), show(restored.picture))
         content = encode(restored.picture, format_of(job.name), self.settings)
         with replacing(job.target) as temporary:

@@ -18,19 +18,19 @@ Detected = dict[str, dict[str, float]]
 
 @dataclass(frozen=True, eq=False)
 class Restored:
-    """A picture before and after.
+    """What came of a picture.
 
     Attributes:
-        degraded: as it was read.
         picture: restored.
         seconds: that the model took for it.
         detected: what had spoiled it, if that was asked for.
+        degraded: as it was read, if it is to be shown; otherwise its memory is free while the other is written.
     """
 
-    degraded: Picture
     picture: Picture
     seconds: float
     detected: Detected | None = None
+    degraded: Picture | None = None
 
 
 def share_devices(device: str, rank: int | str | None) -> str:
@@ -68,7 +68,7 @@ def restore_pictures(
         pairs = _restore_stills(pictures, restorer, strength, progress)
     seconds = (time.perf_counter() - start) / len(pictures)
     return [
-        Restored(before, after, seconds, describe_degradations(restorer, before, embedding) if report else None)
+        Restored(after, seconds, describe_degradations(restorer, before, embedding) if report else None)
         for before, (after, embedding) in zip(pictures, pairs, strict=True)
     ]
 
