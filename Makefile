@@ -9,7 +9,7 @@ PYTEST := HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
 
 # Restore the eight example pictures into restored/ and show them in one grid.
 restore: $(VENV)/.restore
-	$(BIN)/dpmambair-restore examples -o restored --grid restored/grid.png
+	$(BIN)/dpmambair-restore examples -o restored --grid restored/grid.png --overwrite
 
 # The fast tests: no GPU, no network, two cores.
 test: $(VENV)/.dev

@@ -18,6 +18,7 @@ from typing import Annotated, Any
 import typer
 from huggingface_hub import EvalResult, ModelCard
 
+from benchmarks.bulk_table import render_bulk
 from benchmarks.command_table import render_command
 from benchmarks.cost_table import render_cost
 from benchmarks.description_table import render_description
@@ -54,6 +55,7 @@ class Table:
 
 
 TABLES = {
+    "bulk": Table("bulk.json", render_bulk),
     "command": Table("command.json", render_command),
     "cost": Table("cost.json", render_cost),
     "description": Table("description.json", render_description),

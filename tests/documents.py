@@ -13,6 +13,7 @@ from pathlib import Path
 import typer
 from accelerate.commands.launch import launch_command_parser
 from PIL import Image
+from torch.distributed.run import get_args_parser
 from typer.main import get_command
 
 from benchmarks.files import RESULTS
@@ -21,7 +22,7 @@ from training.recipe import Recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 # How lines that are commands begin, among trees of folders and names of files.
-PROGRAMS = ("make ", "pip install ", "python -m ", "python ", "accelerate launch ", "dpmambair-")
+PROGRAMS = ("make ", "pip install ", "python -m ", "python ", "accelerate launch ", "torchrun ", "dpmambair-")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 
@@ -127,8 +128,18 @@ def check_accelerate(words):
     """Check Accelerate's own options, then the script that it launches."""
     assert words[0] == "launch"
     given = launch_command_parser().parse_args(words[1:])
-    assert (ROOT / given.config_file).is_file(), f"there is no {given.config_file}"
-    check_python([given.training_script, *given.training_script_args])
+    assert given.config_file is None or (ROOT / given.config_file).is_file(), f"there is no {given.config_file}"
+    check_launched(given)
+
+
+def check_launched(given):
+    """Check the module or script that a launcher starts."""
+    check_python([*(["-m"] if given.module else []), given.training_script, *given.training_script_args])
+
+
+def check_torchrun(words):
+    """Check the options of torch's own launcher, then what it launches."""
+    check_launched(get_args_parser().parse_args(words))
 
 
 def check_command(line):
@@ -140,7 +151,8 @@ def check_command(line):
     shipped = (word for word in words if re.match(r"(configuration|checkpoints|examples)/|.*\.(py|md)$", word))
     missing = [word for word in shipped if not (ROOT / word).exists()]
     assert not missing, f"the repository has no {missing}"
-    checks = {"make": check_make, "pip": check_pip, "python": check_python, "accelerate": check_accelerate}
+    checks = {"make": check_make, "pip": check_pip, "python": check_python}
+    checks |= {"accelerate": check_accelerate, "torchrun": check_torchrun}
     if program in checks:
         checks[program](words)
     else:

@@ -1,5 +1,6 @@
 """What the tests of the restoring command share: pictures, files, and a model that restores nothing."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -54,3 +55,14 @@ def read(path):
 def files_below(folder):
     """Return the names of all files below a folder, sorted."""
     return sorted(path.relative_to(folder).as_posix() for path in Path(folder).rglob("*") if path.is_file())
+
+
+def pictures_below(folder):
+    """Return the names of all files below an output folder but its manifests."""
+    return [name for name in files_below(folder) if not name.endswith(".jsonl")]
+
+
+def records_below(folder):
+    """Return the records of an output folder's manifests, without the lines that tell of the settings."""
+    lines = [line for path in sorted(Path(folder).glob("*.jsonl")) for line in path.read_text().splitlines()]
+    return [record for record in map(json.loads, lines) if "output" in record]

@@ -65,7 +65,12 @@ LAYERS = {
         {"__main__"},
     ),
     "dpmambair": (
-        {"files", "machine", "memory", "shipped"},
+        {"console", "files", "machine", "memory", "overlap", "settings", "shard", "shipped"},
+        {"manifest", "overview", "pictures", "search"},
+        {"jobs", "request"},
+        {"rows", "tars"},
+        {"batch"},
+        {"work"},
         {"restore", "spandrel", "video"},
         {"__init__"},
     ),
@@ -97,7 +102,7 @@ EXTRAS = {
     "examples": {"train"},
     "training": {"train"},
 }
-EVERY_EXTRA = {"cuda", "heic", "train", "eval", "demo", "export", "spandrel", "video", "dev"}
+EVERY_EXTRA = {"bulk", "cuda", "heic", "train", "eval", "demo", "export", "spandrel", "video", "dev"}
 
 MAX_POSITIONAL_ARGUMENTS = 6
 

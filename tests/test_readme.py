@@ -37,7 +37,7 @@ def test_make_restore_and_make_test_come_first():
 
 def test_table_of_options_is_that_of_the_command():
     rows = re.search(r"\| option \| meaning \|\n\|.*\n((?:\|.*\n)+)", read("README.md"))[1].splitlines()
-    described = {option for row in rows for option in re.findall(r"(?<=`)--?\w+", row.split("|")[1])}
+    described = {option for row in rows for option in re.findall(r"(?<=`)--?[\w-]+", row.split("|")[1])}
     options = [each for each in load_command("dpmambair.restore").params if each.param_type_name == "option"]
     assert described == {spelling for option in options for spelling in option.opts}
 

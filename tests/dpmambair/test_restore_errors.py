@@ -9,9 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from dpmambair.restore import describe
+from dpmambair import batch
 from modeling_dpmambair import DPMambaIRModel
-from tests.restoring import files_below, photograph, save
+from tests.restoring import files_below, photograph, pictures_below, records_below, save
 
 
 def assert_failed(result, path, reason):
@@ -20,7 +20,7 @@ def assert_failed(result, path, reason):
     assert line.startswith(f"{path}: ")
     assert reason in line
     assert result.exit_code == 1
-    assert files_below("out") == ["good.png"]
+    assert [Path(name).stem for name in pictures_below("out")] == ["good"]
 
 
 def test_a_missing_file_fails_alone(run):
@@ -112,33 +112,77 @@ def test_an_error_of_the_model_fails_one_picture_alone(run, monkeypatch, error, 
     assert_failed(run("in", "-o", "out"), "in/bad.png", reason)
 
 
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
-def test_an_interrupted_write_leaves_nothing_behind(run, monkeypatch, error):
-    save("photo.png")
-    kept = save("out/photo.png", photograph((3, 3))).read_bytes()
+def test_a_failure_is_recorded_and_tried_again(run):
+    save("in/good.png")
+    bad = Path("in/bad.png")
+    bad.write_text("no picture")
+    for _ in range(2):
+        assert run("in", "-o", "out").exit_code == 1
+    failed = [record for record in records_below("out") if record["error"]]
+    assert [record["output"] for record in failed] == ["bad.png", "bad.png"]
+    assert "must be a picture in one of the formats" in failed[0]["error"]
+    save(bad)
+    result = run("in", "-o", "out")
+    assert (result.exit_code, result.stdout) == (0, "restored 1 of 2 pictures into out (1 done before)\n")
 
-    def write_half(self, path, **options):
-        Path(path).write_bytes(b"half")
-        raise error
 
+def test_a_full_disk_stops_the_run_and_leaves_nothing_half(run, monkeypatch):
+    for name in ("a", "b", "c"):
+        save(f"in/{name}.png")
+    kept = save("out/b.png", photograph((3, 3))).read_bytes()
+    encode = batch.encode
+
+    def fill_the_disk(picture, *arguments):
+        if run.calls:
+            raise OSError(28, "No space left on device")
+        run.calls.append(picture)
+        return encode(picture, *arguments)
+
+    run.calls = []
     with monkeypatch.context() as patch:
-        patch.setattr(Image.Image, "save", write_half)
-        result = run("photo.png", "-o", "out")
-    assert result.exit_code != 0
-    assert files_below("out") == ["photo.png"]
-    assert Path("out/photo.png").read_bytes() == kept
+        patch.setattr(batch, "encode", fill_the_disk)
+        result = run("in", "-o", "out", "--overwrite")
+    assert result.exit_code == 1
+    assert result.stdout == "restored 1 of 3 pictures into out\n"
+    assert result.stderr == (
+        "stopped: No space left on device; what is done is kept; run the same command again to go on\n"
+    )
+    assert pictures_below("out") == ["a.png", "b.png"]
+    assert Path("out/b.png").read_bytes() == kept
+    assert run("in", "-o", "out", "--overwrite").stdout == "restored 2 of 3 pictures into out (1 done before)\n"
 
 
 def test_a_target_that_is_a_folder_fails_alone(run):
     save("in/bad.png")
     save("in/good.png")
     Path("out/bad.png").mkdir(parents=True)
-    assert_failed(run("in", "-o", "out"), "in/bad.png", "directory")
+    assert_failed(run("in", "-o", "out"), "in/bad.png", "out/bad.png exists")
+    assert_failed(run("in", "-o", "out", "--overwrite"), "in/bad.png", "out/bad.png is a folder")
 
 
-def test_a_system_error_names_the_other_file_that_it_is_about():
-    assert describe(FileExistsError(17, "File exists", "out/a"), "in/a.png") == "File exists: out/a"
-    assert describe(FileExistsError(17, "File exists", "in/a.png"), "in/a.png") == "File exists"
+def test_an_output_folder_that_cannot_be_written_is_found_before_the_work(run, monkeypatch):
+    save("in/locked/bad.png")
+    save("in/good.png")
+    access = os.access
+
+    def access_as_somebody_else(path, mode):
+        # The superuser may write every folder; everybody else is told so by the system.
+        return Path(path).name != "locked" and access(path, mode)
+
+    monkeypatch.setattr(os, "access", access_as_somebody_else)
+    monkeypatch.setattr(DPMambaIRModel, "forward", _never_twice(DPMambaIRModel.forward))
+    assert_failed(run("in", "-o", "out"), "in/locked/bad.png", "Permission denied: out/locked")
+
+
+def _never_twice(forward):
+    calls = []
+
+    def call(self, *arguments, **options):
+        calls.append(self)
+        assert len(calls) == 1
+        return forward(self, *arguments, **options)
+
+    return call
 
 
 def assert_not_begun(result, *words):
@@ -149,23 +193,36 @@ def assert_not_begun(result, *words):
     assert not Path("out").exists() or files_below("out") == []
 
 
-@pytest.mark.parametrize(
-    "inputs",
-    [("a/photo.png", "b/photo.jpg"), ("a", "b"), ("a/photo.png", "a/photo.png"), ("a", "a/photo.png")],
-)
-def test_inputs_that_would_write_one_file_are_refused(run, inputs):
-    save("a/photo.png")
-    save("b/photo.jpg")
-    assert_not_begun(
-        run(*inputs, "-o", "out"), "outputs must have distinct names, got out/photo.png for both", *inputs[:1]
-    )
+def test_an_output_on_a_full_disk_is_refused(run, monkeypatch):
+    save("photo.png")
+
+    def fail(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    assert_not_begun(run("photo.png", "-o", "out"), "No space left on device")
 
 
-def test_a_comparison_or_grid_must_not_share_a_name_with_a_result(run):
+def test_the_grid_must_not_share_a_name_with_a_result(run):
     save("in/photo.png")
-    save("in/photo_compare.png")
-    assert_not_begun(run("in", "-o", "out", "--compare"), "distinct names", "out/photo_compare.png")
-    assert_not_begun(run("in", "-o", "out", "--grid", "out/photo.png"), "distinct names", "--grid")
+    message = "`--grid` must have a name of its own, got out/photo.png"
+    assert_not_begun(run("in", "-o", "out", "--grid", "out/photo.png"), message)
+
+
+def test_a_grid_that_cannot_be_written_is_refused(run):
+    save("photo.png")
+    message = "`--grid` must have the suffix of a picture, got grid.unknown"
+    assert_not_begun(run("photo.png", "-o", "out", "--grid", "grid.unknown"), message)
+
+
+def test_a_grid_replaces_no_file_but_a_grid(run):
+    save("photo.png")
+    kept = save("mine.png").read_bytes()
+    assert_not_begun(run("photo.png", "-o", "out", "--grid", "mine.png"), "must be a new file, got mine.png")
+    assert Path("mine.png").read_bytes() == kept
+    for _ in range(2):
+        assert run("photo.png", "-o", "out", "--grid", "grid.png").exit_code == 0
+    assert run("photo.png", "-o", "out", "--grid", "mine.png", "--overwrite").exit_code == 0
 
 
 def test_inputs_are_never_overwritten(run):
@@ -173,9 +230,10 @@ def test_inputs_are_never_overwritten(run):
     before = Path("in/photo.png").read_bytes()
     result = run("in", "-o", "in")
     assert result.exit_code == 2
-    assert result.stderr == "error: `--output` must not overwrite inputs, got in/photo.png; choose another folder\n"
+    assert result.stderr == "error: `--output` must not overwrite inputs, got in/photo.png; choose another\n"
     assert Path("in/photo.png").read_bytes() == before
-    assert_not_begun(run("in", "-o", "out", "--grid", "in/photo.png"), "must not overwrite inputs")
+    message = "`--grid` must not overwrite inputs, got in/photo.png"
+    assert_not_begun(run("in", "-o", "out", "--grid", "in/photo.png", "--overwrite"), message)
 
 
 def test_a_missing_model_folder_is_refused(run):
@@ -196,6 +254,28 @@ def test_an_impossible_memory_is_refused(run, memory):
     save("photo.png")
     message = f"`--memory` must be a number of GiB from 0 up, got {float(memory)}; 3.0 is the default"
     assert_not_begun(run("photo.png", "-o", "out", "--memory", memory), message)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--strength", "-1"), "`strength` must be a number from 0 up, got -1.0"),
+        (("--strength", "nan"), "`strength` must be a number from 0 up, got nan"),
+        (("--format", "jpeg", "--quality", "101"), "`quality` must be from 1 to 100, got 101"),
+        (
+            ("--format", "png", "--quality", "90"),
+            "`quality` must be given with jpeg, webp, avif alone",
+        ),
+        (("--batch-size", "0"), "`--batch-size` must be at least 1, got 0"),
+        (("--overwrite", "--skip-existing"), "`--overwrite` must not stand beside --skip-existing"),
+        (("--shard", "3/2"), "`--shard` must be I/N with I from 1 to N, got 3/2"),
+        (("--shard", "1/2", "--grid", "grid.png"), "`--grid` must show all pictures, got shard 1/2"),
+        (("--report",), "`--report` must be left out for a model that cannot describe"),
+    ],
+)
+def test_an_impossible_option_is_refused(run, arguments, message):
+    save("photo.png")
+    assert_not_begun(run("photo.png", "-o", "out", *arguments), message)
 
 
 def test_an_unknown_device_is_refused(run):

@@ -1,0 +1,45 @@
+"""Pictures that show restorations: degraded and restored side by side, and an overview of many."""
+
+from collections.abc import Sequence
+
+from PIL import Image, ImageDraw, ImageOps
+
+from dpmambair.console import printable
+
+# The grid holds thumbnails, and not of endlessly many pictures: neither memory nor the file may grow without bound.
+GRID_LIMIT, THUMBNAIL = 48, (348, 232)
+
+
+def draw_comparison(degraded: Image.Image, restored: Image.Image) -> Image.Image:
+    """Return the degraded picture with the restored one, of the same size and mode, to its right."""
+    both = Image.new(restored.mode, (2 * restored.width, restored.height))
+    both.paste(degraded, (0, 0))
+    both.paste(restored, (restored.width, 0))
+    both.info = restored.info
+    return both
+
+
+def draw_pair(caption: str, degraded: Image.Image, restored: Image.Image) -> Image.Image:
+    """Return one cell of the grid: the caption, the degraded picture and under it the restored one, as thumbnails."""
+    width, height = THUMBNAIL
+    cell = Image.new("RGB", (width, 2 * height + 36), "white")
+    pen = ImageDraw.Draw(cell)
+    caption = printable(caption)
+    while pen.textlength(caption, font_size=17) > width:
+        caption = f"{caption.rstrip('…')[:-1]}…"
+    pen.text((width // 2, 17), caption, "black", anchor="mm", font_size=17)
+    for top, word, picture in ((32, "degraded", degraded), (36 + height, "restored", restored)):
+        cell.paste(ImageOps.pad(picture.convert("RGB"), THUMBNAIL, Image.Resampling.LANCZOS, color="white"), (0, top))
+        pen.text((8, top + height - 8), word, "white", anchor="ls", font_size=14, stroke_width=2, stroke_fill="black")
+    return cell
+
+
+def draw_grid(cells: Sequence[Image.Image], columns: int = 4, gap: int = 8) -> Image.Image:
+    """Return all cells, which share one size, on one white RGB canvas."""
+    width, height = cells[0].width + gap, cells[0].height + gap
+    columns = min(columns, len(cells))
+    canvas = Image.new("RGB", (columns * width + gap, -(-len(cells) // columns) * height + gap), "white")
+    for index, cell in enumerate(cells):
+        row, column = divmod(index, columns)
+        canvas.paste(cell, (gap + column * width, gap + row * height))
+    return canvas
