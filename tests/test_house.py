@@ -65,9 +65,10 @@ LAYERS = {
         {"__main__"},
     ),
     "dpmambair": (
-        {"files", "machine", "memory", "shipped"},
+        {"files", "http_limits", "machine", "memory", "shipped"},
         {"restore", "spandrel"},
         {"__init__"},
+        {"serve"},
     ),
 }
 
@@ -91,12 +92,14 @@ EXTRAS = {
     "dataset_scripts": {"train"},
     "restoration_metrics": {"eval"},
     "export_model": {"export"},
+    "dpmambair/http_limits.py": {"serve"},
+    "dpmambair/serve.py": {"serve"},
     "dpmambair/spandrel.py": {"spandrel"},
     "demo": {"demo"},
     "examples": {"train"},
     "training": {"train"},
 }
-EVERY_EXTRA = {"cuda", "heic", "train", "eval", "demo", "export", "spandrel", "dev"}
+EVERY_EXTRA = {"cuda", "heic", "train", "eval", "demo", "export", "serve", "spandrel", "dev"}
 
 MAX_POSITIONAL_ARGUMENTS = 6
 
