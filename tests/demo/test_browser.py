@@ -191,7 +191,8 @@ def test_former_picture_is_not_offered_while_another_is_worked_on(browser, tmp_p
 
 
 def test_labels_of_the_report_stand_apart_from_their_bars(browser):
-    # The text itself, which may be wider than its cell.
+    # In bold, as where it is likely; and the text itself, which may be wider than its cell.
+    browser.driver.execute_script("document.querySelectorAll('#report tr').forEach(row => row.className = 'likely')")
     script = "const text = document.createRange(); text.selectNodeContents(arguments[0]);"
     script += "return text.getBoundingClientRect().right"
     for row in browser.all("#report tbody tr"):
