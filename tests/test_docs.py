@@ -1,14 +1,10 @@
 """The documents beside README and card keep their word: commands, Python, files and headings are there."""
 
 import ast
-import http.client
 import importlib
-import io
 import re
 import subprocess
 import sys
-import urllib.error
-import urllib.request
 
 import numpy as np
 import pytest
@@ -20,6 +16,7 @@ from tests.documents import (
     all_commands,
     check_command,
     code_blocks,
+    load_command,
     missing_links,
     missing_paths,
     read,
@@ -105,31 +102,22 @@ def test_formats_of_the_document_are_those_that_are_read():
     assert {SYNONYMS.get(name.upper(), name.upper()) for name in named - {"PGM"}} == set(FORMATS)
 
 
+def test_table_of_the_service_names_every_option():
+    rows = re.search(r"\| option \| meaning \|\n\|.*\n((?:\|.*\n)+)", read("docs/serving.md"))[1].splitlines()
+    described = {option for row in rows for option in re.findall(r"(?<=`)--[\w-]+", row.split("|")[1])}
+    assert described == {spelling for option in load_command("dpmambair.serve").params for spelling in option.opts}
+
+
 @pytest.mark.slow
-def test_server_of_the_document_restores_a_posted_picture(tmp_path):
-    for shipped in ("checkpoints", "modeling_dpmambair"):
-        (tmp_path / shipped).symlink_to(ROOT / shipped)
-    (server,) = code_blocks("docs/serving.md", "python")
-    (tmp_path / "serve.py").write_text(server, encoding="utf-8")
-    process = subprocess.Popen(
-        [sys.executable, "-u", "serve.py", "0"], cwd=tmp_path, stdout=subprocess.PIPE, text=True
-    )
-    try:
-        address = process.stdout.readline().split()[-1]
-        degraded = (ROOT / "examples" / "rain.png").read_bytes()
-        with urllib.request.urlopen(address, degraded, timeout=300) as answer:
-            assert answer.headers["Content-Type"] == "image/png"
-            restored = np.asarray(Image.open(io.BytesIO(answer.read())))
-        original = np.asarray(Image.open(io.BytesIO(degraded)).convert("RGB"))
-        assert restored.shape == original.shape
-        assert (restored != original).any()
-        with pytest.raises(urllib.error.HTTPError, match="422"):
-            urllib.request.urlopen(address, b"no picture", timeout=300)
-        connection = http.client.HTTPConnection(address.removeprefix("http://"), timeout=300)
-        connection.request("POST", "/", headers={"Content-Length": "20000001"})
-        assert connection.getresponse().status == 413
-        connection.close()
-    finally:
-        process.terminate()
-        process.wait(timeout=60)
-        process.stdout.close()
+def test_application_of_the_document_restores_a_posted_picture(tmp_path):
+    (block,) = code_blocks("docs/serving.md", "python")
+    post = "from starlette.testclient import TestClient\nanswer = TestClient(app).post('/restore', content=picture)\n"
+    paths = ROOT / "examples" / "rain.png", tmp_path / "restored.png"
+    picture = f"from pathlib import Path\npicture = Path({str(paths[0])!r}).read_bytes()\n"
+    written = f"Path({str(paths[1])!r}).write_bytes(answer.raise_for_status().content)\n"
+    code = block + picture + post + written
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    degraded, restored = (np.asarray(Image.open(path).convert("RGB")) for path in paths)
+    assert restored.shape == degraded.shape
+    assert (restored != degraded).any()

@@ -65,7 +65,7 @@ LAYERS = {
         {"__main__"},
     ),
     "dpmambair": (
-        {"console", "files", "machine", "memory", "overlap", "settings", "shard", "shipped"},
+        {"console", "files", "http_limits", "machine", "memory", "overlap", "settings", "shard", "shipped"},
         {"manifest", "overview", "pictures", "search"},
         {"jobs", "request"},
         {"rows", "tars"},
@@ -73,6 +73,7 @@ LAYERS = {
         {"work"},
         {"restore", "spandrel", "video"},
         {"__init__"},
+        {"serve"},
     ),
 }
 
@@ -96,13 +97,15 @@ EXTRAS = {
     "dataset_scripts": {"train"},
     "restoration_metrics": {"eval"},
     "export_model": {"export"},
+    "dpmambair/http_limits.py": {"serve"},
+    "dpmambair/serve.py": {"serve"},
     "dpmambair/spandrel.py": {"spandrel"},
     "dpmambair/video.py": {"video"},
     "demo": {"demo"},
     "examples": {"train"},
     "training": {"train"},
 }
-EVERY_EXTRA = {"bulk", "cuda", "heic", "train", "eval", "demo", "export", "spandrel", "video", "dev"}
+EVERY_EXTRA = {"bulk", "cuda", "heic", "train", "eval", "demo", "export", "serve", "spandrel", "video", "dev"}
 
 MAX_POSITIONAL_ARGUMENTS = 6
 

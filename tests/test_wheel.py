@@ -135,6 +135,10 @@ def test_command_finds_the_weights_of_the_wheel(run, tmp_path):
         assert restored.size == (64, 48)
 
 
+def test_command_that_serves_is_installed(run):
+    assert "--max-megapixels" in run("dpmambair-serve", "--help")
+
+
 def test_source_distribution_holds_the_whole_repository(unpacked):
     files = {path.relative_to(unpacked) for path in unpacked.rglob("*") if path.is_file()}
     of_the_build = {path for path in files if path.name in BUILT or path.parts[0].endswith(".egg-info")}

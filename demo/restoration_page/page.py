@@ -33,13 +33,12 @@ SHOWING = {"concurrency_id": "showing", "concurrency_limit": 2}
 
 
 class Parts(NamedTuple):
-    """The parts of the page that show a restoration: those of `Findings`, then those of `View`."""
+    """The parts of the page that show a restoration: those of `View`, then those of `Findings`."""
 
-    picture: gr.State
-    caption: gr.HTML
-    report: gr.HTML
     slider: gr.ImageSlider
     download: gr.DownloadButton
+    caption: gr.HTML
+    report: gr.HTML
 
 
 def build_page(restorer: Restorer, examples: Path) -> gr.Blocks:
@@ -61,7 +60,7 @@ def build_page(restorer: Restorer, examples: Path) -> gr.Blocks:
             upload, gallery = _draw_choice(pictures)
             visits = Visits(restorer, pictures, Path(upload.GRADIO_CACHE))
             opening = visits.restore(str(pictures[0]))
-            strength, shown = _draw_result(opening, visits.view(opening.picture, strength=1))
+            strength, shown = _draw_result(visits.view(opening, strength=1), visits.tell(opening))
         gr.HTML(_draw_footer(restorer), elem_id="closing")
         _connect(visits, upload, gallery, strength, shown)
     return page.queue(max_size=MAX_QUEUE)
@@ -95,16 +94,21 @@ def _connect(visits: Visits, upload: gr.File, gallery: gr.Gallery, strength: gr.
     degradations = gr.JSON(visible=False)
     # First, so that no other event takes the name.
     gr.on([], visits.serve, [upload, strength], [shown.download, degradations], api_name="restore", **RESTORING)
-    findings, view = [shown.picture, shown.caption, shown.report], [shown.slider, shown.download]
+    # What can be shown, and what the visitor chose last: two pictures while one is worked on.
+    picture, wanted = gr.State(str(visits.examples[0])), gr.State(str(visits.examples[0]))
+    at_once = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+    waiting = [wanted, shown.caption, shown.report, shown.download]
     on_slider = {"show_progress_on": shown.slider, "scroll_to_output": True, "api_visibility": "private"}
-    chosen = gallery.select(visits.restore_example, None, findings, **on_slider, **RESTORING)
-    uploaded = upload.upload(visits.restore, upload, findings, **on_slider, **RESTORING)
-    for restored in (chosen, uploaded):
+    chosen = gallery.select(visits.begin_example, None, waiting, **at_once)
+    uploaded = upload.upload(visits.begin, upload, waiting, **at_once)
+    for begun in (chosen, uploaded):
+        restored = begun.then(visits.restore, wanted, picture, **on_slider, **RESTORING)
         # A step of its own, so that the strength is the one that is set when the picture is ready.
-        restored.success(visits.view, [shown.picture, strength], view, **on_slider, **SHOWING)
+        restored.success(visits.show, [picture, wanted, strength], list(shown), **on_slider, **SHOWING)
+        restored.failure(visits.go_back, [picture, strength], [wanted, *shown], **on_slider, **SHOWING)
     # Only the last of the positions that a moving slider passes counts.
     strength.input(
-        visits.view, [shown.picture, strength], view,
+        visits.turn, [picture, wanted, strength], [shown.slider, shown.download],
         trigger_mode="always_last", show_progress="hidden", api_visibility="private", **SHOWING,
     )  # fmt: skip
 
@@ -120,7 +124,7 @@ def _draw_choice(pictures: list[Path]) -> tuple[gr.File, gr.Gallery]:
     return upload, gallery
 
 
-def _draw_result(findings: Findings, view: View) -> tuple[gr.Slider, Parts]:
+def _draw_result(view: View, findings: Findings) -> tuple[gr.Slider, Parts]:
     with gr.Column(scale=3, min_width=320, elem_id="result"):
         slider = gr.ImageSlider(
             view.pair, label="Before and after", format="png", type="pil", interactive=False, max_height=640,
@@ -136,7 +140,7 @@ def _draw_result(findings: Findings, view: View) -> tuple[gr.Slider, Parts]:
                 "Download PNG", view.download, variant="primary", elem_id="download", scale=1, min_width=200
             )
         report = gr.HTML(findings.report, elem_id="report")
-    return strength, Parts(gr.State(findings.picture), caption, report, slider, download)
+    return strength, Parts(slider, download, caption, report)
 
 
 def _draw_footer(restorer: Restorer) -> str:

@@ -24,20 +24,6 @@ MAX_STRENGTH = 1.5
 Pair: TypeAlias = tuple[Image.Image, Image.Image]
 
 
-class Findings(NamedTuple):
-    """What the page says of a restored picture.
-
-    Attributes:
-        picture: path of the degraded picture.
-        caption: one line on it, HTML.
-        report: what had spoiled it, HTML.
-    """
-
-    picture: str
-    caption: str
-    report: str
-
-
 class View(NamedTuple):
     """What the page shows of a restoration at one strength.
 
@@ -48,6 +34,18 @@ class View(NamedTuple):
 
     pair: Pair
     download: str
+
+
+class Findings(NamedTuple):
+    """What the page says of a restored picture.
+
+    Attributes:
+        caption: one line on it, HTML.
+        report: what had spoiled it, HTML.
+    """
+
+    caption: str
+    report: str
 
 
 @dataclass(frozen=True)
@@ -64,22 +62,56 @@ class Visits:
     examples: list[Path]
     folder: Path
 
-    def restore_example(self, choice: gr.SelectData, progress: gr.Progress = gr.Progress()) -> Findings:
-        """Restore the example that was touched."""
-        return self.restore(str(self.examples[choice.index]), progress)
+    def begin_example(self, choice: gr.SelectData) -> tuple[str, str, str, dict]:
+        """Begin with the example that was touched."""
+        return self.begin(str(self.examples[choice.index]))
 
-    def restore(self, picture: str, progress: gr.Progress = gr.Progress()) -> Findings:
-        """Restore a picture and tell what was found."""
+    def begin(self, picture: str) -> tuple[str, str, str, dict]:
+        """Take back what is said and offered of the former picture, as it would be taken for the new one's.
+
+        Returns:
+            The picture that is now wanted; caption, report and download until it is restored.
+        """
+        waiting = f"<p><b>{escape(Path(picture).name)}</b> is being restored</p>"
+        return picture, waiting, "", gr.update(interactive=False)
+
+    def restore(self, picture: str, progress: gr.Progress = gr.Progress()) -> str:
+        """Restore a picture, and return it as the one that can be shown."""
         with friendly():
-            restoration = self.restorer.restore(picture, partial(_say, progress))
-        return Findings(picture, _describe(picture, restoration.degraded), draw_report(restoration.degradations))
+            self.restorer.restore(picture, partial(_say, progress))
+        return picture
+
+    def show(self, picture: str, wanted: str, strength: float) -> tuple:
+        """Show and describe a restored picture, all at once; but nothing if the visitor wants another by now.
+
+        Returns:
+            Before and after, the download, the caption and the report.
+        """
+        if picture != wanted:
+            return gr.skip()
+        pair, download = self.view(picture, strength)
+        return pair, gr.update(value=download, interactive=True), *self.tell(picture)
+
+    def go_back(self, picture: str, strength: float) -> tuple:
+        """Show the former picture again, as the one that was wanted cannot be restored; that is wanted now."""
+        return picture, *self.show(picture, picture, strength)
+
+    def turn(self, picture: str, wanted: str, strength: float) -> View:
+        """Show a picture at another strength, unless the visitor waits for the next one."""
+        return self.view(picture, strength) if picture == wanted else gr.skip()
 
     def view(self, picture: str, strength: float) -> View:
-        """Show a restored picture at some strength; the network does not run again."""
+        """Return what shows a restored picture at some strength; the network does not run again."""
         with friendly():
             restoration = self.restorer.restore(picture)
         restored = self.restorer.at_strength(restoration, strength)
         return View((_preview(restoration.degraded), _preview(restored)), self._write(restored, picture))
+
+    def tell(self, picture: str) -> Findings:
+        """Return what is said of a restored picture."""
+        with friendly():
+            restoration = self.restorer.restore(picture)
+        return Findings(_describe(picture, restoration.degraded), draw_report(restoration.degradations))
 
     def serve(
         self, picture: str, strength: float = 1.0, progress: gr.Progress = gr.Progress()

@@ -175,6 +175,31 @@ def test_uploaded_picture_is_restored_described_and_offered_for_download(browser
     browser.take_screenshot("uploaded")
 
 
+def test_former_picture_is_not_offered_while_another_is_worked_on(browser, tmp_path):
+    large = save(tmp_path / "in" / "large.png", photograph((90, 60)).resize((1800, 1200), 0))
+    assert browser.one("#download").is_enabled()
+    browser.upload(large)
+    browser.wait(lambda: "large.png is being restored" in browser.text("#caption"))
+    states = []
+    while "large.png is being restored" in browser.text("#caption"):
+        states.append((browser.text("#report"), browser.one("#download").is_enabled()))
+    browser.take_screenshot("waiting")
+    assert set(states[:-1]) == {("", False)}
+    browser.wait(lambda: "large.png 1800 × 1200 pixels" in browser.text("#caption"))
+    assert len(browser.all("#report tbody tr")) == len(KINDS)
+    assert browser.download(tmp_path).name == "large-restored.png"
+
+
+def test_labels_of_the_report_stand_apart_from_their_bars(browser):
+    # In bold, as where it is likely; and the text itself, which may be wider than its cell.
+    browser.driver.execute_script("document.querySelectorAll('#report tr').forEach(row => row.className = 'likely')")
+    script = "const text = document.createRange(); text.selectNodeContents(arguments[0]);"
+    script += "return text.getBoundingClientRect().right"
+    for row in browser.all("#report tbody tr"):
+        label, bar = row.find_element(By.TAG_NAME, "th"), row.find_element(By.CSS_SELECTOR, ".presence .bar")
+        assert browser.driver.execute_script(script, label) + 8 <= bar.rect["x"], label.text
+
+
 def test_touched_example_is_restored(browser, restorer):
     browser.all("#examples .thumbnail-item")[-1].click()
     browser.wait(lambda: "snow.png" in browser.text("#caption"))
@@ -212,6 +237,8 @@ def test_bad_file_gets_a_friendly_message_and_the_page_goes_on(browser, tmp_path
     assert "Traceback" not in message
     browser.take_screenshot("bad_file")
     browser.one(".toast-close").click()
+    browser.wait(lambda: "low_light.png 348 × 232 pixels" in browser.text("#caption"))
+    assert browser.one("#download").is_enabled()
     browser.open()
     browser.upload(picture)
     browser.wait(lambda: "mine.png" in browser.text("#caption"))

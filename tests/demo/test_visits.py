@@ -4,7 +4,7 @@ import gradio as gr
 import numpy as np
 import pytest
 from restoration_page import visits as module
-from restoration_page.visits import Visits
+from restoration_page.visits import View, Visits
 
 from tests.odd_pictures import rgb_profile
 from tests.restoring import photograph, read, save
@@ -47,19 +47,44 @@ def test_large_picture_is_shown_smaller_and_downloaded_in_full(visits, picture, 
     view = visits.view(picture, 1)
     assert [each.size for each in view.pair] == [(12, 8), (12, 8)]
     assert read(view.download).size == (24, 16)
-    assert "shown smaller, downloaded in full" in visits.restore(picture).caption
+    assert "shown smaller, downloaded in full" in visits.tell(picture).caption
 
 
 def test_caption_names_the_picture_and_its_size(visits, picture):
-    found = visits.restore(picture)
-    assert found.picture == picture
+    found = visits.tell(picture)
     assert found.caption == "<p><b>my &lt;photo&gt;.png</b> 24 &times; 16 pixels</p>"
     assert found.report.count('<th scope="row">') == 7
 
 
-def test_touched_example_is_the_one_restored(visits):
+def test_touched_example_is_the_one_wanted(visits):
     touch = gr.SelectData(None, {"index": 1, "value": None})
-    assert visits.restore_example(touch).caption == "<p><b>snow.png</b> 10 &times; 8 pixels</p>"
+    assert visits.begin_example(touch)[0] == str(visits.examples[1])
+
+
+def test_nothing_of_the_former_picture_is_said_or_offered_while_another_is_worked_on(visits, picture):
+    wanted, caption, report, download = visits.begin(picture)
+    assert (wanted, report, download["interactive"]) == (picture, "", False)
+    assert caption == "<p><b>my &lt;photo&gt;.png</b> is being restored</p>"
+
+
+def test_restored_picture_is_shown_described_and_offered_at_once(visits, picture):
+    pair, download, caption, report = visits.show(visits.restore(picture), picture, 0.5)
+    view, found = visits.view(picture, 0.5), visits.tell(picture)
+    assert all(np.array_equal(ours, theirs) for ours, theirs in zip(pair, view.pair, strict=True))
+    assert np.array_equal(read(download["value"]), read(view.download))
+    assert (download["interactive"], caption, report) == (True, *found)
+
+
+def test_picture_that_is_not_wanted_any_more_is_not_shown(visits, picture):
+    other = str(visits.examples[1])
+    assert visits.show(picture, other, 1) == visits.turn(picture, other, 1) == gr.skip()
+    assert isinstance(visits.turn(picture, picture, 1), View)
+
+
+def test_former_picture_comes_back_where_the_wanted_one_cannot_be_restored(visits, picture):
+    wanted, _, download, caption, report = visits.go_back(picture, 1)
+    assert (wanted, download["interactive"]) == (picture, True)
+    assert (caption, report) == visits.tell(picture)
 
 
 def test_programs_get_the_file_and_the_degradations(visits, restorer, picture):
