@@ -23,7 +23,7 @@ from tests.sources import ROOT, list_sources
 PACKAGES = ("modeling_dpmambair", "dataset_scripts", "restoration_metrics")
 # What everything above shares, and the command line; of ours it knows the model alone.
 SHARED = "dpmambair"
-UPPER_PACKAGES = ("training",)
+UPPER_PACKAGES = ("evaluation", "training")
 SCRIPTS = ("train_accelerate", "evaluate_accelerate", "publish_hub", "reproduce", "export_model")
 FOLDERS = ("benchmarks", "demo", "examples")
 # What `demo/app.py` finds beside itself, in the repository as in a Space.
@@ -52,7 +52,7 @@ LAYERS = {
         {"__init__"},
     ),
     "dataset_scripts": (
-        {"catalog", "weather", "transforms"},
+        {"catalog", "weather", "transforms", "unseen"},
         {"pairing"},
         {"degradations", "decoding"},
         {"degradation_recipes"},
@@ -60,6 +60,12 @@ LAYERS = {
         {"mixture", "publishing", "task_mixtures"},
         {"__init__"},
         {"__main__"},
+    ),
+    "evaluation": (
+        {"classical", "journal", "pair_sets", "peers", "report"},
+        {"methods", "summary"},
+        {"measuring"},
+        {"__init__"},
     ),
     "dpmambair": (
         {"files", "machine", "memory", "shipped"},
@@ -85,6 +91,8 @@ EXTRAS = {
     "modeling_dpmambair": {"cuda"},
     "train_accelerate": {"train"},
     "evaluate_accelerate": {"eval"},
+    "evaluation": {"eval", "classical"},
+    "evaluation/peers.py": {"spandrel", "dev"},
     "dataset_scripts": {"train"},
     "restoration_metrics": {"eval"},
     "export_model": {"export"},
@@ -93,7 +101,7 @@ EXTRAS = {
     "examples": {"train"},
     "training": {"train"},
 }
-EVERY_EXTRA = {"cuda", "train", "eval", "demo", "export", "spandrel", "dev"}
+EVERY_EXTRA = {"cuda", "train", "eval", "classical", "demo", "export", "spandrel", "dev"}
 
 MAX_POSITIONAL_ARGUMENTS = 6
 
