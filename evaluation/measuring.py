@@ -41,11 +41,19 @@ class Meter:
 
         Returns:
             The journal's record: `set`, `index`, `size` (height and width), and `scores` by method.
+
+        Raises:
+            OSError: a file cannot be read.
+            ValueError: a file is no picture that can be measured.
+            RuntimeError: a method failed; the text says which, and why.
         """
         degraded, clean = entry.read()
         scores, shown = {DEGRADED: self.scorer(degraded, clean)}, [degraded]
         for name, restore in self.methods[pair_set.name].items():
-            restored = restore(degraded)
+            try:
+                restored = restore(degraded)
+            except Exception as error:
+                raise RuntimeError(f"{name}: {str(error) or type(error).__name__}") from error
             scores[name] = self.scorer(restored, clean)
             shown.append(restored)
         if self.pictures is not None and entry.index < PICTURES_PER_SET:

@@ -141,7 +141,16 @@ def degrade_by_task(clean: np.ndarray, task: str, severity: float, seed: Sequenc
 
 
 def degrade_by_recipe(clean: np.ndarray, recipe: str, index: int) -> np.ndarray:
-    """Degrade a picture as `load_restoration_dataset` does that of this place, or in a way of `UNSEEN`."""
+    """Degrade a picture as `load_restoration_dataset` does that of this place, or in a way of `UNSEEN`.
+
+    Args:
+        clean: (H, W, 3) float32, RGB in [0, 1].
+        recipe: one of `RECIPES` or of `UNSEEN`.
+        index: place of the picture in its set.
+
+    Returns:
+        The degraded picture, likewise.
+    """
     rng = np.random.default_rng((RECIPE_SEED, index))
     return UNSEEN[recipe](clean, rng) if recipe in UNSEEN else apply_degradations(clean, RECIPES[recipe].draw(rng))
 
@@ -163,7 +172,7 @@ def open_folders(degraded: Path, clean: Path) -> PairSet:
         for photograph in _list_existing(folder)
     ]
     plain = SplitFolder(CORPORA["paired_folders"], "test", degraded, PLAIN_FOLDERS, tuple(photographs))
-    # Both may be called alike, as `degraded` and `clean` are: then the folder above tells more.
+    # Of a folder that is called `degraded` the one above tells more.
     name = degraded.resolve().parent.name if degraded.name == "degraded" else degraded.resolve().name
     return PairSet(name, "mixed", name, None, _hash_listing(photographs), _pair_entries(plain))
 

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 from skimage import data
 
-from dataset_scripts import MIXTURES, load_restoration_dataset
+from dataset_scripts import CORPORA, MIXTURES, load_restoration_dataset
 from evaluation.pair_sets import Benchmark, open_benchmark, open_corpora, open_folders
 from tests.dataset_scripts.miniatures import MINIATURES, build
 
@@ -19,7 +19,12 @@ def photographs(tmp_path):
     return folder
 
 
-TESTED = [title for title in MINIATURES if title.split()[1] == "test" or title.split()[0] == "waterlooed"]
+# In every layout: the tests of all corpora, and the only split of those that have none.
+TESTED = [
+    title
+    for title in MINIATURES
+    if title.split()[1] == ("test" if "test" in CORPORA[title.split()[0]].splits else "train")
+]
 
 
 @pytest.mark.parametrize("title", TESTED)
