@@ -141,8 +141,7 @@ def describe_start(accelerator: Accelerator) -> dict[str, Any]:
         accelerator: knows device and processes.
 
     Returns:
-        `command`; `commit` of the code, with a plus if files were changed since, None outside a repository; `machine`;
-        and `date`, the day.
+        `command`; `commit`, of `read_commit`; `machine`; and `date`, the day.
     """
     words = [Path(word).name if Path(word).is_absolute() else word for word in sys.argv]
     return {
@@ -154,12 +153,15 @@ def describe_start(accelerator: Accelerator) -> dict[str, Any]:
 
 
 def read_commit() -> str | None:
-    """Return the commit of this code, with a plus if tracked files were changed since; None outside a repository."""
-    if not (ROOT / ".git").exists():
-        return None
+    """Return the commit of this code, with a plus if tracked files were changed since; None where git knows none."""
     git = ["git", "-C", str(ROOT)]
-    head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
-    return head + "+" * bool(subprocess.run([*git, "diff", "--quiet", "HEAD"]).returncode)
+    try:
+        head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+        status = [*git, "status", "--porcelain", "--untracked-files=no"]
+        changes = subprocess.run(status, check=True, capture_output=True, text=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return head + "+" * bool(changes)
 
 
 def write_all(results: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], output: Path) -> None:
