@@ -1,77 +1,57 @@
-"""Measure a restorer on a benchmark: PSNR and SSIM of every picture before and after, and their averages per task.
+"""Measure a restorer on test sets: PSNR, SSIM and LPIPS of every picture before and after, beside other methods.
 
-`python evaluate_accelerate.py --model MODEL --clean PHOTOGRAPHS --output results.json`; under `accelerate launch` the
-pictures are shared among the processes, and the result is the same up to rounding.
+`python evaluate_accelerate.py --corpus rain100l DATA/rain100l --output results.json` measures the shipped weights on a
+published corpus; `--pairs` takes folders of pairs, and `--clean` clean pictures that a benchmark degrades here. Under
+`accelerate launch` the pictures are shared among the processes, which must see one disk. An interrupted run goes on
+when its command is given again, and ends in the same results.
 """
 
-import hashlib
 import json
+import shlex
+import subprocess
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import numpy as np
+import pyarrow
+import pyarrow.parquet
 import typer
 from accelerate import Accelerator
-from accelerate.utils import gather_object
-from PIL import Image
 from tqdm import tqdm
+from transformers.utils import logging
 
-from dataset_scripts.degradations import apply_degradations, sample_degradation
-from dataset_scripts.synthetic_restoration import find_fault, list_photographs
-from dataset_scripts.transforms import to_float
 from dpmambair.files import replacing
 from dpmambair.machine import describe_machine
-from modeling_dpmambair import DPMambaIRModel, Restorer, read_picture
-from restoration_metrics.figures import draw_gains, join_pictures
-from restoration_metrics.functional import SSIM_WINDOW
-from restoration_metrics.scores import format_table, score, summarize
+from dpmambair.shipped import SHIPPED
+from evaluation.journal import Journal
+from evaluation.measuring import Meter, measure_all
+from evaluation.methods import Methods, describe_model, hash_files, load_peers, load_restorers
+from evaluation.pair_sets import Benchmark, PairSet, open_benchmark, open_corpora, open_folders
+from evaluation.report import detail_grid, format_markdown, to_latex, to_markdown
+from evaluation.summary import flatten, make_strict, summarize
+from restoration_metrics import load_lpips
+from restoration_metrics.figures import draw_gains
+from restoration_metrics.scores import Scorer, compare
 
-BENCHMARKS = Path(__file__).resolve().parent / "configuration" / "benchmarks.json"
-PICTURES_PER_GRID = 4
-
-Restore = Callable[[Image.Image], Image.Image]
+ROOT = Path(__file__).resolve().parent
+BENCHMARKS = ROOT / "configuration" / "benchmarks.json"
 
 
-@dataclass(frozen=True)
-class Benchmark:
-    """A synthetic benchmark: which degradations every clean picture suffers.
+@contextmanager
+def blaming(option: str) -> Iterator[None]:
+    """Turn errors of what an option names into messages of the command line.
 
-    Attributes:
-        name: the benchmark's key in `configuration/benchmarks.json`.
-        description: what it measures, in one line.
-        kinds: the degradations, one task each.
-        severity: strength of each, in [0, 1].
-        seed: fixes every random parameter, together with the positions of the kind and of the picture.
+    Args:
+        option: its name.
     """
-
-    name: str
-    description: str
-    kinds: tuple[str, ...]
-    severity: float
-    seed: int
-
-
-@dataclass
-class Measurements:
-    """What one process found out about its share of the pictures.
-
-    Attributes:
-        scores: one record per task and picture.
-        rows: task, picture's position and the row "degraded | restored | clean" of each picture to show.
-        failures: names of the pictures that could not be read.
-    """
-
-    scores: list[dict[str, Any]] = field(default_factory=list)
-    rows: list[tuple[str, int, Image.Image]] = field(default_factory=list)
-    failures: list[str] = field(default_factory=list)
-
-    def gather(self) -> "Measurements":
-        """Unite the findings of all processes; every process must call this."""
-        return Measurements(gather_object(self.scores), gather_object(self.rows), gather_object(self.failures))
+    try:
+        yield
+    except (ImportError, OSError, ValueError) as error:
+        raise typer.BadParameter(f"`{option}`: {error}") from error
 
 
 def load_benchmark(name: str) -> Benchmark:
@@ -80,176 +60,171 @@ def load_benchmark(name: str) -> Benchmark:
     Args:
         name: its key in `configuration/benchmarks.json`.
 
-    Returns:
-        The definition.
-
     Raises:
-        typer.BadParameter: no benchmark has that name.
+        ValueError: no benchmark has that name, or its definition is wrong.
     """
     definitions = json.loads(BENCHMARKS.read_text(encoding="utf-8"))
     if name not in definitions:
-        raise typer.BadParameter(
-            f"`--benchmark` must be one of {', '.join(definitions)}, got {name!r}; "
+        raise ValueError(
+            f"`benchmark` must be one of {', '.join(definitions)}, got {name!r}; "
             "choose one or define it in configuration/benchmarks.json"
         )
     definition = definitions[name]
     return Benchmark(name, **{**definition, "kinds": tuple(definition["kinds"])})
 
 
-def list_clean(folder: Path) -> list[tuple[int, Path, str]]:
-    """List the clean pictures of a folder and below.
+def open_sets(
+    corpus: tuple[str, Path] | None,
+    pairs: Sequence[Path],
+    degraded: Path | None,
+    clean: Path | None,
+    benchmark: Benchmark | None,
+) -> list[PairSet]:
+    """Open all that is to be measured; names alone are read.
 
     Args:
-        folder: where to look.
-
-    Returns:
-        Position, path and name of each; the position fixes its degradations.
-
-    Raises:
-        typer.BadParameter: the folder holds no picture or cannot be read.
-    """
-    try:
-        photographs = list_photographs(folder)
-    except (OSError, ValueError) as error:
-        raise typer.BadParameter(f"`--clean`: {error}") from error
-    return [(index, Path(one.path), one.file_name) for index, one in enumerate(photographs)]
-
-
-def read_clean(path: Path) -> Image.Image:
-    """Read a ground truth.
-
-    Args:
-        path: an opaque picture with 8 bits a channel.
-
-    Returns:
-        The picture upright, RGB.
+        corpus: names and folder of published corpora.
+        pairs: folders that hold `degraded` and `clean`.
+        degraded: folder of degraded pictures, whose clean ones are in `clean`.
+        clean: folder of clean pictures.
+        benchmark: degrades those of `clean`.
 
     Raises:
-        ValueError: the file cannot serve as a clean photograph, or is smaller than the window of SSIM.
+        typer.BadParameter: nothing is to be measured, a set has no pairs or a picture without a partner, or two sets
+            have one name.
     """
-    if fault := find_fault(str(path)):
-        raise ValueError(fault)
-    clean = read_picture(path).image.convert("RGB")
-    if min(clean.size) < SSIM_WINDOW:
-        raise ValueError(
-            f"a picture must be at least {SSIM_WINDOW} x {SSIM_WINDOW} pixels, "
-            f"got {clean.height} x {clean.width}; remove it"
+    sets: list[PairSet] = []
+    if corpus is not None:
+        with blaming("--corpus"):
+            sets += open_corpora(*corpus)
+    with blaming("--pairs"):
+        sets += [open_folders(folder / "degraded", folder / "clean") for folder in pairs]
+    with blaming("--clean"):
+        if degraded is not None and clean is not None:
+            sets.append(open_folders(degraded, clean))
+        elif benchmark is not None and clean is not None:
+            sets += open_benchmark(benchmark, clean)
+    names = [each.name for each in sets]
+    if not names or len(set(names)) < len(names):
+        raise typer.BadParameter(
+            f"test sets must be given, each of another name, got {', '.join(names) or 'none'}; "
+            "name them by `--corpus`, `--pairs`, `--degraded` and `--clean`"
         )
-    return clean
+    return sets
 
 
-def degrade(clean: Image.Image, benchmark: Benchmark, kind_index: int, file_index: int) -> Image.Image:
-    """Degrade a picture as the benchmark says, to 8 bit, because that is what people's files hold.
-
-    Args:
-        clean: the ground truth, RGB.
-        benchmark: gives the kinds, the severity and the seed.
-        kind_index: position of the kind in `benchmark.kinds`.
-        file_index: position of the picture in the folder.
-
-    Returns:
-        The degraded picture, RGB, of the same size; the same for the same arguments.
-    """
-    rng = np.random.default_rng((benchmark.seed, kind_index, file_index))
-    degradation = sample_degradation(benchmark.kinds[kind_index], benchmark.severity, rng)
-    degraded = apply_degradations(to_float(np.asarray(clean)), [degradation])
-    return Image.fromarray(np.round(degraded * 255).astype(np.uint8))
-
-
-def measure_pairs(
-    files: Sequence[tuple[int, Path, str]], benchmark: Benchmark, restore: Restore, show: bool, progress: tqdm
-) -> Measurements:
-    """Degrade, restore and measure pictures one by one; report unreadable ones on stderr and go on.
+def describe_run(
+    sets: Sequence[PairSet], methods: Methods, scorer: Scorer, lpips: tuple[str, Path] | None, benchmark: Any
+) -> dict[str, Any]:
+    """Say what the results depend on, for the results file and for a run that goes on.
 
     Args:
-        files: position, path and name of each clean picture.
-        benchmark: what happens to them.
-        restore: function from a degraded to a restored picture.
-        show: keep rows of the first pictures for the grids.
-        progress: advances by one per task and picture.
-
-    Returns:
-        All that was measured.
+        sets: what is measured.
+        methods: what restores.
+        scorer: how it is scored.
+        lpips: network and backbone of LPIPS, or None.
+        benchmark: what the results file says of it, or None.
     """
-    found = Measurements()
-    for file_index, path, name in files:
-        try:
-            clean = read_clean(path)
-        except (OSError, ValueError) as error:
-            tqdm.write(f"{path}: {error}", file=sys.stderr)
-            found.failures.append(name)
-            progress.update(len(benchmark.kinds))
-            continue
-        for kind_index, task in enumerate(benchmark.kinds):
-            degraded = degrade(clean, benchmark, kind_index, file_index)
-            restored = restore(degraded)
-            identity = {"task": task, "file_index": file_index, "file_name": name}
-            found.scores.append(identity | score(degraded, restored, clean))
-            if show and file_index < PICTURES_PER_GRID:
-                found.rows.append((task, file_index, join_pictures([degraded, restored, clean])))
-            progress.update()
-    return found
-
-
-def describe_model(model: DPMambaIRModel, folder: Path, dtype: str) -> dict[str, Any]:
-    """Say which weights were measured: folder's name, parameter count, number format and checksum.
-
-    Args:
-        model: the loaded model.
-        folder: where it comes from.
-        dtype: number format of the computation; the weights stay float32.
-
-    Returns:
-        Entries for the results file.
-    """
-    checksum = hashlib.sha256()
-    for path in sorted(folder.glob("*.safetensors")):
-        checksum.update(path.read_bytes())
     return {
-        "name": folder.resolve().name,
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "dtype": dtype,
-        "weights_sha256": checksum.hexdigest(),
+        "benchmark": benchmark,
+        "model": methods.model,
+        "methods": methods.describe(sets),
+        "border": scorer.border,
+        "lpips": None if lpips is None else {"network": lpips[0], "backbone_sha256": hash_files([lpips[1]])},
     }
 
 
-def write_results(results: dict[str, Any], path: Path) -> None:
-    """Write the results as strict JSON; an infinite PSNR, of identical pictures, becomes null.
+def describe_start(accelerator: Accelerator) -> dict[str, Any]:
+    """Say when, where and by what a run was begun; of paths from the root, which tell of one machine, only the names.
 
     Args:
-        results: nested dictionaries and lists.
-        path: file to write.
+        accelerator: knows device and processes.
+
+    Returns:
+        `command`; `commit`, of `read_commit`; `machine`; and `date`, the day.
     """
-    # Strict JSON has no infinity; the parser meets every one, however deeply nested.
-    finite = json.loads(json.dumps(results), parse_constant=lambda _: None)
-    with replacing(path) as partial:
-        partial.write_text(json.dumps(finite, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    words = [Path(word).name if Path(word).is_absolute() else word for word in sys.argv]
+    return {
+        "command": shlex.join(["python", *words]),
+        "commit": read_commit(),
+        "machine": describe_machine(accelerator.device.type, accelerator.num_processes),
+        "date": datetime.now(UTC).date().isoformat(),
+    }
 
 
-def write_plot(results: dict[str, Any], path: Path) -> None:
-    """Draw how much PSNR each task gains, and all together.
+def read_commit() -> str | None:
+    """Return the commit of this code, with a plus if tracked files were changed since; None where git knows none."""
+    git = ["git", "-C", str(ROOT)]
+    try:
+        head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+        status = [*git, "status", "--porcelain", "--untracked-files=no"]
+        changes = subprocess.run(status, check=True, capture_output=True, text=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return head + "+" * bool(changes)
+
+
+def write_all(results: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], output: Path) -> None:
+    """Write all files of a run: single pictures as Parquet, a plot, tables in Markdown and LaTeX, and the summary.
 
     Args:
-        results: what `summarize` returned.
-        path: PNG file to write.
+        results: the summary.
+        rows: what `flatten` returned.
+        output: path of the summary, ending in .json; the others have other suffixes.
     """
-    means = results["tasks"] | {"overall": results["overall"]}
-    figure = draw_gains({task: mean["psnr_gain"] for task, mean in means.items()}, "PSNR gain (dB)")
-    with replacing(path) as partial:
-        figure.savefig(partial, format="png", dpi=150)
+    with replacing(output.with_suffix(".parquet")) as partial:
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(list(rows)), partial)
+    model = results["model"]["name"]
+    gains = {each["name"]: compare(each["scores"], model)["psnr_gain"] for each in results["sets"]}
+    gains["overall"] = compare(results["overall"], model)["psnr_gain"]
+    with replacing(output.with_suffix(".png")) as partial:
+        draw_gains(gains, "PSNR gain (dB)").savefig(partial, format="png", dpi=150)
+    strict = make_strict(dict(results))
+    # The summary last: where it is new, the others are too.
+    texts = {".md": to_markdown(strict), ".tex": to_latex(strict), ".json": json.dumps(strict, indent=2) + "\n"}
+    for suffix, text in texts.items():
+        with replacing(output.with_suffix(suffix)) as partial:
+            partial.write_text(text, encoding="utf-8")
 
 
-def write_grids(rows: Sequence[tuple[str, int, Image.Image]], folder: Path) -> None:
-    """Write per task one picture whose rows show degraded | restored | clean.
+def run(
+    accelerator: Accelerator, sets: Sequence[PairSet], meter: Meter, settings: Mapping[str, Any], output: Path
+) -> bool:
+    """Measure what an interrupted run has left, and write the results.
 
     Args:
-        rows: task, picture's position and row.
-        folder: where `TASK.png` go.
+        accelerator: tells the processes apart.
+        sets: what is measured.
+        meter: measures.
+        settings: of `describe_run`.
+        output: JSON file to write; while the run lasts there is a folder beside it, ending in `.partial`.
+
+    Returns:
+        Whether every picture could be measured.
+
+    Raises:
+        typer.BadParameter: the interrupted run had other settings.
     """
-    for task in dict.fromkeys(row[0] for row in rows):
-        shown = sorted((row for row in rows if row[0] == task), key=lambda row: row[1])
-        with replacing(folder / f"{task}.png") as partial:
-            join_pictures([picture for _, _, picture in shown], vertical=True).save(partial, format="PNG")
+    journal = Journal(output.with_suffix(".partial"))
+    listings = {each.name: [each.listing, len(each.entries)] for each in sets}
+    with blaming("--output"), accelerator.main_process_first():
+        journal.begin({**settings, "listings": listings}, describe_start(accelerator))
+    done = journal.read()
+    accelerator.wait_for_everyone()  # nobody writes before all have read
+    work = [(each, entry) for each in sets for entry in each.entries if (each.name, entry.index) not in done]
+    share = work[accelerator.process_index :: accelerator.num_processes]
+    bar = tqdm(total=len(share), unit="picture", disable=not accelerator.is_main_process)
+    with journal.open(accelerator.process_index) as writer, bar as progress:
+        failures = measure_all(share, meter, writer.append, progress)
+    failed = failures.gather()
+    if accelerator.is_main_process:
+        records = journal.read()
+        if records:
+            results = {**settings, **journal.read_facts(), **summarize(sets, records), "failures": failed}
+            write_all(results, flatten(sets, records), output)
+            typer.echo(format_markdown(detail_grid(make_strict(results))))
+        journal.end()
+    return not failed
 
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -258,42 +233,75 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 @app.command()
 def main(
     *,
-    model: Annotated[Path, typer.Option(exists=True, file_okay=False, help="Folder of the trained model.")],
-    clean: Annotated[Path, typer.Option(exists=True, file_okay=False, help="Folder of clean pictures.")],
-    output: Annotated[Path, typer.Option(help="JSON file to write; the plot goes beside it.")],
+    output: Annotated[Path, typer.Option(help="JSON file to write; tables, plot and Parquet go beside it.")],
+    model: Annotated[
+        Path,
+        typer.Option(
+            exists=True,
+            file_okay=False,
+            help="Folder of a trained model, or of one for each corpus under its name.",
+            show_default="the shipped one",
+        ),
+    ] = SHIPPED,
+    corpus: Annotated[
+        tuple[str, Path] | None,
+        typer.Option(metavar="NAME DIR", help="Published corpora, with commas between; clean ones as NAME/RECIPE."),
+    ] = None,
+    pairs: Annotated[
+        list[Path] | None, typer.Option(metavar="DIR", help="Folder of `degraded` and `clean`, in equal names.")
+    ] = None,
+    degraded: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Degraded pictures; `--clean` has those of equal names.")
+    ] = None,
+    clean: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Clean pictures; alone, a benchmark degrades them.")
+    ] = None,
     benchmark: Annotated[str, typer.Option(help="Name in configuration/benchmarks.json.")] = "synthetic7",
-    pictures: Annotated[Path | None, typer.Option(help="Folder for one comparison grid per task.")] = None,
+    classical: Annotated[bool, typer.Option("--classical", help="Also measure classical restorations.")] = False,
+    spandrel: Annotated[
+        list[Path] | None, typer.Option(metavar="FILE", help="Also measure a network of others, by its weights.")
+    ] = None,
+    lpips: Annotated[
+        tuple[str, Path] | None,
+        typer.Option(metavar="NETWORK FILE", help="Also measure LPIPS by squeeze, alex or vgg with these weights."),
+    ] = None,
+    border: Annotated[int, typer.Option(min=0, help="Pixels to cut off each side before scoring.")] = 0,
+    pictures: Annotated[Path | None, typer.Option(help="Folder for comparisons of the first pictures.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Measure only the first so many pictures.")] = None,
     dtype: Annotated[
-        Literal["float32", "bfloat16"], typer.Option(help="Number format of the computation.")
+        Literal["float32", "bfloat16"], typer.Option(help="Number format of the model's computation.")
     ] = "float32",
 ) -> None:
-    """Measure a restorer: PSNR and SSIM before and after, for each picture and each task."""
+    """Measure a restorer on test sets: PSNR, SSIM and LPIPS, before and after, beside other methods.
+
+    An interrupted run goes on when its command is given again. Exit status 0: all pictures were measured; 1: some
+    could not be, each with a line on stderr; 2: work could not begin.
+    """
     if output.suffix != ".json":
         raise typer.BadParameter(f"`--output` must end in .json, got {str(output)!r}; rename it")
-    definition, files = load_benchmark(benchmark), list_clean(clean)[:limit]
+    if degraded is not None and clean is None:
+        raise typer.BadParameter(
+            "`--degraded` must come with `--clean`, got no folder; name that of the clean pictures"
+        )
+    with blaming("--benchmark"):
+        definition = load_benchmark(benchmark) if clean is not None and degraded is None else None
+    sets = open_sets(corpus, pairs or [], degraded, clean, definition)
+    sets = [replace(each, entries=each.entries[:limit]) for each in sets]
     accelerator = Accelerator()
-    try:
-        restorer = Restorer.from_pretrained(model, accelerator.device, dtype)
-    except ValueError as error:
-        raise typer.BadParameter(f"`--model` must be a folder of a trained restorer: {error}") from error
-    with accelerator.split_between_processes(files) as share:
-        steps = len(share) * len(definition.kinds)
-        with tqdm(total=steps, unit="picture", disable=not accelerator.is_main_process) as progress:
-            found = measure_pairs(share, definition, restorer, pictures is not None, progress).gather()
-    if accelerator.is_main_process and found.scores:
-        results = {
-            "benchmark": asdict(definition) | {"clean": clean.resolve().name, "failures": sorted(found.failures)},
-            "model": describe_model(restorer.model, model, dtype),
-            "machine": describe_machine(accelerator.device.type, accelerator.num_processes),
-            "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        } | summarize(found.scores, definition.kinds)
-        write_results(results, output)
-        write_plot(results, output.with_suffix(".png"))
-        if pictures is not None:
-            write_grids(found.rows, pictures)
-        typer.echo(format_table(results))
-    raise typer.Exit(int(bool(found.failures)))
+    logging.disable_progress_bar()
+    with blaming("--model"):
+        restorers = load_restorers(model, sets, accelerator.device, dtype)
+        description = describe_model(model, sets, restorers, dtype)
+    with blaming("--spandrel"):
+        peers = load_peers(spandrel or [], model, accelerator.device)
+        weights = {path.stem: hash_files([path]) for path in spandrel or []}
+    methods = Methods(description, restorers, peers, weights, classical)
+    with blaming("--lpips"):
+        scorer = Scorer(border, None if lpips is None else load_lpips(*lpips).to(accelerator.device))
+    meter = Meter({each.name: methods.list_for(each) for each in sets}, scorer, pictures)
+    facts = None if definition is None else {**asdict(definition), "clean": clean.resolve().name}
+    if not run(accelerator, sets, meter, describe_run(sets, methods, scorer, lpips, facts), output):
+        raise typer.Exit(1)
 
 
 if __name__ == "__main__":

@@ -23,9 +23,7 @@ from dataset_scripts.transforms import to_float
 from dpmambair.files import replacing
 from modeling_dpmambair import Restorer
 from restoration_metrics.figures import join_pictures
-from restoration_metrics.functional import psnr
-from restoration_metrics.pictures import measure_pictures
-from restoration_metrics.scores import score
+from restoration_metrics.scores import DEGRADED, Scorer, compare
 
 ROOT = Path(__file__).resolve().parents[1]
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket")
@@ -65,7 +63,8 @@ def restore_all(restorer: Restorer, benchmark: dict[str, Any]) -> list[Strip]:
         degraded_values = apply_degradations(to_float(np.asarray(clean)), [drawn])
         degraded = Image.fromarray(np.round(degraded_values * 255).astype(np.uint8))
         restored = restorer(degraded)
-        facts = {"task": task, "photograph": PHOTOGRAPHS[place], **score(degraded, restored, clean)}
+        scores = {DEGRADED: Scorer()(degraded, clean), "restored": Scorer()(restored, clean)}
+        facts = {"task": task, "photograph": PHOTOGRAPHS[place], **compare(scores, "restored")}
         strips.append((facts, [degraded, restored, clean]))
     return strips
 
@@ -141,7 +140,7 @@ def restore_undamaged(restorer: Restorer) -> list[Strip]:
     for name in PHOTOGRAPHS:
         clean = load_photograph(name)
         restored = restorer(clean)
-        (value,) = measure_pictures(psnr, [restored], [clean])
+        value = Scorer()(restored, clean)["psnr"]
         found.append(({"photograph": name, "psnr_restored": value}, [clean, restored, clean]))
     found.sort(key=lambda each: each[0]["psnr_restored"])
     for facts, _ in found:

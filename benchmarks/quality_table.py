@@ -1,9 +1,9 @@
-"""What `evaluate_accelerate.py` measured, as two tables: how much restoring gains, and how often it loses."""
+"""What `evaluate_accelerate.py` measured on a benchmark: how much restoring gains, and how often it loses."""
 
-from statistics import median
 from typing import Any
 
-from benchmarks.rendering import SCORE_HEADINGS, Grid, describe_machine, format_markdown, score_cells
+from benchmarks.rendering import SCORE_HEADINGS, Grid, describe_machine, format_markdown, format_mean, score_cells
+from restoration_metrics.scores import compare
 
 
 def quality_grid(results: dict[str, Any]) -> Grid:
@@ -12,11 +12,15 @@ def quality_grid(results: dict[str, Any]) -> Grid:
     Args:
         results: what it wrote.
     """
-    tasks = results["tasks"] | {"overall": results["overall"]}
+    scores = {each["name"]: each["scores"] for each in results["sets"]} | {"overall": results["overall"]}
     return [
         ["degradation", *SCORE_HEADINGS],
-        *([task.replace("_", " "), *score_cells(means)] for task, means in tasks.items()),
+        *([_spell(task), *score_cells(compare(own, results["model"]["name"]))] for task, own in scores.items()),
     ]
+
+
+def _spell(task: str) -> str:
+    return task.replace("_", " ")
 
 
 def render_quality(results: dict[str, Any]) -> str:
@@ -29,9 +33,9 @@ def render_quality(results: dict[str, Any]) -> str:
         A Markdown table, and the conditions of the measurement.
     """
     benchmark, model = results["benchmark"], results["model"]
-    # Unreadable files are missing from every task alike.
-    pictures = results["overall"]["pictures"] // len(results["tasks"])
-    failures = f" ({len(benchmark['failures'])} more were unreadable)" if benchmark["failures"] else ""
+    # An unreadable file is missing from every task alike.
+    pictures, unreadable = results["sets"][0]["pairs"], len(set().union(*results["failures"].values()))
+    failures = f" ({unreadable} more were unreadable)" if unreadable else ""
     return (
         f"{format_markdown(quality_grid(results))}\n\n"
         f"`{model['name']}` ({model['parameters'] / 1e6:.2f} M parameters, {model['dtype']}) on "
@@ -49,11 +53,10 @@ def losses_grid(results: dict[str, Any]) -> Grid:
         results: what `evaluate_accelerate.py` wrote.
     """
     grid = [["degradation", "pictures", "made worse", "lowest gain (dB)", "median gain (dB)", "highest gain (dB)"]]
-    for task in results["tasks"]:
-        gains = sorted(one["psnr_gain"] for one in results["images"] if one["task"] == task)
-        shown = (gains[0], median(gains), gains[-1])
-        cells = [str(len(gains)), str(sum(gain < 0 for gain in gains)), *(f"{gain:+.2f}" for gain in shown)]
-        grid.append([task.replace("_", " "), *cells])
+    for each in results["sets"]:
+        gains = each["scores"][results["model"]["name"]]["psnr_gains"]
+        shown = [format_mean(gains[name], "+.2f") for name in ("lowest", "median", "highest")]
+        grid.append([_spell(each["name"]), str(each["pairs"]), str(gains["worse"]), *shown])
     return grid
 
 

@@ -6,13 +6,14 @@ benchmark imports to measure, so that tables can be renewed wherever the package
 
 from typing import Any
 
+from evaluation.report import Grid as Grid
+from evaluation.report import format_markdown as format_markdown
+
 # Of a mean that no number holds, such as the PSNR of identical pictures; strict JSON carries null in its place.
 NOT_FINITE = "not finite"
 
 # Of the cells that `score_cells` sets.
 SCORE_HEADINGS = ("PSNR before (dB)", "after", "gain", "SSIM before", "after", "gain")
-
-Grid = list[list[str]]
 
 
 def format_columns(grid: Grid) -> str:
@@ -27,16 +28,6 @@ def format_columns(grid: Grid) -> str:
         cells = [first.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True))]
         lines.append("  ".join(cells))
     return "\n".join(lines)
-
-
-def format_markdown(grid: Grid) -> str:
-    """Set rows as a Markdown table: the first column to the left, the numbers to the right.
-
-    Args:
-        grid: rows of as many cells, the headings first.
-    """
-    headings, *rows = (f"| {' | '.join(row)} |" for row in grid)
-    return "\n".join([headings, f"|---{'|---:' * (len(grid[0]) - 1)}|", *rows])
 
 
 def format_mean(value: float | None, form: str) -> str:
@@ -65,7 +56,7 @@ def score_cells(means: dict[str, Any]) -> list[str]:
     """Bring PSNR and SSIM into cells, as `SCORE_HEADINGS` names them.
 
     Args:
-        means: of `restoration_metrics.scores.average`.
+        means: of `restoration_metrics.scores.compare`.
     """
     cells = []
     for metric, form in (("psnr", ".2f"), ("ssim", ".4f")):

@@ -28,7 +28,7 @@ from benchmarks.failures_table import render_failures
 from benchmarks.files import RESULTS, write_text
 from benchmarks.forward_table import render_forward
 from benchmarks.learning_table import render_learning
-from benchmarks.pairs_table import render_pairs
+from benchmarks.pairs_table import render_methods, render_pairs
 from benchmarks.quality_table import render_losses, render_quality
 from benchmarks.scan_table import render_scan
 from benchmarks.tiling_table import render_tiling
@@ -65,6 +65,7 @@ TABLES = {
     "forward": Table("forward.json", render_forward),
     "learning": Table("learning.json", render_learning),
     "losses": Table("synthetic7_cbsd68.json", render_losses),
+    "methods": Table("pairs.json", render_methods),
     "pairs": Table("pairs.json", render_pairs),
     "quality": Table("synthetic7_cbsd68.json", render_quality),
     "scan": Table("scan.json", render_scan),

@@ -19,12 +19,14 @@ from .synthetic_restoration import (
     load_synthetic,
 )
 from .task_mixtures import MIXTURES, load_mixture
+from .unseen import UNSEEN
 
 __all__ = [
     "CORPORA",
     "KINDS",
     "MIXTURES",
     "RECIPES",
+    "UNSEEN",
     "Degradation",
     "DegradationRecipe",
     "DegradedPatches",

@@ -53,7 +53,8 @@ class Corpus:
 
     Attributes:
         name: the key in `CORPORA`.
-        task: one of `KINDS`, "mixed" when pairs differ in it, or "clean" when there are no degraded pictures.
+        task: one of `KINDS` or of `UNSEEN`, "mixed" when pairs differ in it, or "clean" when there are no degraded
+            pictures.
         source: where it is published.
         licence: what may be done with it, as far as its authors say.
         citation: the publication to cite.
@@ -357,6 +358,16 @@ CORPORA: dict[str, Corpus] = {
             licence=UNSTATED,
             citation="Shen et al., Human-Aware Motion Deblurring, ICCV 2019",
             splits={"train": _hide("train", "test", 6397), "test": _hide("test", "train", 2025)},
+        ),
+        Corpus(
+            name="raindrop",
+            task="raindrops",
+            source="https://github.com/rui1996/DeRaindrop",
+            licence=UNSTATED,
+            citation="Qian et al., Attentive Generative Adversarial Network for Raindrop Removal from a Single Image, "
+            "CVPR 2018",
+            # For tests only: it is what models have not seen.
+            splits={"test": Split(("test_a", "."), (Layout("data/{n}_rain.png", "gt/{n}_clean.png"),), 58)},
         ),
         Corpus(
             name="waterlooed",

@@ -23,6 +23,8 @@ from tqdm.contrib.concurrent import thread_map
 from .catalog import Corpus, Layout
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".avif", ".bmp", ".tif", ".tiff")
+# What such files may hold whatever their names say: Pillow would open others too, and run another program for EPS.
+FORMATS = ("AVIF", "BMP", "JPEG", "PNG", "TIFF", "WEBP")
 # Deraining corpora travel in many layouts; an error shows the usual ones.
 SHOWN_LAYOUTS = 2
 
@@ -62,7 +64,8 @@ class Pair(NamedTuple):
         degraded: absolute path; None in corpora of clean pictures only.
         clean: absolute path.
         name: path of the degraded picture (else the clean one) relative to the folder where the layout begins.
-        task: one of `KINDS`, several joined by "+", "mixed" when it is unknown, or "clean" without a degraded picture.
+        task: one of `KINDS` or `UNSEEN`, several kinds joined by "+", "mixed" when it is unknown, or "clean" without a
+            degraded picture.
         index: place among all pairs that the names make; it stays when faulty files are mended.
         clean_border: pixels to cut off each side of the clean picture.
     """
@@ -112,17 +115,25 @@ def find_fault(path: str, *, decode: bool = True) -> str | None:
         decode: decode the file to its end, because a truncated one still has a good header; else read the header only.
 
     Returns:
-        The reason, or None when Pillow reads it as an opaque picture with 8 bits a channel.
+        The reason, or None when Pillow reads it as one opaque picture with 8 bits a channel.
     """
+    if os.path.exists(path) and not os.path.isfile(path):
+        return "it is no regular file"  # to open a pipe would wait for its writer
     if path.lower().endswith(".avif") and not PIL.features.check("avif"):
         return (
             f"`pillow` must be built with AVIF, got Pillow {PIL.__version__} without it; "
             "install pillow 11.3 or newer, or save the picture as PNG"
         )
     try:
-        with PIL.Image.open(path) as image:
+        with PIL.Image.open(path, formats=FORMATS) as image:
             if image.mode.startswith(("I", "F")):
                 return f"mode {image.mode} has more than 8 bits a channel"
+            # Of colours with 16 bits Pillow keeps the upper 8; only what its decoders are asked for tells of the rest.
+            if ";16" in str(image.tile):
+                return f"mode {image.mode} with 16 bits a channel has more than 8"
+            # The further pictures of a JPEG are previews and depth maps.
+            if image.format != "MPO" and (frames := getattr(image, "n_frames", 1)) > 1:
+                return f"it has {frames} frames"
             if decode:
                 image.load()
                 if image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema()[0] < 255:
@@ -318,8 +329,15 @@ def _fits(layout: Layout, photographs: Iterable[Photograph]) -> bool:
     return "clean" in roles and ("degraded" in roles or layout.degraded is None)
 
 
-def _pair_by_name(folder: SplitFolder) -> tuple[list[Pair], list[Fault]]:
-    """Make pairs of the names alone, and report the pictures that are left."""
+def pair_by_name(folder: SplitFolder) -> tuple[list[Pair], list[Fault]]:
+    """Make pairs of the names alone; nothing is opened.
+
+    Args:
+        folder: where the split lies (`locate_split`).
+
+    Returns:
+        The pairs, sorted by name, and the pictures that are left.
+    """
     layout, task, places = folder.layout, folder.corpus.task, defaultdict(list)
     for photograph in folder.photographs:
         role, words = _find_role(layout, photograph.file_name)
@@ -358,7 +376,7 @@ def verify_pairs(folder: SplitFolder, *, decode: bool = True) -> PairingReport:
         folder: where the split lies (`locate_split`).
         decode: decode every file to its end; else trust the headers, which takes a fraction of the time.
     """
-    pairs, unpaired = _pair_by_name(folder)
+    pairs, unpaired = pair_by_name(folder)
     needs = Counter(path for pair in pairs for path in (pair.degraded, pair.clean) if path)
     unreadable = [
         Fault(path, f"{reason}; {needs[path]} pairs need it" if needs[path] > 1 else reason)

@@ -19,13 +19,15 @@ def draw_gains(gains: Mapping[str, float], label: str) -> Figure:
     Returns:
         The figure, to be saved by the caller.
     """
-    figure = Figure(figsize=(8, 4), layout="constrained")
+    figure = Figure(figsize=(max(8, len(gains)), 4), layout="constrained")
     axes = figure.subplots()
     heights = [gain if math.isfinite(gain) else 0.0 for gain in gains.values()]
     bars = axes.bar(list(gains), heights, color=["tab:blue" if gain >= 0 else "tab:red" for gain in heights])
     axes.bar_label(bars, labels=[f"{gain:+.2f}" for gain in gains.values()], padding=2)
     axes.axhline(0, color="black", linewidth=0.8)
     axes.set_ylabel(label)
+    if max(map(len, gains)) > 9:  # names of corpora and of composites are longer than a bar is wide
+        axes.tick_params("x", rotation=30)
     axes.margins(y=0.15)
     return figure
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult
 
-from restoration_metrics.scores import METRICS
+from restoration_metrics.scores import METRICS, compare
 
 # Name and digits after the point of each metric.
 METRIC_NAMES = {"psnr": ("PSNR of the restored picture, dB", 2), "ssim": ("SSIM of the restored picture", 4)}
@@ -21,12 +21,13 @@ def measured_weights(results: Any) -> str | None:
 
 
 def is_evaluation(results: Any) -> bool:
-    """Say whether a results file is one of `evaluate_accelerate.py`.
+    """Say whether a results file is one of `evaluate_accelerate.py` on a benchmark that this project makes itself.
 
     Args:
         results: content of any results file.
     """
-    return isinstance(results, dict) and {"benchmark", "model", "tasks", "overall"} <= results.keys()
+    is_evaluation = isinstance(results, dict) and {"benchmark", "model", "sets", "overall"} <= results.keys()
+    return is_evaluation and results["benchmark"] is not None
 
 
 def list_eval_results(results: dict[str, Any]) -> list[EvalResult]:
@@ -39,9 +40,13 @@ def list_eval_results(results: dict[str, Any]) -> list[EvalResult]:
         An entry for each task and metric whose mean is a number: PSNR in dB to 2 digits, SSIM to 4. Its conditions
         stand in `dataset_args` (what was degraded, and how) and in `metric_args` (the degraded picture's own score).
     """
-    benchmark, entries = results["benchmark"], []
+    benchmark, model, entries = results["benchmark"], results["model"]["name"], []
     conditions = {name: benchmark[name] for name in ("clean", "severity", "seed") if name in benchmark}
-    for task, means in (results["tasks"] | {"overall": results["overall"]}).items():
+    # Composites are too many to list; their mean is.
+    tasks = [(each["name"], each["pairs"], each["scores"]) for each in results["sets"] if "+" not in each["name"]]
+    tasks.append(("overall", sum(each["pairs"] for each in results["sets"]), results["overall"]))
+    for task, pairs, scores in tasks:
+        means = compare(scores, model)
         for metric in METRICS:
             before, after = means[f"{metric}_degraded"], means[f"{metric}_restored"]
             if after is None:
@@ -54,7 +59,7 @@ def list_eval_results(results: dict[str, Any]) -> list[EvalResult]:
                 dataset_name=f"{benchmark['name']} on {benchmark['clean']}: {task.replace('_', ' ')}",
                 dataset_config=f"{benchmark['clean']}/{task}",
                 dataset_split="test",
-                dataset_args=conditions | {"pairs": means["pictures"]},
+                dataset_args=conditions | {"pairs": pairs},
                 metric_type=metric,
                 metric_name=name,
                 metric_value=round(after, digits),

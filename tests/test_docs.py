@@ -30,7 +30,15 @@ DOCUMENTS = [
 ]
 COMMANDS = [(name, command) for name in DOCUMENTS for command in all_commands(name)]
 BLOCKS = [(name, block) for name in DOCUMENTS for block in code_blocks(name, "python")]
-OURS = ("modeling_dpmambair", "dataset_scripts", "restoration_metrics", "training", "dpmambair", "export_model")
+OURS = (
+    "modeling_dpmambair",
+    "dataset_scripts",
+    "restoration_metrics",
+    "evaluation",
+    "training",
+    "dpmambair",
+    "export_model",
+)
 
 
 @pytest.mark.parametrize(("name", "command"), COMMANDS)

@@ -23,7 +23,7 @@ from tests.sources import ROOT, list_sources
 PACKAGES = ("modeling_dpmambair", "dataset_scripts", "restoration_metrics")
 # What everything above shares, and the command line; of ours it knows the model alone.
 SHARED = "dpmambair"
-UPPER_PACKAGES = ("training",)
+UPPER_PACKAGES = ("evaluation", "training")
 SCRIPTS = ("train_accelerate", "evaluate_accelerate", "publish_hub", "reproduce", "export_model")
 FOLDERS = ("benchmarks", "demo", "examples")
 # What `demo/app.py` finds beside itself, in the repository as in a Space.
@@ -55,7 +55,7 @@ LAYERS = {
         {"__init__"},
     ),
     "dataset_scripts": (
-        {"catalog", "weather", "transforms"},
+        {"catalog", "weather", "transforms", "unseen"},
         {"pairing"},
         {"degradations", "decoding"},
         {"degradation_recipes"},
@@ -63,6 +63,12 @@ LAYERS = {
         {"mixture", "publishing", "task_mixtures"},
         {"__init__"},
         {"__main__"},
+    ),
+    "evaluation": (
+        {"classical", "journal", "pair_sets", "peers", "report"},
+        {"methods", "summary"},
+        {"measuring"},
+        {"__init__"},
     ),
     "dpmambair": (
         {"console", "files", "http_limits", "machine", "memory", "overlap", "settings", "shard", "shipped"},
@@ -94,6 +100,8 @@ EXTRAS = {
     "modeling_dpmambair": {"cuda", "heic"},
     "train_accelerate": {"train"},
     "evaluate_accelerate": {"eval"},
+    "evaluation": {"eval", "classical"},
+    "evaluation/peers.py": {"spandrel", "dev"},
     "dataset_scripts": {"train"},
     "restoration_metrics": {"eval"},
     "export_model": {"export"},
@@ -105,7 +113,9 @@ EXTRAS = {
     "examples": {"train"},
     "training": {"train"},
 }
-EVERY_EXTRA = {"bulk", "cuda", "heic", "train", "eval", "demo", "export", "serve", "spandrel", "video", "dev"}
+EVERY_EXTRA = {
+    *("bulk", "cuda", "heic", "train", "eval", "classical", "demo", "export", "serve", "spandrel", "video", "dev"),
+}
 
 MAX_POSITIONAL_ARGUMENTS = 6
 

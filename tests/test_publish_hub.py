@@ -60,12 +60,12 @@ def bundle(tmp_path):
 @pytest.fixture
 def measured(tmp_path, monkeypatch):
     """A folder of results whose evaluation names weights `abc`, and that evaluation."""
-    means = {f"{metric}_{moment}": 1.0 for metric in ("psnr", "ssim") for moment in ("degraded", "restored", "gain")}
+    scores = {method: {"psnr": 1.0, "ssim": 1.0} for method in ("degraded", "small")}
     evaluation = {
         "benchmark": {"name": "synthetic7", "severity": 0.5, "seed": 1, "clean": "photographs"},
         "model": {"name": "small", "weights_sha256": publish_hub.hashlib.sha256(b"weights").hexdigest()},
-        "tasks": {"rain": means | {"pictures": 2}},
-        "overall": means | {"pictures": 2},
+        "sets": [{"name": "rain", "pairs": 2, "scores": scores}],
+        "overall": scores,
     }
     folder = tmp_path / "results"
     folder.mkdir()
@@ -278,7 +278,7 @@ def test_card_without_metadata_is_refused(bundle, measured, tmp_path, name):
 
 def test_card_with_other_figures_is_refused(bundle, measured, tmp_path):
     path = write_card(tmp_path / "card.md", measured)
-    measured["tasks"]["rain"]["psnr_restored"] += 0.01
+    measured["sets"][0]["scores"]["small"]["psnr"] += 0.01
     with pytest.raises(
         ValueError, match="^`card` must show the figures of these weights, got others in .*card.md; run"
     ):

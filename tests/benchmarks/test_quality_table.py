@@ -5,23 +5,34 @@ import math
 from benchmarks.quality_table import render_losses, render_quality
 from benchmarks.rendering import NOT_FINITE
 from dataset_scripts import KINDS
-from restoration_metrics.scores import METRICS, summarize
+from evaluation.pair_sets import Entry, PairSet
+from evaluation.summary import summarize
 from tests.benchmarks.rows import MACHINE, markdown_rows
 
 
-def quality_results():
-    """What the evaluation writes, its averages made by its own code: picture i of task t gains t + i dB."""
-    scores = []
-    for number, task in enumerate(KINDS):
-        for index in range(2):
-            before = {f"{metric}_degraded": 20.0 for metric in METRICS}
-            after = {f"{metric}_restored": 20.0 + number + index for metric in METRICS}
-            gain = {f"{metric}_gain": float(number + index) for metric in METRICS}
-            scores.append({"task": task, "file_index": index, **before, **after, **gain})
-    benchmark = {"name": "synthetic7", "severity": 0.5, "seed": 2504, "clean": "photographs", "failures": []}
-    model = {"name": "small-one", "parameters": 810_976, "dtype": "float32", "weights_sha256": "0" * 64}
-    header = {"benchmark": benchmark, "model": model, "machine": MACHINE, "date": "2026-01-02T03:04:05+00:00"}
-    return header | summarize(scores, KINDS)
+def pair_set(name, gains):
+    """A set of the results whose pictures gain so much, its averages made by the evaluation's own code."""
+    entries = tuple(Entry(index, f"{index}.png", None) for index in range(len(gains)))
+    return PairSet(name, name, "photographs", None, "", entries)
+
+
+def record(name, index, gain):
+    before, after = ({"psnr": 20.0 + value, "ssim": 20.0 + value} for value in (0, gain))
+    return {"set": name, "index": index, "size": (32, 40), "scores": {"degraded": before, "small-one": after}}
+
+
+def quality_results(shift=0.0):
+    """What the evaluation writes: picture i of task t gains t + i + shift dB."""
+    gains = {task: [number + index + shift for index in range(2)] for number, task in enumerate(KINDS)}
+    records = {(task, index): record(task, index, gain) for task in KINDS for index, gain in enumerate(gains[task])}
+    return {
+        "benchmark": {"name": "synthetic7", "severity": 0.5, "seed": 2504, "clean": "photographs"},
+        "model": {"name": "small-one", "parameters": 810_976, "dtype": "float32", "weights_sha256": "0" * 64},
+        "machine": MACHINE,
+        "date": "2026-01-02",
+        **summarize([pair_set(task, gains[task]) for task in KINDS], records),
+        "failures": {},
+    }
 
 
 def test_quality_table_shows_every_task_and_the_whole():
@@ -40,21 +51,18 @@ def test_quality_table_says_what_was_measured_on_what():
 
 def test_quality_table_tells_of_unreadable_pictures():
     results = quality_results()
-    results["benchmark"]["failures"] = ["broken.png"]
+    results["failures"] = {"haze": ["broken.png"], "rain": ["broken.png"]}
     assert "(1 more were unreadable)" in render_quality(results)
 
 
 def test_mean_that_is_null_in_strict_json_is_called_not_finite():
     results = quality_results()
-    results["overall"]["psnr_restored"] = None
+    results["overall"]["small-one"]["psnr"] = None
     assert markdown_rows(render_quality(results))[-1][2] == NOT_FINITE
     assert math.isfinite(float(markdown_rows(render_quality(results))[-1][1]))
 
 
 def test_losses_count_the_pictures_that_became_worse():
-    results = quality_results()
-    for one in results["images"]:
-        one["psnr_gain"] -= 1.0
-    rows = markdown_rows(render_losses(results))
+    rows = markdown_rows(render_losses(quality_results(shift=-1.0)))
     assert rows[2] == ["haze", "2", "1", "-1.00", "-0.50", "+0.00"]
     assert rows[3] == ["rain", "2", "0", "+0.00", "+0.50", "+1.00"]

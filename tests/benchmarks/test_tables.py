@@ -161,11 +161,11 @@ CARD = "---\nlicense: mit\nlibrary_name: transformers\n---\ntext\n"
 
 
 def evaluation(weights, value):
-    means = {f"{metric}_{moment}": value for metric in ("psnr", "ssim") for moment in ("degraded", "restored", "gain")}
+    scores = {method: {"psnr": value, "ssim": value} for method in ("degraded", "small")}
     benchmark = {"name": "synthetic7", "severity": 0.5, "seed": 1, "clean": "photographs"}
-    tasks = {"rain": means | {"pictures": 2}}
     model = {"name": "small", "weights_sha256": weights}
-    return {"benchmark": benchmark, "model": model, "tasks": tasks, "overall": means | {"pictures": 2}}
+    sets = [{"name": "rain", "pairs": 2, "scores": scores}]
+    return {"benchmark": benchmark, "model": model, "sets": sets, "overall": scores}
 
 
 def test_card_gets_the_figures_of_all_evaluations_of_its_weights(results):

@@ -1,15 +1,26 @@
 """Pairs by name, verified: what fits no layout is refused, and what cannot be used is reported."""
 
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import datasets
+import numpy as np
 import pytest
 from PIL import Image
 
 from dataset_scripts.catalog import CORPORA, Corpus, Layout, Split
-from dataset_scripts.pairing import describe_layout, find_fault, find_pairs, list_pictures, locate_split, read_size
+from dataset_scripts.pairing import (
+    SUFFIXES,
+    describe_layout,
+    find_fault,
+    find_pairs,
+    list_pictures,
+    locate_split,
+    read_size,
+)
 
 SPLITS = [(name, split) for name, corpus in CORPORA.items() for split in corpus.splits]
 
@@ -128,6 +139,45 @@ def test_truncated_picture_is_found_by_decoding_only(tmp_path):
     assert find_fault(str(path), decode=False) is None
     assert len(find_pairs(PLAIN, "test", tmp_path).unreadable) == 1
     assert len(find_pairs(PLAIN, "test", tmp_path, decode=False).pairs) == 1
+
+
+def deep_colours(path):
+    """Save a picture of 16 bits a channel, as programs for photographs write it."""
+    cv2.imwrite(str(path), np.full((6, 8, 3), 40_000, np.uint16))
+
+
+def frames(path):
+    Image.new("RGB", (8, 6)).save(path, save_all=True, append_images=[Image.new("RGB", (8, 6), "white")])
+
+
+@pytest.mark.parametrize(
+    ("name", "write", "reason"),
+    [
+        ("deep.png", deep_colours, "mode RGB with 16 bits a channel has more than 8"),
+        ("deep.tiff", deep_colours, "mode RGB with 16 bits a channel has more than 8"),
+        ("animation.webp", frames, "it has 2 frames"),
+        ("animation.png", frames, "it has 2 frames"),
+        ("pages.tif", frames, "it has 2 frames"),
+        ("pipe.png", os.mkfifo, "it is no regular file"),
+        ("folder.png", os.mkdir, "it is no regular file"),
+    ],
+)
+@pytest.mark.parametrize("decode", [True, False])
+def test_files_of_other_depths_of_several_pictures_and_of_none_are_no_pictures(tmp_path, name, write, reason, decode):
+    write(tmp_path / name)
+    assert find_fault(str(tmp_path / name), decode=decode) == reason
+
+
+def test_postscript_is_not_opened_whatever_it_is_called(tmp_path):
+    (tmp_path / "page.png").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 6\n%%EndComments\nshowpage\n")
+    with Image.open(tmp_path / "page.png") as image:
+        assert image.format == "EPS"
+    assert "cannot identify image file" in find_fault(str(tmp_path / "page.png"))
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_pictures_of_8_bits_have_no_fault_in_any_format(tmp_path, suffix):
+    assert find_fault(str(save(tmp_path / f"picture{suffix}"))) is None
 
 
 def test_border_is_allowed_on_all_sides_or_none(tmp_path):

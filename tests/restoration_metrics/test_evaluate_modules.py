@@ -1,15 +1,24 @@
+import doctest
+import importlib
+import inspect
+import shutil
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import evaluate
 import numpy as np
 import pytest
 import torch
+from evaluate.loading import evaluation_module_factory, import_main_class
 from PIL import Image
 from safetensors.torch import save_file
 from skimage import data
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torchvision.models import get_model
+
+from restoration_metrics import load_lpips, lpips_distance
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -54,6 +63,9 @@ def test_lpips_module_takes_a_backbone(pairs, tmp_path):
     result = load("lpips").compute(
         predictions=[restored[0], clean[1]], references=clean, backbone=str(tmp_path / "backbone.safetensors")
     )
+    tensors = [torch.from_numpy(np.array(each)).permute(2, 0, 1)[None] / 255 for each in (restored[0], clean[0])]
+    perceptual = load_lpips("squeeze", tmp_path / "backbone.safetensors")
+    assert result["lpips_per_image"][0] == pytest.approx(lpips_distance(*tensors, perceptual).item(), abs=1e-6)
     assert result["lpips_per_image"][0] > 0
     assert result["lpips_per_image"][1] == 0
     assert result["lpips"] == pytest.approx(np.mean(result["lpips_per_image"]))
@@ -78,3 +90,70 @@ def test_folders_named_like_packages_hide_none():
 
     assert lpips.LPIPS.__module__ == "lpips.lpips"
     assert torch.nn.Module in lpips.LPIPS.__mro__
+
+
+MODULES = ("psnr", "ssim", "lpips")
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_module_passes_the_checks_that_evaluate_makes_of_its_own(name, monkeypatch):
+    """Those of `LocalModuleTest.test_load` in its repository, which no distribution of it holds."""
+    monkeypatch.chdir(ROOT)
+    found = evaluation_module_factory(f"restoration_metrics/{name}", module_type="metric")
+    module = importlib.import_module(found.module_path)
+    parameters = inspect.signature(import_main_class(module.__name__)._compute).parameters.values()
+    assert not any(parameter.kind == parameter.VAR_KEYWORD for parameter in parameters)
+    monkeypatch.setattr(doctest, "ELLIPSIS_MARKER", "[...]")
+    results = doctest.testmod(module)
+    assert results.failed == 0
+    assert results.attempted > 1
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_empty_lists_are_refused(name, tmp_path):
+    options = {"backbone": str(tmp_path)} if name == "lpips" else {}
+    with pytest.raises(
+        ValueError, match="`predictions` must hold at least one picture, got none; add the pictures to"
+    ):
+        load(name).compute(predictions=[], references=[], **options)
+
+
+@pytest.mark.parametrize("name", ["psnr", "ssim"])
+def test_grey_pictures_are_refused(name):
+    pictures = [Image.new("L", (32, 32))]
+    with pytest.raises(ValueError, match=r"pictures must be RGB of 8 bits, .*got uint8 \(32, 32\); convert them"):
+        load(name).compute(predictions=pictures, references=pictures)
+
+
+def test_small_pictures_are_refused():
+    pictures = [Image.new("RGB", (10, 30))]
+    with pytest.raises(ValueError, match=r"at least 11 x 11 pixels, got uint8 \(30, 10, 3\); convert them"):
+        load("ssim").compute(predictions=pictures, references=pictures)
+
+
+def test_lpips_module_refuses_what_it_cannot_measure(tmp_path):
+    features = {f"features.{key}": value for key, value in get_model("squeezenet1_1").features.state_dict().items()}
+    save_file(features, file := str(tmp_path / "backbone.safetensors"))
+    small, large = ([Image.new("RGB", (size, size))] for size in (31, 32))
+    with pytest.raises(ValueError, match=r"at least 32 x 32 pixels, got uint8 \(31, 31, 3\); convert them"):
+        load("lpips").compute(predictions=small, references=small, backbone=file)
+    with pytest.raises(ValueError, match="`network` must be one of squeeze, alex, vgg, got 'resnet'; choose one"):
+        load("lpips").compute(predictions=large, references=large, backbone=file, network="resnet")
+    with pytest.raises(ValueError, match="`backbone` must hold torchvision's vgg16, got no features.*; give the file"):
+        load("lpips").compute(predictions=large, references=large, backbone=file, network="vgg")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MODULES)
+def test_module_runs_where_this_project_is_not(name, tmp_path):
+    shutil.copytree(ROOT / "restoration_metrics" / name, tmp_path / "restoration_metrics" / name)
+    program = f"""
+import doctest, importlib, sys
+import evaluate.loading
+module = importlib.import_module(evaluate.loading.evaluation_module_factory("restoration_metrics/{name}").module_path)
+results = doctest.testmod(module)
+assert results.failed == 0 and results.attempted > 1, results
+assert not any(each.split(".")[0] == "restoration_metrics" for each in sys.modules), "taken from the project"
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -4,10 +4,13 @@ import numpy as np
 import pytest
 import torch
 from skimage import data
+from skimage.color import rgb2ycbcr
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+from torchmetrics.functional.image import peak_signal_noise_ratio as torchmetrics_psnr
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from restoration_metrics import psnr, ssim
+from restoration_metrics.functional import to_luma
 
 
 def to_batch(*pictures):
@@ -105,3 +108,54 @@ def test_different_sizes_are_refused(metric):
 def test_ssim_refuses_images_smaller_than_its_window():
     with pytest.raises(ValueError, match="`restored` must be at least 11 x 11 pixels, got 30 x 10; measure larger"):
         ssim(torch.zeros(1, 3, 30, 10), torch.zeros(1, 3, 30, 10))
+
+
+def test_psnr_agrees_with_torchmetrics():
+    clean, restored = to_batch(COFFEE), to_batch(add_noise(COFFEE, 20))
+    assert psnr(restored, clean).item() == pytest.approx(torchmetrics_psnr(restored, clean, 1.0).item(), abs=1e-3)
+
+
+def test_luma_is_that_of_scikit_image():
+    expected = rgb2ycbcr(np.stack([ASTRONAUT, COFFEE]), channel_axis=3)[..., 0]
+    found = to_luma(255 * to_batch(ASTRONAUT, COFFEE).double(), 255)
+    np.testing.assert_allclose(found[:, 0], expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("sigma", [1, 50])
+def test_scores_of_the_luma_agree_with_scikit_image(sigma):
+    restored = add_noise(COFFEE, sigma)
+    lumas = [rgb2ycbcr(picture)[..., 0] for picture in (COFFEE, restored)]
+    window = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+    pair = to_batch(restored), to_batch(COFFEE)
+    expected = peak_signal_noise_ratio(*lumas, data_range=255)
+    assert psnr(*pair, is_luma=True).item() == pytest.approx(expected, abs=1e-4)
+    expected = structural_similarity(*lumas, data_range=255, **window)
+    assert ssim(*pair, is_luma=True).item() == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("metric", [psnr, ssim])
+@pytest.mark.parametrize("data_range", [0, -1.0, math.inf, math.nan])
+def test_impossible_ranges_are_refused(metric, data_range):
+    images = torch.full((1, 3, 16, 16), 0.5)
+    rule = f"`data_range` must be above 0 and finite, got {data_range}; give 1.0 for floats, 255 for 8 bit"
+    with pytest.raises(ValueError, match=rule):
+        metric(images, images, data_range=data_range)
+
+
+@pytest.mark.parametrize("metric", [psnr, ssim])
+@pytest.mark.parametrize("value", [255.0, -0.01, math.nan])
+def test_values_that_do_not_fit_the_range_are_refused(metric, value):
+    clean, restored = torch.full((1, 3, 16, 16), 0.5), torch.full((1, 3, 16, 16), 0.5)
+    restored[0, 1, 2, 3] = value
+    with pytest.raises(ValueError, match=r"`restored` must be in \[0, 1.0\], got \[.*\]; clip the values, or give"):
+        metric(restored, clean)
+    with pytest.raises(ValueError, match=r"`clean` must be in \[0, 1.0\], got"):
+        metric(clean, restored)
+
+
+@pytest.mark.parametrize("metric", [psnr, ssim])
+def test_empty_batches_are_refused(metric):
+    with pytest.raises(
+        ValueError, match="`restored` must hold at least one image, got none; give the images to judge"
+    ):
+        metric(torch.zeros(0, 3, 16, 16), torch.zeros(0, 3, 16, 16))

@@ -6,19 +6,18 @@ from huggingface_hub import ModelCardData
 from restoration_metrics.model_index import is_evaluation, list_eval_results, measured_weights
 
 
-def results(**changes):
-    means = {
-        "pictures": 3,
-        "psnr_degraded": 20.1234,
-        "psnr_restored": 25.6789,
-        "ssim_degraded": 0.5,
-        "ssim_restored": 0.75,
-    }
+def results(task="low_light", before=(20.1234, 0.5), after=(25.6789, 0.75)):
+    def scores(degraded, restored):
+        return {
+            name: dict(zip(("psnr", "ssim"), both, strict=True))
+            for name, both in zip(("degraded", "small"), (degraded, restored), strict=True)
+        }
+
     return {
         "benchmark": {"name": "synthetic7", "severity": 0.5, "seed": 7, "clean": "photographs"},
         "model": {"name": "small", "weights_sha256": "abc"},
-        "tasks": {"low_light": means | changes},
-        "overall": means,
+        "sets": [{"name": task, "pairs": 3, "scores": scores(before, after)}],
+        "overall": scores((20.1234, 0.5), (25.6789, 0.75)),
     }
 
 
@@ -38,9 +37,19 @@ def test_entries_survive_the_index_of_a_card():
 
 
 def test_mean_that_is_no_number_is_left_out_or_null():
-    entries = list_eval_results(results(psnr_restored=None, ssim_degraded=None))
+    entries = list_eval_results(results(before=(20.0, None), after=(None, 0.75)))
     assert [entry.metric_type for entry in entries] == ["ssim", "psnr", "ssim"]
     assert entries[0].metric_args["degraded"] is None
+
+
+def test_composites_are_listed_by_their_mean_only():
+    entries = list_eval_results(results("haze+rain"))
+    assert {entry.dataset_config for entry in entries} == {"photographs/overall"}
+    assert entries[0].dataset_args["pairs"] == 3
+
+
+def test_results_on_published_test_sets_are_no_evaluation_for_the_card():
+    assert not is_evaluation(results() | {"benchmark": None})
 
 
 @pytest.mark.parametrize("content", [[1], {"model": "name"}, {"models": []}, "text"])

@@ -1,0 +1,1 @@
+"""Evaluation beside others: test sets, classical baselines, peers, and reports of what was measured."""
