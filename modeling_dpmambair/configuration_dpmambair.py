@@ -39,6 +39,10 @@ class DegradationExtractorConfig(PreTrainedConfig):
             Whether the reconstruction unit sees a channel of white noise, from which it can place grain and streaks.
         lpips_weight (`float`, *optional*, defaults to `0.1`):
             Weight lambda of LPIPS in the pre-training loss L1 + lambda LPIPS; the paper gives no value.
+        has_fine_statistics (`bool`, *optional*, defaults to `False`):
+            Whether the embedding is read, beside each stage's means, from the logarithms of the deviations, from
+            kurtoses and from the traces of a codec's grid, all on one scale; not in the paper, which reads means and
+            deviations as they are.
         description_weight (`float`, *optional*, defaults to `0.0`):
             Weight, in the pre-training loss, of naming the degradations and their severities; 0: without that head.
         degradations (`list[str]`, *optional*):
@@ -61,6 +65,7 @@ class DegradationExtractorConfig(PreTrainedConfig):
     reconstruction_dim: int = 48
     has_noise_channel: bool = True
     lpips_weight: float = 0.1
+    has_fine_statistics: bool = False
     description_weight: float = 0.0
     degradations: list[str] | tuple[str, ...] = ("haze", "rain", "snow", "low_light", "blur", "jpeg", "noise")
     description_dim: int = 64

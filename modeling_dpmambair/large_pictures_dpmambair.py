@@ -14,14 +14,20 @@ narrower, and scans then begin anew in each.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeAlias
 
 import torch
 
 from .large_plan_dpmambair import OVERLAP, Tile, plan_tiles
 from .large_strips_dpmambair import PictureView, strip_numbers
-from .modeling_degradation_extractor import VARIANCE_EPS, DegradationExtractorModel
+from .modeling_degradation_extractor import (
+    DegradationExtractorModel,
+    Moments,
+    Profiles,
+    measure_moments,
+    measure_profiles,
+)
 from .modeling_dpmambair import SIZE_MULTIPLE, DPMambaIRModel, DPMambaIROutput
 
 # Fixed, not taken from the machine's free memory, so that a picture is restored alike everywhere.
@@ -256,28 +262,49 @@ def embed_picture(
     if height <= rows:
         return extractor(pixel_values.to(extractor.device), return_dict=True).degradation_embedding
     rows = max((rows - 2 * context) // SIZE_MULTIPLE, 1) * SIZE_MULTIPLE
-    moments: list[list[tuple[int, torch.Tensor, torch.Tensor]]] = [[] for _ in extractor.stages]
+    has_fine = extractor.config.has_fine_statistics
+    moments: list[list[tuple[int, Moments]]] = [[] for _ in extractor.stages]
+    profiles: list[tuple[int, Profiles]] = []
     for start in range(0, height, rows):
-        top = max(start - context, 0)
+        top, own = max(start - context, 0), min(rows, height - start)
         strip = pixel_values[..., top : start + rows + context, :].to(extractor.device)
         x = strip.permute(0, 2, 3, 1).to(extractor.head.weight.dtype)
         for level, stage in enumerate(extractor.stages):
             x = stage(x)
-            inner = x[:, (start - top) >> level : (start - top + min(rows, height - start) - 1 >> level) + 1]
-            variance, mean = torch.var_mean(inner.float(), (1, 2), correction=0)
-            moments[level].append((inner.shape[1], mean, variance))
-    statistics = [each for stage in moments for each in _unite(stage)]
-    return extractor.head(torch.cat(statistics, -1).to(extractor.head.weight.dtype))
+            inner = x[:, (start - top) >> level : (start - top + own - 1 >> level) + 1]
+            moments[level].append((inner.shape[1], measure_moments(inner.float(), has_higher=has_fine)))
+        if has_fine:
+            across, _ = measure_profiles(strip[..., start - top : start - top + own, :])
+            # The last row differs from the first one of the next strip too.
+            _, down = measure_profiles(strip[..., start - top : start - top + own + 1, :])
+            profiles.append((own, Profiles(across, down)))
+    return extractor.embed([_unite(stage) for stage in moments], _unite_profiles(profiles) if has_fine else None)
 
 
-def _unite(moments: list[tuple[int, torch.Tensor, torch.Tensor]]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return mean and standard deviation over all strips from rows, mean and variance of each."""
-    counts, means, variances = zip(*moments, strict=True)
-    shares = torch.tensor(counts, device=means[0].device)[:, None, None] / sum(counts)
-    means, variances = torch.stack(means), torch.stack(variances)
+def _shares(counts: Sequence[int], like: torch.Tensor) -> torch.Tensor:
+    return torch.tensor(counts, device=like.device).view(-1, *[1] * like.dim()) / sum(counts)
+
+
+def _unite(found: list[tuple[int, Moments]]) -> Moments:
+    """Return the moments over all strips from rows and moments of each."""
+    counts, strips = zip(*found, strict=True)
+    means, variances, thirds, fourths = map(torch.stack, zip(*strips, strict=True))
+    shares = _shares(counts, means[0])
     mean = (shares * means).sum(0)
-    variance = (shares * (variances + (means - mean) ** 2)).sum(0)
-    return mean, torch.sqrt(variance + VARIANCE_EPS)
+    offset = means - mean
+    variance = (shares * (variances + offset**2)).sum(0)
+    if not thirds.shape[-1]:
+        return Moments(mean, variance, thirds[0], fourths[0])
+    third = (shares * (thirds + 3 * offset * variances + offset**3)).sum(0)
+    fourth = (shares * (fourths + 4 * offset * thirds + 6 * offset**2 * variances + offset**4)).sum(0)
+    return Moments(mean, variance, third, fourth)
+
+
+def _unite_profiles(found: list[tuple[int, Profiles]]) -> Profiles:
+    """Return the profiles of whole pictures from rows and profiles of each strip."""
+    counts, strips = zip(*found, strict=True)
+    across = torch.stack([strip.across for strip in strips])
+    return Profiles((_shares(counts, across[0]) * across).sum(0), torch.cat([strip.down for strip in strips], -1))
 
 
 __all__ = ["MEMORY_BUDGET", "Progress", "choose_tile", "embed_picture", "restore_tiled"]

@@ -1,9 +1,9 @@
 """The degradation extractor, from a spoiled picture to an embedding, and its pre-training by reconstruction."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,14 @@ from .layers_dpmambair import CentralDifferenceBranches, ChannelsLastConv2d, Dow
 
 # Under the root of a variance: keeps the gradient finite where a channel is constant.
 VARIANCE_EPS = 1e-6
+KURTOSIS_EPS = 1e-12
+PROFILE_EPS = 1e-4
+# Side of the squares that a JPEG with halved chroma codes at once; blocks of luma have half of it.
+GRID = 16
+# Luma and two chromas of RGB, Rec. 601, as JPEG has them.
+YCBCR = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
+# Share of the last batch in a running mean, once many have been seen.
+LEAST_SHARE = 0.02
 
 
 @dataclass
@@ -99,6 +107,7 @@ class DPMambaIRPreTrainedModel(PreTrainedModel):
         | their biases | 0 |
         | norms | 1, 0 |
         | class embeddings | standard normal |
+        | running norms | nothing seen: 0, 1 |
         """
         if isinstance(module, nn.Linear | nn.Conv2d):
             init.kaiming_uniform_(module.weight, a=5**0.5)
@@ -109,10 +118,111 @@ class DPMambaIRPreTrainedModel(PreTrainedModel):
             init.zeros_(module.bias)
         elif isinstance(module, nn.Embedding):
             init.normal_(module.weight)
+        elif isinstance(module, RunningNorm):
+            init.zeros_(module.count)
+            init.zeros_(module.mean)
+            init.ones_(module.variance)
+
+
+class RunningNorm(nn.Module):
+    """Bring statistics to mean 0 and deviation 1 by what they were in training so far, a batch of any size.
+
+    The batch's own mean plays no part, so that a picture's embedding is the same in training and after it.
+
+    Args:
+        width: number of statistics.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.register_buffer("count", torch.zeros((), dtype=torch.float32))
+        self.register_buffer("mean", torch.zeros(width, dtype=torch.float32))
+        self.register_buffer("variance", torch.ones(width, dtype=torch.float32))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Standardise (B, S), float32; while it trains, first learn from them."""
+        if self.training and torch.is_grad_enabled():
+            self._learn(x.detach())
+        return (x - self.mean) * torch.rsqrt(self.variance + VARIANCE_EPS)
+
+    @torch.no_grad()
+    def _learn(self, x: torch.Tensor) -> None:
+        self.count += 1
+        share = (1 / self.count).clamp(min=LEAST_SHARE)
+        variance, mean = torch.var_mean(x, 0, correction=0)
+        known = torch.where(self.count > 1, self.variance, 0)
+        self.variance.copy_((1 - share) * known + share * (variance + (1 - share) * (mean - self.mean) ** 2))
+        self.mean.lerp_(mean, share)
+
+
+class Profiles(NamedTuple):
+    """How far neighbouring pixels differ, by where they lie.
+
+    Attributes:
+        across: between columns, the mean over all rows, (B, 3, W - 1): of luma and two chromas.
+        down: between rows, the mean over all columns, (B, 3, H - 1).
+    """
+
+    across: torch.Tensor
+    down: torch.Tensor
+
+
+def measure_profiles(pixel_values: torch.Tensor) -> Profiles:
+    """Measure the mean absolute differences between neighbouring columns and rows of pictures, (B, 3, H, W)."""
+    matrix = torch.tensor(YCBCR, dtype=torch.float32, device=pixel_values.device)
+    with torch.autocast(pixel_values.device.type, enabled=False):
+        colours = torch.einsum("kc,bchw->bkhw", matrix, pixel_values.float())
+        across = (colours[..., 1:] - colours[..., :-1]).abs().mean(2)
+        down = (colours[..., 1:, :] - colours[..., :-1, :]).abs().mean(3)
+    return Profiles(across, down)
+
+
+def find_grid(profile: torch.Tensor) -> torch.Tensor:
+    """Tell how regularly differences along one side recur: large where a codec's blocks meet.
+
+    Args:
+        profile: of `Profiles`, (B, 3, L).
+
+    Returns:
+        The logarithms of the means at each place modulo 16, the size of a JPEG's squares, above their own mean, in
+        descending order, so that it does not matter where the grid begins; (B, 48).
+    """
+    length = profile.shape[-1]
+    place = torch.arange(length, device=profile.device) % GRID
+    is_there = (place[:, None] == torch.arange(GRID, device=profile.device)).float()  # (L, 16)
+    counts = is_there.sum(0)
+    means = profile @ is_there / counts.clamp(min=1)
+    # Sides shorter than the grid leave places empty; these take the mean of the others.
+    average = means.sum(-1, keepdim=True) / counts.clamp(max=1).sum().clamp(min=1)
+    levels = torch.log(torch.where(counts > 0, means, average) + PROFILE_EPS)
+    return (levels - levels.mean(-1, keepdim=True)).sort(-1, descending=True).values.flatten(1)
+
+
+class Moments(NamedTuple):
+    """Central moments of features over all positions, float32, (B, C) each."""
+
+    mean: torch.Tensor
+    variance: torch.Tensor
+    third: torch.Tensor
+    fourth: torch.Tensor
+
+
+def measure_moments(x: torch.Tensor, *, has_higher: bool) -> Moments:
+    """Measure the moments of features (B, H, W, C); the third and fourth are empty where they are not asked for."""
+    variance, mean = torch.var_mean(x, (1, 2), correction=0)
+    if not has_higher:
+        return Moments(mean, variance, mean[:, :0], mean[:, :0])
+    centred = x - mean[:, None, None]
+    squares = centred * centred
+    return Moments(mean, variance, (squares * centred).mean((1, 2)), (squares * squares).mean((1, 2)))
 
 
 class DegradationExtractorModel(DPMambaIRPreTrainedModel):
-    """Describe what spoiled a picture by one vector (section III-C): statistics of four stages, then a linear map."""
+    """Describe what spoiled a picture by one vector (section III-C): statistics of four stages, then a linear map.
+
+    Paper: reads means and deviations; here, with `has_fine_statistics`, what `_refine` makes of them and of the
+    picture's `Profiles`, because the traces of JPEG, rain and blur are small beside what pictures differ in anyway.
+    """
 
     # It loads from the folders of models that hold it.
     _keys_to_ignore_on_load_unexpected = (r"^network\.", r"^reconstruction_unit\.", r"^description_head\.")
@@ -120,7 +230,11 @@ class DegradationExtractorModel(DPMambaIRPreTrainedModel):
     def __init__(self, config: DegradationExtractorConfig) -> None:
         super().__init__(config)
         self.stages = nn.ModuleList(ExtractorStage(config, stage) for stage in range(len(config.channels)))
-        self.head = nn.Linear(2 * sum(config.channels), config.embedding_dim)
+        width = 2 * sum(config.channels)
+        if config.has_fine_statistics:
+            width += sum(config.channels) + 2 * 3 * GRID
+            self.norm = RunningNorm(width)
+        self.head = nn.Linear(width, config.embedding_dim)
         self.post_init()
 
     @can_return_tuple
@@ -138,23 +252,49 @@ class DegradationExtractorModel(DPMambaIRPreTrainedModel):
         """
         # (B, 3, H, W) -> (B, H, W, 3), in the dtype of the weights
         x = pixel_values.permute(0, 2, 3, 1).to(self.head.weight.dtype)
-        statistics, hidden_states = [], () if self._returns_hidden_states(output_hidden_states) else None
+        moments, hidden_states = [], () if self._returns_hidden_states(output_hidden_states) else None
         for stage in self.stages:
             x = stage(x)
             if hidden_states is not None:
                 hidden_states += (x,)
-            variance, mean = torch.var_mean(x.float(), (1, 2), correction=0)
-            statistics += [mean, torch.sqrt(variance + VARIANCE_EPS)]
+            moments.append(measure_moments(x.float(), has_higher=self.config.has_fine_statistics))
+        profiles = measure_profiles(pixel_values) if self.config.has_fine_statistics else None
+        return DegradationExtractorOutput(
+            degradation_embedding=self.embed(moments, profiles), hidden_states=hidden_states
+        )
+
+    def embed(self, moments: Sequence[Moments], profiles: Profiles | None) -> torch.Tensor:
+        """Map what was measured of whole pictures to their embeddings.
+
+        Args:
+            moments: of the features after each stage.
+            profiles: of the pictures, with `has_fine_statistics`.
+
+        Returns:
+            The embeddings, (B, E).
+        """
         # What tells degradations apart is small beside what pictures share: bfloat16 would round it away.
-        with torch.autocast(x.device.type, enabled=False):
-            embedding = self.head(torch.cat(statistics, -1).to(self.head.weight.dtype))
-        return DegradationExtractorOutput(degradation_embedding=embedding, hidden_states=hidden_states)
+        with torch.autocast(self.device.type, enabled=False):
+            if profiles is None:
+                read = [each for one in moments for each in (one.mean, torch.sqrt(one.variance + VARIANCE_EPS))]
+                statistics = torch.cat(read, -1)
+            else:
+                statistics = self.norm(_refine(moments, profiles))
+            return self.head(statistics.to(self.head.weight.dtype))
 
     def reparameterize(self) -> None:
         """Merge each stage's branches into one convolution, in place; the outputs stay the same to rounding."""
         for stage in self.stages:
             stage.branches.merge()
         self.config.is_merged = True
+
+
+def _refine(moments: Sequence[Moments], profiles: Profiles) -> torch.Tensor:
+    statistics = [find_grid(profiles.across), find_grid(profiles.down)]
+    for one in moments:
+        kurtosis = torch.log((one.fourth + KURTOSIS_EPS) / (one.variance.square() + KURTOSIS_EPS))
+        statistics += [one.mean, 0.5 * torch.log(one.variance + VARIANCE_EPS), kurtosis]
+    return torch.cat(statistics, -1)
 
 
 @dataclass

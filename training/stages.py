@@ -100,7 +100,8 @@ def _build_restorer(recipe: ModelRecipe) -> Stage:
 def _build_describer(recipe: ModelRecipe) -> Stage:
     config = read_config(recipe).extractor_config
     model = _start(DegradationExtractorForDescription, config, recipe.init_from)
-    if recipe.extractor is not None or recipe.init_from is None:
+    # An extractor that is trained along may begin at random.
+    if recipe.extractor is not None or (recipe.init_from is None and config.freeze_extractor):
         folder = _find_extractor(recipe)
         model.extractor = DegradationExtractorModel.from_pretrained(folder, config=config, dtype=torch.float32)
     model.extractor.reparameterize()  # one convolution is faster than its branches
@@ -175,7 +176,7 @@ def _apply(content: dict[str, Any], overrides: dict[str, Any], kind: type[PreTra
 def _find_config(recipe: ModelRecipe) -> Path:
     if recipe.init_from is not None:
         return Path(_find_folder("init_from", recipe.init_from), "config.json")
-    if recipe.stage == "describe":
+    if recipe.stage == "describe" and recipe.extractor is not None:
         return Path(_find_extractor(recipe), "config.json")
     if not Path(recipe.config).is_file():
         raise FileNotFoundError(

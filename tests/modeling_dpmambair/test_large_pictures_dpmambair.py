@@ -95,9 +95,10 @@ def test_progress_counts_every_pass_over_the_tiles(has_heb, count):
     assert steps == [(done, count) for done in range(1, count + 1)]
 
 
+@pytest.mark.parametrize("has_fine_statistics", [False, True])
 @pytest.mark.parametrize("size", [(203, 70), (64, 9), (65, 33)])
-def test_embedding_by_strips_is_the_whole_pictures(size):
-    extractor = small_model({"kernel_sizes": [3, 5, 7]}).extractor
+def test_embedding_by_strips_is_the_whole_pictures(size, has_fine_statistics):
+    extractor = small_model({"kernel_sizes": [3, 5, 7], "has_fine_statistics": has_fine_statistics}).extractor
     x = pictures(2, *size)
     with torch.no_grad():
         expected = extractor(x).degradation_embedding

@@ -1,6 +1,13 @@
+import io
+
+import numpy as np
 import pytest
+import scipy.stats
+import skimage.data
 import torch
 import torch.nn.functional as F
+from PIL import Image
+from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from modeling_dpmambair import (
@@ -8,8 +15,21 @@ from modeling_dpmambair import (
     DegradationExtractorForPreTraining,
     DegradationExtractorModel,
 )
-from modeling_dpmambair.modeling_degradation_extractor import describe_loss
-from tests.modeling_dpmambair.models import assert_same_weights, pictures, randomized, small_extractor_config
+from modeling_dpmambair.modeling_degradation_extractor import (
+    GRID,
+    RunningNorm,
+    describe_loss,
+    find_grid,
+    measure_moments,
+    measure_profiles,
+)
+from tests.modeling_dpmambair.models import (
+    assert_same_weights,
+    pictures,
+    randomized,
+    small_extractor_config,
+    small_model,
+)
 
 SIZES = [(1, 1), (1, 9), (2, 3), (11, 18), (16, 8)]
 
@@ -55,6 +75,90 @@ def test_embedding_is_a_linear_map_of_each_stages_mean_and_standard_deviation():
     torch.testing.assert_close(embedding.double(), expected, rtol=1e-3, atol=1e-3)
 
 
+def test_running_norm_standardises_by_all_that_it_has_seen():
+    norm, seen = RunningNorm(3), 4 * torch.randn(20, 5, 3, dtype=torch.float64) + torch.tensor([0.0, 7.0, -90.0])
+    for batch in seen:
+        norm(batch.float())
+    values = seen.flatten(0, 1).numpy()
+    np.testing.assert_allclose(norm.mean, values.mean(0), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(norm.variance, values.var(0), rtol=1e-3)
+    expected = StandardScaler().fit(values).transform(values)
+    np.testing.assert_allclose(norm.eval()(seen.flatten(0, 1).float()), expected, atol=1e-2)
+
+
+def test_running_norm_of_a_frozen_or_evaluated_extractor_stays():
+    norm = RunningNorm(3)
+    norm(torch.rand(4, 3))
+    before = norm.mean.clone()
+    with torch.no_grad():
+        norm(torch.rand(4, 3))
+    norm.eval()(torch.rand(4, 3))
+    assert torch.equal(norm.mean, before)
+
+
+def test_running_norm_follows_statistics_that_move():
+    norm = RunningNorm(1)
+    for step in range(400):
+        norm(torch.full((2, 1), float(step >= 200)) + torch.tensor([[-1.0], [1.0]]))
+    assert norm.mean.item() == pytest.approx(1, abs=0.05)
+    assert norm.variance.item() == pytest.approx(1, abs=0.05)
+
+
+def test_moments_are_scipys():
+    x = torch.rand(2, 9, 7, 3, dtype=torch.float64) ** 3
+    found, values = measure_moments(x, has_higher=True), x.flatten(1, 2).numpy()
+    for order, moment in ((2, found.variance), (3, found.third), (4, found.fourth)):
+        np.testing.assert_allclose(moment, scipy.stats.moment(values, order, axis=1), rtol=1e-9)
+
+
+def save_as_jpeg(photograph, quality, offset):
+    content = io.BytesIO()
+    Image.fromarray(photograph).save(content, "JPEG", quality=quality)
+    pixels = np.asarray(Image.open(content))[offset:, offset:] / np.float32(255)
+    return torch.from_numpy(pixels).permute(2, 0, 1)[None]
+
+
+@pytest.mark.parametrize("offset", [0, 5])
+def test_grid_tells_a_codecs_blocks_wherever_they_begin(offset):
+    photograph = skimage.data.astronaut()[100:356, 100:356]
+    clean = torch.from_numpy(photograph[offset:, offset:] / np.float32(255)).permute(2, 0, 1)[None]
+    plain, coded = (
+        find_grid(measure_profiles(each).across).view(3, GRID)[0]
+        for each in (clean, save_as_jpeg(photograph, 20, offset))
+    )
+    assert coded[0] > 3 * plain[0]  # one column in eight differs more than the others
+    assert coded[1] > 3 * plain[2]
+    assert coded[2] < coded[1] / 2
+
+
+def test_grid_is_the_logarithm_of_each_places_mean_in_descending_order():
+    profile = torch.rand(2, 3, 41, dtype=torch.float64)
+    means = np.array(
+        [[[row[place::GRID].mean() for place in range(GRID)] for row in rows] for rows in profile.numpy()]
+    )
+    levels = np.log(means + 1e-4)
+    expected = np.sort(levels - levels.mean(-1, keepdims=True))[..., ::-1].reshape(2, -1)
+    np.testing.assert_allclose(find_grid(profile.float()), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_any_size_has_fine_statistics(size):
+    assert small_extractor(has_fine_statistics=True)(pictures(3, *size)).degradation_embedding.isfinite().all()
+
+
+def test_fine_statistics_are_read_from_a_trained_folder_as_they_were(tmp_path):
+    model = DegradationExtractorModel(small_extractor_config(has_fine_statistics=True)).train()
+    for _ in range(3):
+        model(pictures())
+    model.eval().save_pretrained(tmp_path)
+    again = DegradationExtractorModel.from_pretrained(tmp_path)
+    assert_same_weights(again, model)
+    assert again.norm.count == 3
+    restorer = small_model({"has_fine_statistics": True})
+    restorer.load_extractor(tmp_path)
+    assert torch.equal(restorer.extractor.norm.mean, model.norm.mean)
+
+
 def test_hidden_states_are_the_features_after_each_stage():
     model, degraded = small_extractor(), pictures(2, 11, 18)
     features = [degraded.permute(0, 2, 3, 1)]
@@ -80,9 +184,10 @@ def test_batch_gives_the_embeddings_of_its_pictures():
     torch.testing.assert_close(model(batch).degradation_embedding, singles, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("has_fine_statistics", [False, True])
 @pytest.mark.parametrize("level", [0.0, 0.5, 1.0])
-def test_gradients_are_finite_on_constant_pictures(level):
-    model = small_extractor()
+def test_gradients_are_finite_on_constant_pictures(level, has_fine_statistics):
+    model = small_extractor(has_fine_statistics=has_fine_statistics)
     for parameter in model.stages.parameters():
         nn.init.zeros_(parameter)  # constant features: the deviation is zero, where its root has no slope
     pixel_values = torch.full((2, 3, 8, 8), level, requires_grad=True)

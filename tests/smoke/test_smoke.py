@@ -44,24 +44,18 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def extractor_run(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("extractor")
-    model = f"model.lpips_backbone={backbone(folder)}"
-    assert run(TRAIN / "light_cpu_extractor.json", folder / "run", *FEW_STEPS, f"data.clean_dirs={photographs}", model)
-    return folder / "run"
-
-
-def test_extractor_lowers_its_loss(extractor_run: Path) -> None:
-    assert_loss_falls(extractor_run)
+def test_extractor_lowers_its_loss(photographs: Path, tmp_path: Path) -> None:
+    light = "model.config=configuration/model/light.json", "model.lpips_network=squeeze"
+    lpips = f"model.lpips_backbone={backbone(tmp_path)}"
+    assert run(TRAIN / "extractor.json", tmp_path / "run", *FEW_STEPS, f"data.clean_dirs={photographs}", *light, lpips)
+    assert_loss_falls(tmp_path / "run")
 
 
 @pytest.fixture(scope="module")
-def description_run(extractor_run: Path, photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def description_run(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("describe")
-    model = f"model.extractor={extractor_run / 'extractor'}"
     recipe = TRAIN / "light_cpu_describe.json"
-    assert run(recipe, folder / "run", *FEW_STEPS, f"data.clean_dirs={photographs}", model)
+    assert run(recipe, folder / "run", *FEW_STEPS, f"data.clean_dirs={photographs}")
     return folder / "run"
 
 

@@ -83,6 +83,12 @@ def test_description_trains_its_head_alone_on_the_merged_extractor(place: Simple
     assert DegradationExtractorForDescription.from_pretrained(tmp_path).config.is_merged
 
 
+def test_description_that_trains_its_extractor_may_begin_at_random(place: SimpleNamespace) -> None:
+    overrides = {"extractor_config": {"freeze_extractor": False}}
+    stage = build_stage(restorer(place, stage="describe", extractor=None, overrides=overrides))
+    assert all(parameter.requires_grad for parameter in stage.model.parameters())
+
+
 def test_restorer_that_keeps_describing_trains_extractor_and_head_with_the_network(
     place: SimpleNamespace, tmp_path: Path
 ) -> None:
