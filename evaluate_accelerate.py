@@ -24,12 +24,12 @@ from accelerate import Accelerator
 from tqdm import tqdm
 from transformers.utils import logging
 
-from dpmambair.files import replacing
+from dpmambair.files import hash_files, replacing
 from dpmambair.machine import describe_machine
 from dpmambair.shipped import SHIPPED
 from evaluation.journal import Journal
 from evaluation.measuring import Meter, measure_all
-from evaluation.methods import Methods, describe_model, hash_files, load_peers, load_restorers
+from evaluation.methods import Methods, describe_model, load_peers, load_restorers
 from evaluation.pair_sets import Benchmark, PairSet, open_benchmark, open_corpora, open_folders
 from evaluation.report import detail_grid, format_markdown, to_latex, to_markdown
 from evaluation.summary import flatten, make_strict, summarize

@@ -12,7 +12,6 @@ A model is refused
 The access token is huggingface_hub's affair: `hf auth login`, or the variable HF_TOKEN. It is neither read nor shown.
 """
 
-import hashlib
 import json
 import os
 import re
@@ -33,6 +32,7 @@ from PIL import Image
 from transformers.utils import logging
 
 import modeling_dpmambair
+from dpmambair.files import hash_files
 from dpmambair.shipped import ATTRIBUTION, SHIPPED
 from modeling_dpmambair import ImageRestorationPipeline, Restorer
 from restoration_metrics.model_index import is_evaluation, list_eval_results, measured_weights
@@ -185,15 +185,13 @@ def find_results(folder: Path) -> dict[Path, dict[str, Any]]:
     Raises:
         ValueError: there is no evaluation among them, so nobody knows what the weights do.
     """
-    checksum = hashlib.sha256()
-    for path in sorted(folder.glob("*.safetensors")):
-        checksum.update(path.read_bytes())
+    checksum = hash_files(sorted(folder.glob("*.safetensors")))
     contents = {path: json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("*.json"))}
-    measured = {path: each for path, each in contents.items() if measured_weights(each) == checksum.hexdigest()}
+    measured = {path: each for path, each in contents.items() if measured_weights(each) == checksum}
     if not any(is_evaluation(content) for content in measured.values()):
         raise ValueError(
             f"`folder` must be measured before it is published, got weights that no evaluation in {RESULTS} names "
-            f"({checksum.hexdigest()[:12]}...); run evaluate_accelerate.py on {folder}"
+            f"({checksum[:12]}...); run evaluate_accelerate.py on {folder}"
         )
     return measured
 

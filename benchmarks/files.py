@@ -1,9 +1,8 @@
 """Where results files live, how files are written, and how weights are told apart."""
 
-import hashlib
 from pathlib import Path
 
-from dpmambair.files import replacing
+from dpmambair.files import hash_files, replacing
 
 RESULTS = Path(__file__).resolve().parent / "results"
 
@@ -25,4 +24,4 @@ def hash_weights(model: Path) -> str:
     Args:
         model: folder of the model.
     """
-    return hashlib.sha256(b"".join(path.read_bytes() for path in sorted(model.glob("*.safetensors")))).hexdigest()
+    return hash_files(sorted(model.glob("*.safetensors")))

@@ -18,6 +18,19 @@ ABANDONED = 24 * 3600
 _TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.(?P<host>[0-9a-f]{8})\.(?P<process>\d{1,7})\.part(\..*)?", re.DOTALL)
 
 
+def hash_files(paths: Iterable[Path]) -> str:
+    """Return the SHA-256 of the contents of files, one after the other.
+
+    Args:
+        paths: the files, in the order that counts.
+    """
+    checksum = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            hashlib.file_digest(file, lambda: checksum)
+    return checksum.hexdigest()
+
+
 def _digest(text: str, length: int) -> str:
     return hashlib.blake2b(os.fsencode(text), digest_size=length // 2).hexdigest()
 

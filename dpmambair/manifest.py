@@ -16,7 +16,6 @@ Every process appends to a file of its own. A line is on the disk before the fil
 that after a kill at any moment each restored file is proven, or absent.
 """
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -24,6 +23,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, BinaryIO
 
+from dpmambair.files import hash_files
 from dpmambair.shard import Shard
 
 Record = dict[str, Any]
@@ -133,7 +133,7 @@ def is_unchanged(record: Record, path: Path) -> bool:
         if status.st_size != record["bytes"]:
             return False
         # A copied folder may have lost the times.
-        return status.st_mtime_ns == record["mtime_ns"] or _hash(path) == record["sha256"]
+        return status.st_mtime_ns == record["mtime_ns"] or hash_files([path]) == record["sha256"]
     except (OSError, KeyError):
         return False
 
@@ -141,9 +141,4 @@ def is_unchanged(record: Record, path: Path) -> bool:
 def describe_file(path: Path) -> dict[str, object]:
     """Return by what a written file is known again: its length, time of change and SHA-256."""
     status = path.stat()
-    return {"bytes": status.st_size, "mtime_ns": status.st_mtime_ns, "sha256": _hash(path)}
-
-
-def _hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return {"bytes": status.st_size, "mtime_ns": status.st_mtime_ns, "sha256": hash_files([path])}

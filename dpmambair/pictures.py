@@ -68,7 +68,7 @@ def restore_pictures(
         pairs = _restore_stills(pictures, restorer, strength, progress)
     seconds = (time.perf_counter() - start) / len(pictures)
     return [
-        Restored(after, seconds, describe_degradations(restorer, before, embedding) if report else None)
+        Restored(after, seconds, _round(describe_degradations(restorer, before, embedding)) if report else None)
         for before, (after, embedding) in zip(pictures, pairs, strict=True)
     ]
 
@@ -116,8 +116,12 @@ def describe_degradations(restorer: Restorer, picture: Picture, embedding: torch
         found = model.describe(picture.pixels[None], degradation_embedding=embedding)
     values = zip(found.presence[0].tolist(), found.severity[0].tolist(), strict=True)
     names = model.config.extractor_config.degradations
-    rows = ({"presence": round(presence, 4), "severity": round(severity, 4)} for presence, severity in values)
+    rows = ({"presence": presence, "severity": severity} for presence, severity in values)
     return dict(zip(names, rows, strict=True))
+
+
+def _round(detected: Detected) -> Detected:
+    return {kind: {name: round(value, 4) for name, value in values.items()} for kind, values in detected.items()}
 
 
 def summarize(detected: Detected) -> str:

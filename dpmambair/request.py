@@ -16,6 +16,12 @@ from dpmambair.shard import Shard
 MEMORY = 3.0
 
 
+def check_model(folder: Path) -> None:
+    """Refuse, before torch is imported, a folder that holds no model; a `ValueError` says so."""
+    if not os.path.isfile(folder / "config.json"):
+        raise ValueError(f"`--model` must be a folder with a model's config.json, got {folder}; give --model DIR")
+
+
 @dataclass(frozen=True)
 class Request:
     """What the command is asked for; its options of the same names say more.
@@ -54,9 +60,7 @@ class Request:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be; a `ValueError` says what and why."""
-        if not os.path.isfile(self.model / "config.json"):
-            rule = f"a folder with a model's config.json, got {self.model}"
-            raise ValueError(f"`--model` must be {rule}; give --model DIR")
+        check_model(self.model)
         if not 0 <= self.memory < math.inf:
             rule = f"a number of GiB from 0 up, got {self.memory}"
             raise ValueError(f"`--memory` must be {rule}; {MEMORY} is the default")

@@ -5,14 +5,12 @@ POST a picture to `/restore` and get it back restored, or to `/describe` and get
 """
 
 import logging
-import os
 import socket
 import warnings
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from html import escape
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -20,6 +18,8 @@ import typer
 from PIL import Image
 
 from dpmambair import __version__
+from dpmambair.request import MEMORY, check_model
+from dpmambair.settings import LOSSY, Settings
 from dpmambair.shipped import SHIPPED
 
 try:
@@ -36,10 +36,6 @@ except ImportError as error:
 if TYPE_CHECKING:
     from modeling_dpmambair import Picture, Restorer
 
-# What `read_picture` says of a picture with more pixels than it was allowed.
-TOO_LARGE = "`image` must have at most"
-# GiB that restoring one picture may take.
-MEMORY = 3.0
 # Seconds that a connection may stay idle, and that requests may still take when the server is stopped.
 IDLE, FAREWELL = 10, 30
 
@@ -80,22 +76,22 @@ class Health(BaseModel):
 
 def restore_content(restorer: "Restorer", options: Options, picture: "Picture", progress: Progress) -> Response:
     """Restore a picture, and return the answer with the content of its file."""
-    from modeling_dpmambair import write_picture
+    from dpmambair.pictures import encode
 
-    own = picture.format if picture.format in Image.SAVE else "PNG"
-    format, target = options.format.upper() if options.format else own, BytesIO()
-    write_picture(restorer.restore_picture(picture, options.strength, progress), target, format, options.quality)
-    return Response(target.getvalue(), media_type=Image.MIME[format])
+    # Unlike the command line, a request may state a quality for a format that has none.
+    quality = options.quality if options.format in (None, *LOSSY) else None
+    settings = Settings(options.strength, options.format, quality)
+    format = settings.choose_format(picture.format)
+    content = encode(restorer.restore_picture(picture, options.strength, progress), format, settings)
+    return Response(content, media_type=Image.MIME[format])
 
 
 def describe_picture(restorer: "Restorer", picture: "Picture") -> dict[str, Finding]:
     """Tell what spoiled a picture."""
-    model = restorer.model
-    embedding = restorer.embed(picture).to(model.device, model.dtype)  # it may have been computed in bfloat16
-    found = model.describe(picture.pixels[None], degradation_embedding=embedding)
-    rows = zip(found.presence[0].tolist(), found.severity[0].tolist(), strict=True)
-    findings = (Finding(presence=presence, severity=severity) for presence, severity in rows)
-    return dict(zip(model.config.extractor_config.degradations, findings, strict=True))
+    from dpmambair.pictures import describe_degradations
+
+    detected = describe_degradations(restorer, picture, restorer.embed(picture))
+    return {kind: Finding(**values) for kind, values in detected.items()}
 
 
 @contextmanager
@@ -105,11 +101,13 @@ def refusing() -> Iterator[None]:
     Raises:
         HTTPException: 413 where pixels are too many or memory is too short, otherwise 422.
     """
+    from modeling_dpmambair.picture_errors_dpmambair import TooManyPixelsError
+
     try:
         yield
     except (FloatingPointError, OSError, ValueError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise HTTPException(413 if TOO_LARGE in reason else 422, reason) from error
+        raise HTTPException(413 if isinstance(error, TooManyPixelsError) else 422, reason) from error
     except (Image.DecompressionBombError, MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "memory" not in str(error):
             raise
@@ -261,8 +259,7 @@ def serve(
     Exit status 2: the server could not begin.
     """
     try:
-        if not os.path.isfile(model / "config.json"):
-            raise ValueError(f"`--model` must be a folder with a model's config.json, got {model}; give --model DIR")
+        check_model(model)
         limits = Limits(max_megabytes * 10**6, max_megapixels * 10**6, places, wait)
         listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
         # Here, because torch comes with it, which help can do without.

@@ -9,6 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 import dpmambair
+from dpmambair.files import hash_files
 
 # By the name that is asked for: Pillow's, and the usual suffix.
 FORMATS = {
@@ -58,10 +59,8 @@ class Settings:
             model: folder of the model.
             dtype: in which it computes.
         """
-        files = hashlib.sha256()
-        for path in sorted([*model.glob("*.safetensors"), *model.glob("*.json")]):
-            files.update(path.read_bytes())
-        values = {**asdict(self), "dtype": dtype, "model": files.hexdigest(), "version": dpmambair.__version__}
+        files = hash_files(sorted([*model.glob("*.safetensors"), *model.glob("*.json")]))
+        values = {**asdict(self), "dtype": dtype, "model": files, "version": dpmambair.__version__}
         return {"settings": hashlib.sha256(json.dumps(values).encode()).hexdigest()[:16], **values}
 
     def choose_format(self, own: str | None) -> str:

@@ -157,9 +157,9 @@ def main(
 
     if output.exists():
         raise typer.BadParameter(f"`--output` must be a new file, got {output}; choose another name")
-    with _open(source) as (_, stream):
-        count = stream.frames or None
     try:
+        with _one_line_errors(source), _open(source) as (_, stream):
+            count = stream.frames or None
         restorer = Restorer.from_pretrained(model, device, dtype)
         with tqdm(total=count, unit="frame", disable=None) as bar:
             restore_video(source, output, restorer, strength, bar.update)

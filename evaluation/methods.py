@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
 
+from dpmambair.files import hash_files
 from evaluation.classical import CLASSICAL, classical_for
 from evaluation.pair_sets import PairSet
 from evaluation.peers import Peer, load_peer
@@ -129,15 +129,3 @@ def describe_model(
         "dtype": dtype,
         "weights_sha256": hash_files(path for folder in folders for path in sorted(folder.glob("*.safetensors"))),
     }
-
-
-def hash_files(paths: Iterable[Path]) -> str:
-    """Return the SHA-256 of files one after the other.
-
-    Args:
-        paths: the files.
-    """
-    checksum = sha256()
-    for path in paths:
-        checksum.update(path.read_bytes())
-    return checksum.hexdigest()

@@ -27,6 +27,7 @@ from dataset_scripts.pairing import (
 )
 from dataset_scripts.synthetic_restoration import list_photographs
 from dataset_scripts.transforms import to_float
+from modeling_dpmambair import read_picture
 
 # Pictures of a clean corpus are degraded as `load_restoration_dataset` degrades them with its own default.
 RECIPE_SEED = 0
@@ -81,8 +82,7 @@ def read_clean(path: str) -> Image.Image:
     """
     if fault := find_fault(path):
         raise ValueError(f"{path}: {fault}")
-    with Image.open(path) as image:
-        return ImageOps.exif_transpose(image).convert("RGB")
+    return read_picture(path).image.convert("RGB")
 
 
 def read_pair(pair: Pair, border: int = 0) -> tuple[Image.Image, Image.Image]:

@@ -263,7 +263,7 @@ def embed_picture(
         return extractor(pixel_values.to(extractor.device), return_dict=True).degradation_embedding
     rows = max((rows - 2 * context) // SIZE_MULTIPLE, 1) * SIZE_MULTIPLE
     has_fine = extractor.config.has_fine_statistics
-    moments: list[list[tuple[int, Moments]]] = [[] for _ in extractor.stages]
+    moments: list[list[tuple[int, Moments, torch.Tensor]]] = [[] for _ in extractor.stages]
     profiles: list[tuple[int, Profiles]] = []
     for start in range(0, height, rows):
         top, own = max(start - context, 0), min(rows, height - start)
@@ -272,7 +272,10 @@ def embed_picture(
         for level, stage in enumerate(extractor.stages):
             x = stage(x)
             inner = x[:, (start - top) >> level : (start - top + own - 1 >> level) + 1]
-            moments[level].append((inner.shape[1], measure_moments(inner.float(), has_higher=has_fine)))
+            inner = inner.float()
+            found = measure_moments(inner, has_fourth=has_fine)
+            third = ((inner - found.mean[:, None, None]) ** 3).mean((1, 2)) if has_fine else found.fourth
+            moments[level].append((inner.shape[1], found, third))
         if has_fine:
             across, _ = measure_profiles(strip[..., start - top : start - top + own, :])
             # The last row differs from the first one of the next strip too.
@@ -285,19 +288,19 @@ def _shares(counts: Sequence[int], like: torch.Tensor) -> torch.Tensor:
     return torch.tensor(counts, device=like.device).view(-1, *[1] * like.dim()) / sum(counts)
 
 
-def _unite(found: list[tuple[int, Moments]]) -> Moments:
-    """Return the moments over all strips from rows and moments of each."""
-    counts, strips = zip(*found, strict=True)
-    means, variances, thirds, fourths = map(torch.stack, zip(*strips, strict=True))
+def _unite(found: list[tuple[int, Moments, torch.Tensor]]) -> Moments:
+    """Return the moments over all strips from rows, moments and third moments of each."""
+    counts, strips, third = zip(*found, strict=True)
+    means, variances, fourths = map(torch.stack, zip(*strips, strict=True))
+    thirds = torch.stack(third)
     shares = _shares(counts, means[0])
     mean = (shares * means).sum(0)
     offset = means - mean
     variance = (shares * (variances + offset**2)).sum(0)
-    if not thirds.shape[-1]:
-        return Moments(mean, variance, thirds[0], fourths[0])
-    third = (shares * (thirds + 3 * offset * variances + offset**3)).sum(0)
+    if not fourths.shape[-1]:
+        return Moments(mean, variance, fourths[0])
     fourth = (shares * (fourths + 4 * offset * thirds + 6 * offset**2 * variances + offset**4)).sum(0)
-    return Moments(mean, variance, third, fourth)
+    return Moments(mean, variance, fourth)
 
 
 def _unite_profiles(found: list[tuple[int, Profiles]]) -> Profiles:

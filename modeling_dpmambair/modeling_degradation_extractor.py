@@ -203,18 +203,15 @@ class Moments(NamedTuple):
 
     mean: torch.Tensor
     variance: torch.Tensor
-    third: torch.Tensor
     fourth: torch.Tensor
 
 
-def measure_moments(x: torch.Tensor, *, has_higher: bool) -> Moments:
-    """Measure the moments of features (B, H, W, C); the third and fourth are empty where they are not asked for."""
+def measure_moments(x: torch.Tensor, *, has_fourth: bool) -> Moments:
+    """Measure the moments of features (B, H, W, C); the fourth is empty where it is not asked for."""
     variance, mean = torch.var_mean(x, (1, 2), correction=0)
-    if not has_higher:
-        return Moments(mean, variance, mean[:, :0], mean[:, :0])
-    centred = x - mean[:, None, None]
-    squares = centred * centred
-    return Moments(mean, variance, (squares * centred).mean((1, 2)), (squares * squares).mean((1, 2)))
+    if not has_fourth:
+        return Moments(mean, variance, mean[:, :0])
+    return Moments(mean, variance, (x - mean[:, None, None]).square().square().mean((1, 2)))
 
 
 class DegradationExtractorModel(DPMambaIRPreTrainedModel):
@@ -257,7 +254,7 @@ class DegradationExtractorModel(DPMambaIRPreTrainedModel):
             x = stage(x)
             if hidden_states is not None:
                 hidden_states += (x,)
-            moments.append(measure_moments(x.float(), has_higher=self.config.has_fine_statistics))
+            moments.append(measure_moments(x.float(), has_fourth=self.config.has_fine_statistics))
         profiles = measure_profiles(pixel_values) if self.config.has_fine_statistics else None
         return DegradationExtractorOutput(
             degradation_embedding=self.embed(moments, profiles), hidden_states=hidden_states

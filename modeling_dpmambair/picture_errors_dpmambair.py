@@ -10,6 +10,10 @@ class PictureError(ValueError):
     """A picture that is sound but cannot be restored; the text says why, and what to do."""
 
 
+class TooManyPixelsError(PictureError):
+    """A picture with more pixels than its reader was allowed."""
+
+
 @contextmanager
 def one_line_errors() -> Iterator[None]:
     """Turn whatever decoders raise of damaged files, half a dozen unrelated types, into an `OSError` of one line."""
@@ -31,15 +35,15 @@ def check_size(width: int, height: int, frames: int = 1, max_pixels: int | None 
         max_pixels: the caller's limit on all frames together; None for Pillow's guard alone.
 
     Raises:
-        PictureError: more pixels than the caller allows.
+        TooManyPixelsError: more pixels than the caller allows.
         PIL.Image.DecompressionBombError: more than Pillow's guard allows; of an animation half as many.
     """
     pixels, size = width * height * frames, f"{width} x {height}" + (f" x {frames} frames" if frames > 1 else "")
     if max_pixels is not None and pixels > max_pixels:
-        raise PictureError(f"`image` must have at most {max_pixels} pixels, got {size}; make it smaller")
+        raise TooManyPixelsError(f"`image` must have at most {max_pixels} pixels, got {size}; make it smaller")
     guard = Image.MAX_IMAGE_PIXELS
     if guard is not None and pixels > (guard if frames > 1 else 2 * guard):
         raise Image.DecompressionBombError(f"{size} pixels could be a decompression bomb; restore a smaller picture")
 
 
-__all__ = ["PictureError", "check_size", "one_line_errors"]
+__all__ = ["PictureError", "TooManyPixelsError", "check_size", "one_line_errors"]

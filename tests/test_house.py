@@ -71,7 +71,8 @@ LAYERS = {
         {"__init__"},
     ),
     "dpmambair": (
-        {"console", "files", "http_limits", "machine", "memory", "overlap", "settings", "shard", "shipped"},
+        {"console", "files", "http_limits", "machine", "memory", "overlap", "shard", "shipped"},
+        {"settings"},
         {"manifest", "overview", "pictures", "search"},
         {"jobs", "request"},
         {"rows", "tars"},

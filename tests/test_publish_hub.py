@@ -3,6 +3,7 @@
 The real client talks to the stand-in. `tests/test_hub.py` goes the whole way, in processes of their own.
 """
 
+import hashlib
 import json
 import subprocess
 from functools import partial
@@ -63,7 +64,7 @@ def measured(tmp_path, monkeypatch):
     scores = {method: {"psnr": 1.0, "ssim": 1.0} for method in ("degraded", "small")}
     evaluation = {
         "benchmark": {"name": "synthetic7", "severity": 0.5, "seed": 1, "clean": "photographs"},
-        "model": {"name": "small", "weights_sha256": publish_hub.hashlib.sha256(b"weights").hexdigest()},
+        "model": {"name": "small", "weights_sha256": hashlib.sha256(b"weights").hexdigest()},
         "sets": [{"name": "rain", "pairs": 2, "scores": scores}],
         "overall": scores,
     }

@@ -1,6 +1,5 @@
 """Checkpoints that are whole or absent: written aside, renamed when complete, verified before they are believed."""
 
-import hashlib
 import json
 import os
 import shutil
@@ -11,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
+
+from dpmambair.files import hash_files
 
 PREFIX = "checkpoint-"
 UNFINISHED = ".tmp"
@@ -42,7 +43,7 @@ def finish_checkpoint(folder: Path, state: dict[str, Any], keep: int) -> Path:
         The finished checkpoint.
     """
     files = (path for path in sorted(folder.rglob("*")) if path.is_file())
-    digests = {str(path.relative_to(folder)): _digest(path) for path in files}
+    digests = {str(path.relative_to(folder)): hash_files([path]) for path in files}
     (folder / MANIFEST).write_text(json.dumps({"state": state, "sha256": digests}, indent=2))
     final = folder.with_name(folder.name.removesuffix(UNFINISHED))
     shutil.rmtree(final, ignore_errors=True)  # one that was refused as damaged
@@ -118,11 +119,6 @@ def find_checkpoint(output: Path) -> tuple[Path, dict[str, Any]]:
 def _read_state(folder: Path) -> dict[str, Any]:
     manifest = json.loads((folder / MANIFEST).read_text())
     for name, expected in manifest["sha256"].items():
-        if _digest(folder / name) != expected:
+        if hash_files([folder / name]) != expected:
             raise ValueError(f"{name} differs from its checksum")
     return manifest["state"]
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -173,3 +173,11 @@ def test_command_restores_and_does_not_overwrite(restorer, tmp_path, monkeypatch
     again = CliRunner().invoke(video.app, arguments)
     assert again.exit_code == 2
     assert "must be a new file" in again.stderr
+
+
+def test_command_says_in_one_line_what_is_no_video(tmp_path):
+    (tmp_path / "given.mp4").write_bytes(b"Dear diary")
+    refused = CliRunner().invoke(video.app, [str(tmp_path / "given.mp4"), "-o", str(tmp_path / "restored.mp4")])
+    assert refused.exit_code == 1
+    (line,) = refused.stderr.splitlines()
+    assert line.startswith(f"error: {tmp_path / 'given.mp4'}: ")
