@@ -10,6 +10,10 @@ All take `pixel_values`, (1, 3, H, W) float32 RGB in [0, 1], and return `reconst
 clamped, and `degradation_embedding`, (1, E). Height and width are free. With `--strength` there is a second input
 `strength`, a float32 tensor without dimensions.
 
+With `--parts` the output is a folder with three ONNX models instead, for programs that put large pictures together as
+this package does: `measure.onnx` and `embed.onnx` for the embedding of a whole picture, `restore.onnx` for a tile, and
+`parts.json`, which says how large what they exchange is.
+
 The file is checked against the model at three sizes before it is moved into its place: in float32 no value may differ
 by more than 0.001; from weights in half precision or 8 bits, not by more than noise of 40 dB PSNR.
 
@@ -17,12 +21,13 @@ Exit status: 0 when the file stands in its place, 1 when it failed its check, 2 
 """
 
 import contextlib
+import json
 import logging
 import math
 import os
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
@@ -41,6 +46,15 @@ from torch.export import Dim, ExportedProgram
 from transformers.utils.logging import disable_progress_bar
 
 from modeling_dpmambair import DPMambaIRConfig, DPMambaIRModel, scan_backend
+from modeling_dpmambair.large_export_dpmambair import (
+    PictureEmbedding,
+    StripMeasures,
+    TileRestorer,
+    embed_in_parts,
+    embedding_context,
+    restore_in_parts,
+)
+from modeling_dpmambair.large_pictures_dpmambair import restore_tiled
 
 Format = Literal["onnx", "torch-export", "aoti"]
 Dtype = Literal["float32", "float16", "bfloat16"]
@@ -53,6 +67,9 @@ TRACED_SIZE = (40, 24)
 CHECKED_SIZES = ((64, 64), (40, 104), (61, 83))
 OUTPUTS = ("reconstruction", "degradation_embedding")
 MAX_DEVIATION, MIN_PSNR = 1e-3, 40.0
+# Of the parts: a picture of two tiles, the tiles and their overlap.
+TILED_SIZE, TILE, OVERLAP = (136, 45), (96, 48), 32
+PARTS = ("measure", "embed", "restore")
 
 main = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -121,10 +138,17 @@ def trace(restorer: PortableRestorer, has_strength: bool, is_portable: bool = Tr
     if has_strength:
         inputs["strength"], shapes["strength"] = torch.tensor(1.0), None
     with torch.no_grad(), scan_backend("export") if is_portable else contextlib.nullcontext():
-        program = torch.export.export(restorer, (), inputs, dynamic_shapes=shapes)
+        return trace_module(restorer, inputs, shapes)
+
+
+def trace_module(
+    module: torch.nn.Module, inputs: dict[str, torch.Tensor], shapes: dict[str, dict[int, Dim] | None]
+) -> ExportedProgram:
+    """Trace a module for inputs by name, with the shapes that are free."""
+    program = torch.export.export(module, (), inputs, dynamic_shapes=shapes)
     # Every node carries the stack that made it: megabytes, and paths of this machine.
-    for module in program.graph_module.modules():
-        for node in module.graph.nodes if isinstance(module, torch.fx.GraphModule) else ():
+    for part in program.graph_module.modules():
+        for node in part.graph.nodes if isinstance(part, torch.fx.GraphModule) else ():
             node.meta.pop("stack_trace", None)
     return program
 
@@ -141,14 +165,15 @@ def quiet_exporters() -> Iterator[None]:
         logging.disable(logging.NOTSET)
 
 
-def write_onnx(program: ExportedProgram, path: Path) -> None:
+def write_onnx(program: ExportedProgram, path: Path, outputs: Sequence[str] = OUTPUTS) -> None:
     """Write an ONNX model, weights included.
 
     Args:
         program: of `trace`.
         path: file to write.
+        outputs: their names.
     """
-    exported = torch.onnx.export(program, dynamo=True, output_names=OUTPUTS, verbose=False)
+    exported = torch.onnx.export(program, dynamo=True, output_names=outputs, verbose=False)
     # The exporter notes down where in this process every node came from.
     ClearMetadataAndDocStringPass()(exported.model)
     exported.save(path, external_data=False)
@@ -248,10 +273,11 @@ def open_onnx(path: Path) -> Restore:
         A function from the inputs to the outputs, by name.
     """
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    names = [each.name for each in session.get_outputs()]
 
     def restore(**inputs: torch.Tensor) -> dict[str, torch.Tensor]:
-        outputs = session.run(OUTPUTS, {name: value.numpy() for name, value in inputs.items()})
-        return {name: torch.from_numpy(value) for name, value in zip(OUTPUTS, outputs, strict=True)}
+        outputs = session.run(names, {name: value.numpy() for name, value in inputs.items()})
+        return {name: torch.from_numpy(value) for name, value in zip(names, outputs, strict=True)}
 
     return restore
 
@@ -367,6 +393,38 @@ def export(
         check(found, is_exact=not smaller)
         os.replace(unfinished, path)
     return found
+
+
+def write_parts(model: DPMambaIRModel, folder: Path) -> None:
+    """Write the three ONNX models of a restorer and what a program must know of them.
+
+    Args:
+        model: the restorer.
+        folder: to write into.
+    """
+    free, tiles = {2: Dim.DYNAMIC, 3: Dim.DYNAMIC}, TileRestorer(model)
+    picture, place = torch.zeros(1, 3, *TRACED_SIZE), torch.tensor(8, dtype=torch.int32)
+    with torch.no_grad(), scan_backend("export"):
+        measuring = {"pixel_values": picture, "start": place, "count": place}
+        program = trace_module(StripMeasures(model), measuring, {"pixel_values": free, "start": None, "count": None})
+        measures = program.module()(**measuring)
+        write_onnx(program, folder / "measure.onnx", [*measures])
+        # Three strips, because tracing binds a dimension of one to one.
+        measures = {name: each if name == "down" else each.repeat_interleave(3, 0) for name, each in measures.items()}
+        shapes = {"rows": {0: Dim.DYNAMIC}, "moments": {0: Dim.DYNAMIC}}
+        shapes |= {name: dims for name, dims in {"across": {0: Dim.DYNAMIC, 2: Dim.DYNAMIC}, "down": {2: Dim.DYNAMIC}}.items() if name in measures}
+        program = trace_module(PictureEmbedding(model), measures, shapes)
+        said = program.module()(**measures)
+        write_onnx(program, folder / "embed.onnx", [*said])
+        places = {name: torch.zeros(size, dtype=torch.int32) for name, size in (("rows", 2), ("columns", 2), ("seams", 3))}
+        given = {"pixel_values": picture, "degradation_embedding": said["degradation_embedding"], **places}
+        given |= {"means": torch.zeros(tiles.means), "knows_means": torch.tensor(1.0), "states": torch.zeros(2, tiles.states)}
+        program = trace_module(tiles, given, {name: free if name == "pixel_values" else None for name in given})
+        write_onnx(program, folder / "restore.onnx", ["reconstruction", "found_means", "found_states"])
+    config = model.config.extractor_config
+    knowledge = {"means": tiles.means, "states": tiles.states, "context": embedding_context(model.extractor)}
+    knowledge["degradations"] = list(config.degradations) if model.config.has_description else None
+    (folder / "parts.json").write_text(json.dumps(knowledge, indent=2) + "\n")
 
 
 @main.command()
