@@ -173,7 +173,7 @@ def write_onnx(program: ExportedProgram, path: Path, outputs: Sequence[str] = OU
         path: file to write.
         outputs: their names.
     """
-    exported = torch.onnx.export(program, dynamo=True, output_names=outputs, verbose=False)
+    exported = torch.onnx.export(program, dynamo=True, output_names=outputs, verbose=False, optimize=False)
     # The exporter notes down where in this process every node came from.
     ClearMetadataAndDocStringPass()(exported.model)
     exported.save(path, external_data=False)
@@ -396,35 +396,96 @@ def export(
 
 
 def write_parts(model: DPMambaIRModel, folder: Path) -> None:
-    """Write the three ONNX models of a restorer and what a program must know of them.
+    """Write the three ONNX models of a restorer, and what a program must know of them.
 
     Args:
         model: the restorer.
         folder: to write into.
     """
-    free, tiles = {2: Dim.DYNAMIC, 3: Dim.DYNAMIC}, TileRestorer(model)
-    picture, place = torch.zeros(1, 3, *TRACED_SIZE), torch.tensor(8, dtype=torch.int32)
+    tiles, sides, free = TileRestorer(model), {2: Dim.DYNAMIC, 3: Dim.DYNAMIC}, {0: Dim.DYNAMIC}
+    picture = {"pixel_values": torch.zeros(1, 3, *TRACED_SIZE)}
+    modules = {"measure": StripMeasures(model), "embed": PictureEmbedding(model), "restore": tiles}
+    shapes = {"pixel_values": sides, "rows": free, "moments": free, "across": free | {2: Dim.DYNAMIC}}
+    shapes["down"] = {2: Dim.DYNAMIC}
+    given = picture | {name: _place(8)[0] for name in ("start", "count")}
     with torch.no_grad(), scan_backend("export"):
-        measuring = {"pixel_values": picture, "start": place, "count": place}
-        program = trace_module(StripMeasures(model), measuring, {"pixel_values": free, "start": None, "count": None})
-        measures = program.module()(**measuring)
-        write_onnx(program, folder / "measure.onnx", [*measures])
+        measured = _write_part(modules["measure"], given, shapes, folder / "measure.onnx")
         # Three strips, because tracing binds a dimension of one to one.
-        measures = {name: each if name == "down" else each.repeat_interleave(3, 0) for name, each in measures.items()}
-        shapes = {"rows": {0: Dim.DYNAMIC}, "moments": {0: Dim.DYNAMIC}}
-        shapes |= {name: dims for name, dims in {"across": {0: Dim.DYNAMIC, 2: Dim.DYNAMIC}, "down": {2: Dim.DYNAMIC}}.items() if name in measures}
-        program = trace_module(PictureEmbedding(model), measures, shapes)
-        said = program.module()(**measures)
-        write_onnx(program, folder / "embed.onnx", [*said])
-        places = {name: torch.zeros(size, dtype=torch.int32) for name, size in (("rows", 2), ("columns", 2), ("seams", 3))}
-        given = {"pixel_values": picture, "degradation_embedding": said["degradation_embedding"], **places}
-        given |= {"means": torch.zeros(tiles.means), "knows_means": torch.tensor(1.0), "states": torch.zeros(2, tiles.states)}
-        program = trace_module(tiles, given, {name: free if name == "pixel_values" else None for name in given})
-        write_onnx(program, folder / "restore.onnx", ["reconstruction", "found_means", "found_states"])
-    config = model.config.extractor_config
+        strips = {name: each if name == "down" else torch.cat([each] * 3) for name, each in measured.items()}
+        said = _write_part(modules["embed"], strips, shapes, folder / "embed.onnx")
+        given = picture | {"degradation_embedding": said["degradation_embedding"]}
+        given |= {"rows": _place(0, 40), "columns": _place(0, 24), "seams": _place(-1, 40, 40)}
+        given |= {"means": torch.zeros(tiles.means), "knows_means": torch.tensor(1.0)}
+        given["states"] = torch.zeros(2, tiles.states)
+        _write_part(modules["restore"], given, {"pixel_values": sides}, folder / "restore.onnx")
     knowledge = {"means": tiles.means, "states": tiles.states, "context": embedding_context(model.extractor)}
-    knowledge["degradations"] = list(config.degradations) if model.config.has_description else None
-    (folder / "parts.json").write_text(json.dumps(knowledge, indent=2) + "\n")
+    names = model.config.extractor_config.degradations if model.config.has_description else None
+    text = json.dumps({**knowledge, "degradations": names}, indent=2)
+    (folder / "parts.json").write_text(text + "\n", encoding="utf-8")
+
+
+def _place(*places: int) -> torch.Tensor:
+    return torch.tensor(places, dtype=torch.int32)
+
+
+def _write_part(
+    module: torch.nn.Module, given: dict[str, torch.Tensor], shapes: dict[str, dict[int, Dim]], path: Path
+) -> dict[str, torch.Tensor]:
+    """Write a part of a restorer as an ONNX model, and return what it makes of the inputs that it is traced with."""
+    program = trace_module(module, given, {name: shapes.get(name) for name in given})
+    made = module(**given)
+    write_onnx(program, path, [*made])
+    return made
+
+
+def export_parts(folder: Path, place: Path, dtype: Dtype = "float32") -> Agreement:
+    """Export a model in parts into a folder, each part checked before any stands there.
+
+    Args:
+        folder: of the model.
+        place: folder to write into; made if it is new.
+        dtype: in which matrices and kernels of the tiles' part are stored.
+
+    Returns:
+        How far whole and tiled pictures are from the model's in float32.
+
+    Raises:
+        ValueError: the model does not load.
+        ArithmeticError: the parts do not compute what the model does.
+    """
+    model = load_restorer(folder).model
+    place.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".exporting-", dir=place) as unfinished:
+        with quiet_exporters():
+            write_parts(model, Path(unfinished))
+            if dtype != "float32":
+                store_halved(Path(unfinished, "restore.onnx"), dtype)
+        found = compare_parts(Path(unfinished), model)
+        check(found, is_exact=dtype == "float32")
+        for path in Path(unfinished).iterdir():
+            os.replace(path, place / path.name)
+    return found
+
+
+@torch.no_grad()
+def compare_parts(folder: Path, reference: DPMambaIRModel) -> Agreement:
+    """Compare a restorer in parts with the model that it was made from, whole and in two tiles.
+
+    Args:
+        folder: of the parts.
+        reference: the model in float32.
+    """
+    measure, embed, restore = (open_onnx(folder / f"{part}.onnx") for part in PARTS)
+    sizes, differences = json.loads((folder / "parts.json").read_text(encoding="utf-8")), []
+    for size, tile, overlap in (*((size, None, 0) for size in CHECKED_SIZES), (TILED_SIZE, TILE, OVERLAP)):
+        degraded = draw_picture(*size)
+        embedding = embed_in_parts(measure, embed, degraded, sizes["context"])["degradation_embedding"]
+        found = restore_in_parts(restore, degraded, embedding, sizes, tile, overlap)
+        given = {"tile": tile, "overlap": overlap} if tile else {}
+        differences.append((found - restore_tiled(reference, degraded, **given).reconstruction).flatten())
+    difference = torch.cat(differences)
+    error = difference.square().mean().item()
+    return Agreement(difference.abs().max().item(), math.inf if error == 0 else -10 * math.log10(error))
 
 
 @main.command()
@@ -435,18 +496,25 @@ def export_model(
     dtype: Annotated[Dtype, typer.Option(help="ONNX: in which weights are stored.")] = "float32",
     int8: Annotated[Int8 | None, typer.Option(help="ONNX: matrix products in 8 bits.")] = None,
     strength: Annotated[bool, typer.Option("--strength", help="Give the program the input `strength`.")] = False,
+    parts: Annotated[bool, typer.Option("--parts", help="ONNX: a folder with embedding and tiles apart.")] = False,
 ) -> None:
     """Export a trained restorer for onnxruntime, torch.export or AOTInductor, checked against the model.
 
     Exit status 0: the file stands in its place; 1: it failed its check; 2: it could not be made.
     """
     try:
-        found = export(folder, form, output, dtype=dtype, int8=int8, has_strength=strength)
+        if parts and (form != "onnx" or int8 or strength):
+            raise ValueError("`--parts` must go with --format onnx and --dtype alone, got more; leave the others out")
+        if parts:
+            found = export_parts(folder, output, dtype)
+        else:
+            found = export(folder, form, output, dtype=dtype, int8=int8, has_strength=strength)
     except (ArithmeticError, OSError, ValueError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1 if isinstance(error, ArithmeticError) else 2) from error
     against = f"against the model, largest deviation {found.deviation:.1e}, PSNR {found.psnr:.1f} dB"
-    typer.echo(f"{output}: {output.stat().st_size / 2**20:.2f} MiB; {against}")
+    size = sum(path.stat().st_size for path in (output.glob("*") if parts else [output]))
+    typer.echo(f"{output}: {size / 2**20:.2f} MiB; {against}")
 
 
 if __name__ == "__main__":
