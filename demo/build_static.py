@@ -1,8 +1,8 @@
 """Build the static page, which restores pictures in the visitor's browser: `python demo/build_static.py DIR`.
 
-The folder then holds all that the page needs: its own files (`demo/static`), the network as ONNX models, onnxruntime-web
-from npm, and the example pictures. Any server of files can offer it. Building needs `npm` and the network once; what
-npm gave is kept in `build/npm`.
+The folder then holds all that the page needs: its own files (`demo/static`), the network as ONNX models,
+onnxruntime-web from npm, and the example pictures. Any server of files can offer it. Building needs `npm` and to be
+online once; what npm gave is kept in `build/npm`.
 """
 
 import base64
@@ -43,11 +43,11 @@ def fetch_runtime() -> Path:
     if not archive.is_file():
         KEPT.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=KEPT) as place:
+            command = ["npm", "pack", "--silent", f"{RUNTIME}@{VERSION}"]
             try:
-                command = ["npm", "pack", "--silent", f"{RUNTIME}@{VERSION}"]
                 subprocess.run(command, cwd=place, check=True, capture_output=True)
             except (OSError, subprocess.CalledProcessError) as error:
-                raise ValueError(f"npm must give {RUNTIME} {VERSION}, got {error}; install npm and go online") from error
+                raise ValueError(f"npm must give {command[-1]}, got {error}; install npm and go online") from error
             check_integrity(Path(place) / archive.name)
             (Path(place) / archive.name).replace(archive)
     check_integrity(archive)

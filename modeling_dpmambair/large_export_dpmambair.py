@@ -59,8 +59,8 @@ class StripMeasures(nn.Module):
 
         Returns:
             `rows`, how many the features of each stage have, (1, T), and `moments` of them, mean, variance, third and
-            fourth, (1, 4, C); with fine statistics also the picture's profiles, `across`, (1, 3, W - 1), of the strip's
-            own rows, and `down`, (1, 3, H - 1), of all.
+            fourth, (1, 4, C); with fine statistics also the picture's profiles, `across`, (1, 3, W - 1), of the
+            strip's own rows, and `down`, (1, 3, H - 1), of all.
         """
         x, rows, moments = pixel_values.permute(0, 2, 3, 1), [], []
         for level, stage in enumerate(self.extractor.stages):
@@ -382,7 +382,11 @@ def _find_places(tile: Tile, *, has_seam: bool) -> dict[str, torch.Tensor]:
 
     rows, columns = tile.rows, tile.columns
     seams = of(rows, rows.enter if has_seam else rows.start - 1, rows.leave, rows.following)
-    return {"rows": of(rows, rows.enter, rows.leave), "columns": of(columns, columns.enter, columns.leave), "seams": seams}
+    return {
+        "rows": of(rows, rows.enter, rows.leave),
+        "columns": of(columns, columns.enter, columns.leave),
+        "seams": seams,
+    }
 
 
 __all__ = [

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import build_static
 import numpy as np
 import pytest
-from PIL import Image
+from restoration_page.report import name_kind
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
@@ -19,7 +19,6 @@ from selenium.webdriver.support.wait import WebDriverWait
 
 from dpmambair.shipped import SHIPPED
 from modeling_dpmambair import Restorer
-from restoration_page.report import name_kind
 from tests.demo.conftest import ROOT
 from tests.demo.test_browser import CHROMEDRIVER, CHROMIUM, FLAGS, SIZES
 from tests.demo.test_browser import pytestmark as needs_chromium
@@ -189,7 +188,8 @@ def test_picture_is_restored_as_eager_does_described_and_offered(visit, restorer
     assert difference(np.asarray(read(tmp_path / name).convert("RGB")), expected) <= 1
     said = restorer.model.describe(restorer.processor(read(picture), return_tensors="pt")["pixel_values"])
     kinds = restorer.model.config.extractor_config.degradations
-    shares = {name_kind(kind): (p, s) for kind, p, s in zip(kinds, said.presence[0].tolist(), said.severity[0].tolist(), strict=True)}
+    told = zip(kinds, said.presence[0].tolist(), said.severity[0].tolist(), strict=True)
+    shares = {name_kind(kind): (presence, severity) for kind, presence, severity in told}
     rows = [row.text.split() for row in visit.driver.find_elements(By.CSS_SELECTOR, "#found tr")]
     assert {" ".join(row[:-2]) for row in rows} == set(shares)
     for *kind, presence, severity in rows:
