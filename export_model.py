@@ -40,6 +40,7 @@ from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 from onnxruntime.quantization.shape_inference import quant_pre_process
+from onnxscript.optimizer import optimize_ir
 from torch._inductor.cpp_builder import get_cpp_compiler
 from torch._inductor.exc import InvalidCxxCompiler
 from torch.export import Dim, ExportedProgram
@@ -174,6 +175,8 @@ def write_onnx(program: ExportedProgram, path: Path, outputs: Sequence[str] = OU
         outputs: their names.
     """
     exported = torch.onnx.export(program, dynamo=True, output_names=outputs, verbose=False, optimize=False)
+    # The exporter's own optimizer would go on to drop what is added to keep a divisor off zero: 1e-12 it takes for none.
+    optimize_ir(exported.model)
     # The exporter notes down where in this process every node came from.
     ClearMetadataAndDocStringPass()(exported.model)
     exported.save(path, external_data=False)
