@@ -175,7 +175,7 @@ def write_onnx(program: ExportedProgram, path: Path, outputs: Sequence[str] = OU
         outputs: their names.
     """
     exported = torch.onnx.export(program, dynamo=True, output_names=outputs, verbose=False, optimize=False)
-    # The exporter's own optimizer would go on to drop what is added to keep a divisor off zero: 1e-12 it takes for none.
+    # The exporter's optimizer would go on to drop what keeps a divisor off zero: adding 1e-12 it takes for nothing.
     optimize_ir(exported.model)
     # The exporter notes down where in this process every node came from.
     ClearMetadataAndDocStringPass()(exported.model)

@@ -53,7 +53,8 @@ def test_embedding_and_description_in_parts_are_the_pictures(monkeypatch, extrac
 
 
 @pytest.mark.parametrize("changes", [
-    {}, {"discretization": "zoh"}, {"scan_directions": 2}, {"has_heb": False}, {"first_mixer_level": 2, "has_film": True},
+    {}, {"discretization": "zoh"}, {"scan_directions": 2}, {"has_heb": False},
+    {"first_mixer_level": 2, "has_film": True},
 ], ids=str)  # fmt: skip
 @pytest.mark.parametrize(("tile", "overlap"), [(None, 0), ((96, 96), 32), ((64, 64), 32)], ids=str)
 def test_tiles_in_parts_are_restored_as_the_package_restores_them(changes, tile, overlap):
