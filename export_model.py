@@ -40,7 +40,6 @@ from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 from onnxruntime.quantization.shape_inference import quant_pre_process
-from onnxscript.optimizer import optimize_ir
 from torch._inductor.cpp_builder import get_cpp_compiler
 from torch._inductor.exc import InvalidCxxCompiler
 from torch.export import Dim, ExportedProgram
@@ -174,9 +173,7 @@ def write_onnx(program: ExportedProgram, path: Path, outputs: Sequence[str] = OU
         path: file to write.
         outputs: their names.
     """
-    exported = torch.onnx.export(program, dynamo=True, output_names=outputs, verbose=False, optimize=False)
-    # The exporter's optimizer would go on to drop what keeps a divisor off zero: adding 1e-12 it takes for nothing.
-    optimize_ir(exported.model)
+    exported = torch.onnx.export(program, dynamo=True, output_names=outputs, verbose=False)
     # The exporter notes down where in this process every node came from.
     ClearMetadataAndDocStringPass()(exported.model)
     exported.save(path, external_data=False)

@@ -387,8 +387,8 @@ def stage_static_page(bundle: Bundle) -> None:
     """
     parts = [*(DEMO / "static").iterdir(), *EXAMPLES.glob("*.png"), EXAMPLES / "README.md"]
     check_committed([*parts, *SHIPPED.glob("*.safetensors"), *SHIPPED.glob("*.json"), *SHIPPED.glob(ATTRIBUTION)])
-    command = [sys.executable, str(DEMO / "build_static.py"), str(bundle.folder)]
-    done = subprocess.run(command, capture_output=True, text=True)
+    command = [sys.executable, "-m", "demo.build_static", str(bundle.folder)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
         raise ValueError(done.stderr.strip().rpartition("error: ")[2])
     for path in SHIPPED.glob(ATTRIBUTION):

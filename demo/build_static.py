@@ -1,4 +1,4 @@
-"""Build the static page, which restores pictures in the visitor's browser: `python demo/build_static.py DIR`.
+"""Build the static page, which restores pictures in the visitor's browser: `python -m demo.build_static DIR`.
 
 The folder then holds all that the page needs: its own files (`demo/static`), the network as ONNX models,
 onnxruntime-web from npm, and the example pictures. Any server of files can offer it. Building needs `npm` and to be
