@@ -174,6 +174,9 @@ class DPMambaIRConfig(PreTrainedConfig):
         log_weight (`float`, *optional*, defaults to `0.0`):
             Weight of the mean over pictures of the logarithm of their mean squared error; not in the paper. Eq. 11
             lets dark and hazy pictures rule, whose errors are large; in the logarithm all count alike.
+        tone_weight (`float`, *optional*, defaults to `None`):
+            Weight of the mean absolute error of tone, which is the error's mean over each square of 32 pixels; the
+            other weights then judge what remains, the detail. None: they judge the whole error, as the paper does.
         extractor_config (`dict` or `DegradationExtractorConfig`, *optional*, defaults to `None`):
             Configuration of the extractor; its own defaults if not given.
     """
@@ -215,6 +218,7 @@ class DPMambaIRConfig(PreTrainedConfig):
     l2_weight: float = 0.5
     fft_weight: float = 0.001
     log_weight: float = 0.0
+    tone_weight: float | None = None
     extractor_config: dict | PreTrainedConfig | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
@@ -274,6 +278,8 @@ class DPMambaIRConfig(PreTrainedConfig):
         weights = (self.l1_weight, self.l2_weight, self.fft_weight, self.log_weight)
         counts, names = min(weights) >= 0 and max(weights) > 0, "l1_weight, l2_weight, fft_weight, log_weight"
         _check(counts, names, "non-negative, one positive", weights, "Eq. 11: 1, 0.5, 0.001, 0")
+        apart = self.tone_weight is None or self.tone_weight > 0
+        _check(apart, "tone_weight", "positive or null", self.tone_weight, "set it to null to judge the whole error")
 
     @property
     def condition_dim(self) -> int:

@@ -15,7 +15,6 @@ from accelerate.data_loader import prepare_data_loader
 from accelerate.logging import get_logger
 from safetensors.torch import load_model, save_model
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader
 from torchvision.utils import make_grid
 from tqdm import tqdm
@@ -34,6 +33,8 @@ from training.optimization import (
     average_weights,
     build_optimizer,
     build_schedule,
+    clip_parts,
+    find_trained_parts,
     gather_parameters,
     restore_rate,
 )
@@ -80,7 +81,7 @@ class Trainer:
         optimizer = build_optimizer(stage.model, training)
         schedule = build_schedule(optimizer, training)
         self.model, self.optimizer, self.schedule = accelerator.prepare(stage.model, optimizer, schedule)
-        self.trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        self.parts = find_trained_parts(accelerator.unwrap_model(self.model))
         self.progress = Progress()
         self.journal = Journal(output / "log.jsonl")
         self.lr = training.lr
@@ -140,8 +141,8 @@ class Trainer:
 
     def _step(self, batches: list[Batch]) -> None:
         loss = torch.stack([self._accumulate(batch) for batch in batches]).mean()
-        grad_norm = self.accelerator.clip_grad_norm_(self.trained, self.recipe.training.max_grad_norm)
-        grad_norm = grad_norm.full_tensor() if isinstance(grad_norm, DTensor) else grad_norm
+        self.accelerator.unscale_gradients()
+        grad_norm = clip_parts(self.parts, self.recipe.training.max_grad_norm)
         # One transfer and one reduction per step, which also let all processes stop and skip at the same step.
         told = torch.stack([loss, grad_norm, loss.new_tensor(float(self.was_told_to_stop))]).float()
         mean_loss, grad_norm, stopping = self.accelerator.reduce(told, "mean").tolist()

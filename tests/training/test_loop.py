@@ -224,7 +224,8 @@ def test_loss_gradients_and_scan_parameters_stay_in_float32_under_bf16(
 
     def check(self: Trainer, batch: Batch) -> torch.Tensor:
         loss = original(self, batch)
-        assert {loss.dtype, *(p.grad.dtype for p in self.trained), *(p.dtype for p in self.trained)} == {torch.float32}
+        trained = [one for part in self.parts for one in part]
+        assert {loss.dtype, *(p.grad.dtype for p in trained), *(p.dtype for p in trained)} == {torch.float32}
         return loss
 
     monkeypatch.setattr(Trainer, "_accumulate", check)
