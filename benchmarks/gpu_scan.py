@@ -106,9 +106,9 @@ def time_on_card(call: Callable[[], Any], repeats: int) -> float:
 
     Args:
         call: what to time.
-        repeats: calls that count.
+        repeats: calls that count, after up to three that warm up.
     """
-    for _ in range(WARM_UP):
+    for _ in range(min(WARM_UP, repeats)):
         call()
     events = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(repeats)]
     for start, end in events:
@@ -171,7 +171,7 @@ def main(
         for dtype, kind in DTYPES.items():
             sizes = {"least": least_bytes(shape, kind.itemsize), "moved": triton_bytes(shape, kind.itemsize)}
             for backend in backends:
-                count = 2 if backend == "chunked" else repeats
+                count = 1 if backend == "chunked" else repeats
                 seconds = measure(shape, kind, backend, count)
                 records.append({"size": size, "dtype": dtype, "scan": backend, "seconds": seconds, **sizes})
                 typer.echo(f"{size}, {dtype}, {backend}: {seconds}")

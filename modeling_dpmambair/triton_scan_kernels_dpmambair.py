@@ -97,9 +97,7 @@ def _sigmoid(x):
 @triton.jit
 def _step_size(dt, bias, alpha):
     """Return the modulated step size (Eq. 9), alpha_Delta * softplus(dt + bias); without a bias dt itself."""
-    if bias is None:
-        return dt
-    return _softplus(dt + bias) * alpha
+    return dt if bias is None else _softplus(dt + bias) * alpha
 
 
 @triton.jit

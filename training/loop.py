@@ -137,7 +137,7 @@ class Trainer:
     def _open_loader(self, batch_size: int) -> DataLoader:
         loader = build_loader(self.patches, batch_size, self.recipe.training.workers)
         # By this function, as the accelerator's own method would keep every loader alive, and so its workers.
-        return prepare_data_loader(loader, self.accelerator.device, put_on_device=True)
+        return prepare_data_loader(loader, self.accelerator.device, put_on_device=True, non_blocking=True)
 
     def _step(self, batches: list[Batch]) -> None:
         loss = torch.stack([self._accumulate(batch) for batch in batches]).mean()

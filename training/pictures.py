@@ -28,6 +28,9 @@ from training.recipe import DataRecipe, Recipe, TrainingRecipe
 
 SYNTHETIC = "synthetic"
 UNREADABLE = OSError, SyntaxError  # Pillow raises the second on some broken PNG files
+# Patches of an epoch at least. Where one ends all workers stand still until one of them has drawn the next batch: with
+# epochs of some hundred pictures a GPU would mostly wait.
+LEAST_EPOCH = 2**16
 
 logger = logging.getLogger(__name__)
 
@@ -110,6 +113,8 @@ def _select(members: RestorationSet, every: int, *, is_held_out: bool) -> Restor
 class ReadablePatches(TorchDataset):
     """Patches of which a picture that cannot be read is named, and ends the run or gives way to the next one.
 
+    An epoch goes through the pictures as often as makes `LEAST_EPOCH` patches.
+
     Args:
         sets: the pictures, by name.
         recipe: the run's.
@@ -118,7 +123,14 @@ class ReadablePatches(TorchDataset):
     def __init__(self, sets: dict[str, RestorationSet], recipe: Recipe):
         training = recipe.training
         self.sets, self.is_replacing = sets, recipe.data.unreadable == "replace"
-        self.patches = RestorationMixture(sets, recipe.data.weights, training.patch_schedule[0][1], training.seed)
+        self._pictures = sum(map(len, sets.values()))
+        self.patches = RestorationMixture(
+            sets,
+            recipe.data.weights,
+            training.patch_schedule[0][1],
+            training.seed,
+            epoch_size=-(-LEAST_EPOCH // self._pictures) * self._pictures,
+        )
         self.set_patch_size = self.patches.set_patch_size
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
@@ -140,7 +152,7 @@ class ReadablePatches(TorchDataset):
         Raises:
             ValueError: its picture cannot be read, and nothing may take its place.
         """
-        for place in range(index, index + len(self)):
+        for place in range(index, index + self._pictures):
             try:
                 return self.patches[place % len(self)]
             except UNREADABLE as error:
@@ -202,6 +214,7 @@ def build_loader(patches: ReadablePatches, batch_size: int, workers: int) -> Dat
         drop_last=True,
         num_workers=workers,
         persistent_workers=workers > 0,
+        pin_memory=torch.cuda.is_available(),  # so that batches reach a card beside its work
         worker_init_fn=_start_worker,
         # A generator of its own: the model's random numbers must not depend on how often the loader was restarted.
         generator=torch.Generator(),

@@ -213,6 +213,19 @@ def test_kernels_compile_without_spills_for_cards_that_are_absent(capsys, target
         assert spills <= 16
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(IS_INTERPRETED, reason="nothing compiles in the interpreter")
+def test_kernels_compile_where_sizes_are_one_and_nothing_is_added_to_the_step():
+    # Triton makes constants of both, as no interpreter does.
+    sizes = {"CHUNK": scanning.CHUNK, "D_BLOCK": scanning.D_BLOCK, "N_BLOCK": 1, "L": 1, "D": 1, "N": 1}
+    sizes |= {"picture_stride": 1, "row_stride": 1, "dt_bias": None, "IS_REVERSED": True}
+    carry = {"BLOCK": scanning.CARRY_BLOCK, "GROUP": scanning.CARRY_GROUP, "IS_BACKWARDS": True}
+    compile_kernel(kernels.summarize_chunks, TARGETS["sm_90"], 1, **sizes, IS_ADJOINT=True)
+    compile_kernel(kernels.carry_states, TARGETS["sm_90"], 1, **carry, chunks=1, D=1, N=1)
+    compile_kernel(kernels.scan_chunks, TARGETS["sm_90"], 1, **sizes)
+    compile_kernel(kernels.backpropagate_chunks, TARGETS["sm_90"], 1, **sizes, PART=scanning.PART)
+
+
 # On a card
 
 
@@ -224,13 +237,14 @@ def on_card(inputs):
 @pytest.mark.parametrize("is_reversed", [False, True], ids=["forward", "reversed"])
 @pytest.mark.parametrize("shape", [*SHAPES, (2, 1030, 96, 8), (1, 700, 40, 32)], ids=str)
 def test_scan_and_gradients_on_a_card_agree_with_the_float64_loop(shape, is_reversed):
-    check_scan(on_card(cast(make_inputs(shape), torch.float32)), 1e-5, is_reversed=is_reversed)
+    # The card's exponential is right to 2^-22, and thousands of steps multiply it.
+    check_scan(on_card(cast(make_inputs(shape), torch.float32)), 3e-5, is_reversed=is_reversed)
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", list(HALVES), ids=str)
 def test_half_precision_on_a_card_stays_within_its_rounding(dtype):
-    check_scan(on_card(cast(make_inputs((2, 150, 34, 8)), torch.float32, dtype)), HALVES[dtype])
+    check_scan(on_card(cast(make_inputs((2, 150, 34, 8)), torch.float32, dtype)), 2 * HALVES[dtype])
 
 
 @pytest.mark.gpu
