@@ -1,3 +1,4 @@
+from collections.abc import Iterator
 from types import SimpleNamespace
 
 import pytest
@@ -5,10 +6,12 @@ import pytest
 from tests.training.runs import make_place
 
 
-@pytest.fixture(autouse=True)
-def short_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, scope="session")
+def short_epochs() -> Iterator[None]:
     """Let epochs end after each picture was shown once, as short runs would else never come to the end of one."""
-    monkeypatch.setattr("training.pictures.LEAST_EPOCH", 1)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("training.pictures.LEAST_EPOCH", 1)
+        yield
 
 
 @pytest.fixture(scope="session")
