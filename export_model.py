@@ -40,7 +40,7 @@ from torch._inductor.exc import InvalidCxxCompiler
 from torch.export import Dim, ExportedProgram
 from transformers.utils.logging import disable_progress_bar
 
-from modeling_dpmambair import DPMambaIRConfig, DPMambaIRModel, scan_backend
+from modeling_dpmambair import DPMambaIRModel, load_model, scan_backend
 
 Format = Literal["onnx", "torch-export", "aoti"]
 Dtype = Literal["float32", "float16", "bfloat16"]
@@ -98,14 +98,10 @@ def load_restorer(folder: Path) -> PortableRestorer:
     if not (folder / "config.json").is_file():
         raise ValueError(f"`DIR` must be a folder with a model's config.json, got {folder}; give a trained model")
     disable_progress_bar()
-    try:
-        config = DPMambaIRConfig.from_pretrained(folder)
-        if config.model_type != DPMambaIRConfig.model_type or config.embedding_source != "extractor":
-            raise ValueError("it is no restorer with an extractor of its own")
-        model = DPMambaIRModel.from_pretrained(folder, dtype=torch.float32)
-    except (OSError, ValueError, TypeError) as error:
-        raise ValueError(f"cannot load {folder}: {error}".splitlines()[0]) from error
-    return PortableRestorer(model.eval().requires_grad_(False))
+    model = load_model(folder)
+    if model.config.embedding_source != "extractor":
+        raise ValueError(f"cannot load {folder}: it is no restorer with an extractor of its own")
+    return PortableRestorer(model.float().requires_grad_(False))
 
 
 def trace(restorer: PortableRestorer, has_strength: bool, is_portable: bool = True) -> ExportedProgram:
