@@ -1,8 +1,8 @@
 """Train a stage of DPMambaIR: `accelerate launch train_accelerate.py --config configuration/train/RECIPE.json`.
 
-On a CPU the number of threads is the environment's `OMP_NUM_THREADS`. SIGTERM and Ctrl-C save a checkpoint and end with
-status 0; send SIGTERM to the training process or to the whole process group, because Accelerate's launcher does not
-pass it on.
+On a CPU the number of threads is the environment's `OMP_NUM_THREADS`. SIGTERM and Ctrl-C save a checkpoint and end
+with status 0; send SIGTERM to the training process or to the whole process group, because Accelerate's launcher does
+not pass it on.
 """
 
 import logging

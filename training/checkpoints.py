@@ -119,7 +119,8 @@ def find_checkpoint(output: Path) -> tuple[Path, dict[str, Any]]:
         except (OSError, ValueError, KeyError) as error:
             warnings.warn(f"{folder.name} is damaged ({error}); falling back to the one before", stacklevel=2)
     raise FileNotFoundError(
-        f"`output` must hold an intact checkpoint for --resume, got {str(output)!r}; name a new folder, without --resume"
+        f"`output` must hold an intact checkpoint for --resume, got {str(output)!r}; "
+        "name a new folder, without --resume"
     )
 
 

@@ -40,7 +40,7 @@ def _index(folder, shard, name="model.safetensors.index.json"):
     (folder / name).write_text(json.dumps(content))
 
 
-def _config(folder, **changes):
+def set_config(folder, **changes):
     path = folder / "config.json"
     content = json.loads(path.read_text())
     for name, value in changes.items():
@@ -51,7 +51,7 @@ def _config(folder, **changes):
     path.write_text(json.dumps(content))
 
 
-def _processor(folder, **changes):
+def set_processor(folder, **changes):
     path = folder / "preprocessor_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 

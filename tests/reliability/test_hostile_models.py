@@ -19,9 +19,9 @@ from tests.reliability.hostile_models import (
     MODELS,
     RESTORERS,
     TWISTED_PROCESSORS,
-    _config,
-    _processor,
     make_place,
+    set_config,
+    set_processor,
     spoil,
     unwrap,
 )
@@ -80,14 +80,14 @@ def test_weights_that_are_no_safetensors_are_refused_at_every_door(sound, place,
 
 @pytest.mark.parametrize(("field", "value", "text"), GIANT_CONFIGURATIONS, ids=lambda given: str(given)[:40])
 def test_configurations_out_of_bounds_are_refused_whole_at_every_door(sound, place, field, value, text):
-    folder = spoil(place / "model", sound, partial(_config, **{field: value}))
+    folder = spoil(place / "model", sound, partial(set_config, **{field: value}))
     for door in (MODELS["restorer"], *RESTORERS.values(), *COMMANDS.values()):
         assert unwrap(text) in refusal(door, folder, place)
 
 
 @pytest.mark.parametrize(("field", "value", "text"), TWISTED_PROCESSORS, ids=lambda given: str(given)[:40])
 def test_processors_that_change_size_or_range_are_refused_at_every_door(sound, place, field, value, text):
-    folder = spoil(place / "model", sound, partial(_processor, **{field: value}))
+    folder = spoil(place / "model", sound, partial(set_processor, **{field: value}))
     for door in RESTORERS.values():
         assert unwrap(text) in refusal(door, folder, place)
 
