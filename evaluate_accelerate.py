@@ -24,7 +24,7 @@ from accelerate import Accelerator
 from tqdm import tqdm
 from transformers.utils import logging
 
-from dpmambair.files import hash_files, replacing
+from dpmambair.files import clear_leftovers, hash_files, replacing
 from dpmambair.machine import describe_machine
 from dpmambair.shipped import SHIPPED
 from evaluation.journal import Journal
@@ -207,6 +207,8 @@ def run(
     """
     journal = Journal(output.with_suffix(".partial"))
     listings = {each.name: [each.listing, len(each.entries)] for each in sets}
+    if accelerator.is_main_process:
+        clear_leftovers([output.parent])
     with blaming("--output"), accelerator.main_process_first():
         journal.begin({**settings, "listings": listings}, describe_start(accelerator))
     done = journal.read()

@@ -20,7 +20,7 @@ import contextlib
 import logging
 import math
 import os
-import tempfile
+import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -72,6 +72,22 @@ class PortableRestorer(torch.nn.Module):
         """Restore pictures (B, 3, H, W), RGB in [0, 1], with the correction times `strength`."""
         output = self.model(pixel_values, strength=strength)
         return {name: getattr(output, name) for name in OUTPUTS}
+
+
+@contextlib.contextmanager
+def new_place(target: Path) -> Iterator[Path]:
+    """Give a path of the target's name in an empty folder beside it, where the exporters may leave what they like.
+
+    Args:
+        target: file to write in the end; its folder is made.
+    """
+    place = target.with_name(f".{target.name}.exporting")
+    shutil.rmtree(place, ignore_errors=True)  # of a process that was killed
+    place.mkdir(parents=True)
+    try:
+        yield place / target.name
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
 
 
 class Agreement(NamedTuple):
@@ -347,12 +363,10 @@ def export(
     suffix = ".onnx" if form == "onnx" else ".pt2"
     if path.suffix != suffix:
         raise ValueError(f"`--output` must end in {suffix} with --format {form}, got {path.name}; rename it")
-    restorer = load_restorer(folder)
-    # Inductor cannot lower torch's scan operator where a length is a product of two free sizes.
-    program = trace(restorer, has_strength, is_portable=form != "aoti")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".exporting-", dir=path.parent) as place:
-        unfinished = Path(place) / path.name
+    with new_place(path) as unfinished:  # first, because a place that cannot be written is told at once
+        restorer = load_restorer(folder)
+        # Inductor cannot lower torch's scan operator where a length is a product of two free sizes.
+        program = trace(restorer, has_strength, is_portable=form != "aoti")
         with quiet_exporters():
             write(program, form, unfinished)
             if int8:

@@ -28,7 +28,8 @@ def begin_checkpoint(output: Path, step: int) -> Path:
         step: steps done.
     """
     folder = output / f"{PREFIX}{step}{UNFINISHED}"
-    shutil.rmtree(folder, ignore_errors=True)
+    for left in output.glob(f"{PREFIX}*{UNFINISHED}"):  # by a process that was killed, perhaps at another step
+        shutil.rmtree(left, ignore_errors=True)
     folder.mkdir(parents=True)
     return folder
 

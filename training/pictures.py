@@ -99,9 +99,8 @@ def count_pictures(data: DataRecipe) -> int:
         ValueError: a folder holds no pictures, or some that another holds too.
         OSError: a folder is missing or does not look like its corpus.
     """
-    counts = [
-        len(pair_by_name(locate_split(CORPORA[name], "train", _corpus_folder(name, data)))[0]) for name in data.corpora
-    ]
+    splits = [locate_split(CORPORA[name], "train", _corpus_folder(name, data)) for name in data.corpora]
+    counts = [len(pair_by_name(split)[0]) for split in splits]
     if data.clean_dirs:
         counts.append(len(list_photographs(data.clean_dirs)))
     return sum(count - -(-count // data.held_out_every) for count in counts)
