@@ -26,6 +26,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
+# Read by onnxruntime when it is imported: otherwise it looks up its vendor's telemetry host.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
 import onnx
 import onnxruntime
 import torch

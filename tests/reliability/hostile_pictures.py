@@ -28,7 +28,8 @@ ODD_CUTS, ODD_FLIPS = 5, 5
 # Every legal file name is one that somebody has.
 NAMES = [
     b"two\nlines.png", b"\x1b[31mred\x1b[0m.png", b"\xff\xfe.png", "schön \U0001f5bc.png".encode(), b"-o.png",
-    b"--help.png", b"%s %d {0}.png", b"$(touch pwned).png", b"a'b\"c.png", b" .png ", b"..png", b"a" * 251 + b".png",
+    b"--help.png", b"%s %d {0}.png", b"$(touch pwned).png", b"a'b\"c.png", b" a b .png", b"..png",
+    b"a" * 251 + b".png",
     "é".encode() * 125 + b".png", b"CON.png", b"a\tb\rc.png", b"*.png", b"~.png", b"a.PNG", b"a.png.png",
     b"\xe2\x80\xae.png",
 ]  # fmt: skip
