@@ -1,7 +1,9 @@
 """Batches of degraded patches in an order that depends on nothing but the seed and the step."""
 
 import logging
+import os
 import signal
+import threading
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -238,9 +240,16 @@ def build_loader(patches: ReadablePatches, batch_size: int, workers: int) -> Dat
 def _start_worker(_: int) -> None:
     cv2.setNumThreads(0)  # one thread per worker: they share the processors with the model
     # Sent to the whole process group, as by Ctrl-C and by schedulers, they must leave the workers alive until the last
-    # step is saved; a worker ends when its run does.
-    for number in STOPPING:
-        signal.signal(number, signal.SIG_IGN)
+    # step is saved. SIGTERM of the run itself ends a worker: it comes when the run fails.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=_end_by, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_by(process: int) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != process:
+        pass
+    os._exit(0)
 
 
 def patch_size_at(schedule: tuple[tuple[int, int], ...], step: int) -> tuple[int, int | None]:
