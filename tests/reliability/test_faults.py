@@ -170,7 +170,7 @@ def test_a_place_that_cannot_be_written_is_said_before_the_work(works, place, mo
 
 @pytest.mark.parametrize("gib", [3, 6])
 def test_too_little_memory_leads_to_tiles_or_to_one_line(works, place, tmp_path, record, gib):
-    save(tmp_path / "in" / "large.png", photograph((2400, 1600)))
+    save(tmp_path / "in" / "large.png", photograph((1200, 900)))
     save(tmp_path / "in" / "small.png")
     arguments = [str(tmp_path / "in"), "-o", str(tmp_path / "out"), "--model", str(place / "model"), "--device", "cpu"]
     limit = lambda: resource.setrlimit(resource.RLIMIT_AS, (gib * 2**30, gib * 2**30))  # noqa: E731
