@@ -302,7 +302,12 @@ def main(
         scorer = Scorer(border, None if lpips is None else load_lpips(*lpips).to(accelerator.device))
     meter = Meter({each.name: methods.list_for(each) for each in sets}, scorer, pictures)
     facts = None if definition is None else {**asdict(definition), "clean": clean.resolve().name}
-    if not run(accelerator, sets, meter, describe_run(sets, methods, scorer, lpips, facts), output):
+    try:
+        is_whole = run(accelerator, sets, meter, describe_run(sets, methods, scorer, lpips, facts), output)
+    except OSError as error:  # a full disk, mostly
+        typer.echo(f"stopped: {error}; what is measured is kept; give the same command again to go on", err=True)
+        raise typer.Exit(1) from error
+    if not is_whole:
         raise typer.Exit(1)
 
 
