@@ -75,6 +75,7 @@ def others(place):
 
 @pytest.mark.parametrize("name", ["training", "bulk restoring", "evaluation", "dataset building", "export"])
 def test_great_commands_speak_to_nobody(works, place, tmp_path, record, name):
+    (tmp_path / "out").mkdir()
     process = trace(works[name].command(tmp_path / "out"), place, tmp_path / "log")
     _, errors = process.communicate(timeout=DEADLINE)
     assert process.returncode == 0, errors[-2000:]
