@@ -31,6 +31,7 @@ from benchmarks.kernels_table import render_kernels
 from benchmarks.learning_table import render_learning
 from benchmarks.pairs_table import render_methods, render_pairs
 from benchmarks.quality_table import render_losses, render_quality
+from benchmarks.reliability_table import render_reliability
 from benchmarks.scan_table import render_scan
 from benchmarks.tiling_table import render_tiling
 from restoration_metrics.model_index import is_evaluation, list_eval_results, measured_weights
@@ -70,6 +71,7 @@ TABLES = {
     "methods": Table("pairs.json", render_methods),
     "pairs": Table("pairs.json", render_pairs),
     "quality": Table("synthetic7_cbsd68.json", render_quality),
+    "reliability": Table("reliability.json", render_reliability),
     "scan": Table("scan.json", render_scan),
     "tiling": Table("tiling.json", render_tiling),
 }

@@ -54,18 +54,12 @@ class Restorer:
             ValueError: nothing that loads, no restorer, weights that are not complete, or no such device or dtype.
         """
         try:
-            found = DPMambaIRConfig.get_config_dict(source)[0].get("model_type")
-            if found != DPMambaIRConfig.model_type:
-                raise ValueError(f"`model_type` must be {DPMambaIRConfig.model_type}, got {found}; give a restorer")
-            model, report = DPMambaIRModel.from_pretrained(source, output_loading_info=True)
-            if missing := len(report["missing_keys"]):
-                raise ValueError(f"weights must be complete, got {missing} missing; save the model again")
+            model = _load(source)
             processor = DPMambaIRImageProcessor.from_pretrained(source)
             place = choose_device(device)
-            model = model.eval().to(place)
-        except Exception as error:  # a broken folder surfaces as one of half a dozen unrelated types
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise ValueError(f"cannot load {source} on device {device}: {reason}") from error
+            model = model.to(place)
+        except Exception as error:
+            raise ValueError(f"cannot load {source} on device {device}: {_tell(error)}") from error
         return cls(model, processor, choose_dtype(dtype, place), memory_budget)
 
     def __call__(self, source: PictureSource, strength: float = 1, progress: Progress | None = None) -> Image.Image:
@@ -146,6 +140,36 @@ class Restorer:
         return torch.autocast(self.model.device.type, self.dtype) if is_mixed else nullcontext()
 
 
+def load_model(source: str | os.PathLike) -> DPMambaIRModel:
+    """Load a restorer alone, on the CPU, to look at it or to change it.
+
+    Args:
+        source: folder that `save_pretrained` wrote, or a repository of the Hub.
+
+    Raises:
+        ValueError: nothing that loads, no restorer, or weights that are not complete.
+    """
+    try:
+        return _load(source)
+    except Exception as error:
+        raise ValueError(f"cannot load {source}: {_tell(error)}") from error
+
+
+def _load(source: str | os.PathLike) -> DPMambaIRModel:
+    found = DPMambaIRConfig.get_config_dict(source)[0].get("model_type")
+    if found != DPMambaIRConfig.model_type:
+        raise ValueError(f"`model_type` must be {DPMambaIRConfig.model_type}, got {found}; give a restorer")
+    model, report = DPMambaIRModel.from_pretrained(source, output_loading_info=True)
+    if missing := len(report["missing_keys"]):
+        raise ValueError(f"weights must be complete, got {missing} missing; save the model again")
+    return model.eval()
+
+
+def _tell(error: Exception) -> str:
+    """Return in one line, whole, why a folder does not load; that surfaces as one of half a dozen unrelated types."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def choose_device(device: str | torch.device) -> torch.device:
     """Return the torch device of that name; `auto` is the accelerator if there is one, otherwise the CPU."""
     if device == "auto":
@@ -185,4 +209,4 @@ def is_bfloat16_faster(device: torch.device) -> bool:
     return has_bfloat16(device) and not is_slow
 
 
-__all__ = ["Restorer", "choose_device", "choose_dtype", "has_bfloat16", "is_bfloat16_faster"]
+__all__ = ["Restorer", "choose_device", "choose_dtype", "has_bfloat16", "is_bfloat16_faster", "load_model"]

@@ -38,7 +38,7 @@ from training.optimization import (
     gather_parameters,
     restore_rate,
 )
-from training.pictures import ReadablePatches, build_loader, check_batches, load_sets, training_steps
+from training.pictures import STOPPING, ReadablePatches, build_loader, check_batches, load_sets, training_steps
 from training.progress import Progress
 from training.recipe import Recipe
 from training.scores import Batch, Scores
@@ -88,12 +88,17 @@ class Trainer:
         self.was_told_to_stop = self.is_stopping = False  # the second once all processes know of the first
 
     def resume(self) -> None:
-        """Load the newest intact checkpoint of the run's folder.
+        """Load the newest intact checkpoint of the run's folder; a run that ended before its first begins anew.
 
         Raises:
-            FileNotFoundError: there is none.
+            FileNotFoundError: there is no run, or no checkpoint that is intact.
             ValueError: the recipe differs from the interrupted run's.
         """
+        if self.journal.path.exists() and not list_checkpoints(self.output):
+            logger.info("no checkpoint was written before; beginning anew")
+            if self.accelerator.is_main_process:
+                self.journal.cut(0)
+            return
         folder, state = find_checkpoint(self.output)
         self.recipe.check_resumes(Recipe.from_dict(state["recipe"]))
         self.accelerator.load_state(folder)
@@ -105,14 +110,14 @@ class Trainer:
         logger.info("resuming after step %d", self.progress.step)
 
     def run(self) -> bool:
-        """Train to the last step, or until SIGTERM.
+        """Train to the last step, or until SIGTERM or SIGINT (Ctrl-C); the second SIGINT ends at once.
 
         Returns:
             Whether the last step was reached; the trained model then lies in the run's folder.
         """
         self.accelerator.init_trackers("training", init_kwargs={"tensorboard": {"purge_step": self.progress.step}})
         self.model.train()
-        with self._stop_on_sigterm(), self._progress_bar() as bar:
+        with self._stop_on_signals(), self._progress_bar() as bar:
             started = time.monotonic() - self.progress.seconds
             last_record = self.progress.step, self.progress.seconds
             for batches in training_steps(self._open_loader, self.recipe, self.progress.step):
@@ -261,15 +266,18 @@ class Trainer:
         )
 
     @contextmanager
-    def _stop_on_sigterm(self) -> Iterator[None]:
-        def stop(*_: object) -> None:
+    def _stop_on_signals(self) -> Iterator[None]:
+        def stop(number: int, _: object) -> None:
+            if number == signal.SIGINT and self.was_told_to_stop:
+                raise KeyboardInterrupt
             self.was_told_to_stop = True
 
-        before = signal.signal(signal.SIGTERM, stop)
+        before = {number: signal.signal(number, stop) for number in STOPPING}
         try:
             yield
         finally:
-            signal.signal(signal.SIGTERM, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def has_run(output: Path) -> bool:

@@ -76,8 +76,9 @@ class Restorer:
             _, found = AutoModelForImageToImage.from_pretrained(name, output_loading_info=True, **options)
             restore = pipeline(TASK, model=name, **options)
         except Exception as error:  # a broken folder surfaces as one of half a dozen unrelated types
+            reason = " ".join(str(error).split()) or type(error).__name__
             raise ValueError(
-                f"`DPMAMBAIR_MODEL` must be a trained restorer, got {source}; give its folder or repository"
+                f"`DPMAMBAIR_MODEL` must be a trained restorer, got {source}; give its folder or repository: {reason}"
             ) from error
         if missing := len(found["missing_keys"]):
             raise ValueError(f"weights must be complete, got {missing} missing in {source}; give a trained model")
