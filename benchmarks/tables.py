@@ -32,6 +32,7 @@ from benchmarks.learning_table import render_learning
 from benchmarks.pairs_table import render_methods, render_pairs
 from benchmarks.quality_table import render_losses, render_quality
 from benchmarks.scan_table import render_scan
+from benchmarks.steering_table import render_steering
 from benchmarks.tiling_table import render_tiling
 from restoration_metrics.model_index import is_evaluation, list_eval_results, measured_weights
 
@@ -71,6 +72,7 @@ TABLES = {
     "pairs": Table("pairs.json", render_pairs),
     "quality": Table("synthetic7_cbsd68.json", render_quality),
     "scan": Table("scan.json", render_scan),
+    "steering": Table("steering.json", render_steering),
     "tiling": Table("tiling.json", render_tiling),
 }
 
