@@ -1,8 +1,9 @@
 """Measure what `--keep` and `--self-ensemble` do: `python -m benchmarks.steering --clean DIR --model DIR`.
 
-Each photograph is degraded by every two kinds together, at severity 0.5. One of the two is to stay: what should come out
-is the photograph degraded by that one alone. How much of each kind's damage a restoration takes away tells how well
-that works: the correction is split, by least squares, into what would undo the one kind and what would undo the other.
+Each photograph is degraded by every two kinds together, at severity 0.5. One of the two is to stay: what should come
+out is the photograph degraded by that one alone. How much of each kind's damage a restoration takes away tells how
+well that works: the correction is split, by least squares, into what would undo the one kind and what would undo the
+other.
 """
 
 import json

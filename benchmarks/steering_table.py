@@ -46,7 +46,7 @@ def render_steering(results: dict[str, Any]) -> str:
         Two Markdown tables, and their conditions.
     """
     conditions = (
-        f"{results['pictures']} photographs that training held out, {results['side']} x {results['side']} pixels, each "
-        f"degraded by every two kinds at severity {results['severity']}, seed {results['seed']}."
+        f"{results['pictures']} photographs that training held out, {results['side']} x {results['side']} pixels, "
+        f"each degraded by every two kinds at severity {results['severity']}, seed {results['seed']}."
     )
     return "\n\n".join([format_markdown(steering_grid(results)), format_markdown(ensemble_grid(results)), conditions])

@@ -38,14 +38,14 @@ class ImageRestorationPipeline(Pipeline):
         Args:
             images: a picture, or a list or tuple of them, each of what `read_picture` reads.
             **options: `strength`, a number from 0 up: 0 returns the input, 1 (the default) restores, more exaggerates.
-                `return_description`, whether to tell what had spoiled the picture (default: False). `return_picture`,
-                whether to return what `write_picture` writes, with the input's depth, metadata and frames, in place of
-                a PIL picture (default: False). `only`, a list of the kinds of degradation that are repaired, or
-                `keep`, of those that are not (default: all are repaired). `self_ensemble`, whether to average over all
-                eight flips and turns, which takes eight times as long (default: False). `memory_budget`, what restoring may take beside model and picture, in
-                bytes (default: 3 GiB): larger pictures are restored in tiles. `progress`, called after each tile with
-                the number of tiles that are done, and of all. And what every pipeline takes: `batch_size` for
-                pictures of one size, `num_workers`.
+                `only`, a list of the kinds of degradation that are repaired, or `keep`, of those that are not
+                (default: all are repaired). `self_ensemble`, whether to average over all eight flips and turns, which
+                takes eight times as long (default: False). `return_description`, whether to tell what had spoiled the
+                picture (default: False). `return_picture`, whether to return what `write_picture` writes, with the
+                input's depth, metadata and frames, in place of a PIL picture (default: False). `memory_budget`, what
+                restoring may take beside model and picture, in bytes (default: 3 GiB): larger pictures are restored
+                in tiles. `progress`, called after each tile with the number of tiles that are done, and of all. And
+                what every pipeline takes: `batch_size` for pictures of one size, `num_workers`.
 
         Returns:
             A PIL picture of the input's size, 8 bit, RGB or grey, with the alpha channel and the colour profile that

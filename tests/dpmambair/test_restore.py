@@ -18,7 +18,6 @@ from modeling_dpmambair import Restorer
 from modeling_dpmambair.large_pictures_dpmambair import bytes_needed
 from tests.restoring import ROOT, files_below, photograph, pictures_below, read, records_below, save
 
-
 LIGHT = ROOT / "checkpoints" / "dpmambair-light"
 
 
