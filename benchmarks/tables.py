@@ -22,6 +22,7 @@ from benchmarks.bulk_table import render_bulk
 from benchmarks.command_table import render_command
 from benchmarks.cost_table import render_cost
 from benchmarks.description_table import render_description
+from benchmarks.doors_table import render_doors
 from benchmarks.embedding_table import render_embedding
 from benchmarks.export_table import render_export
 from benchmarks.failures_table import render_failures
@@ -61,6 +62,7 @@ TABLES = {
     "command": Table("command.json", render_command),
     "cost": Table("cost.json", render_cost),
     "description": Table("description.json", render_description),
+    "doors": Table("doors.json", render_doors),
     "embedding": Table("embedding.json", render_embedding),
     "export": Table("export.json", render_export),
     "failures": Table("failures.json", render_failures),
