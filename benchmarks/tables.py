@@ -29,6 +29,7 @@ from benchmarks.failures_table import render_failures
 from benchmarks.files import RESULTS, write_text
 from benchmarks.forward_table import render_forward
 from benchmarks.kernels_table import render_kernels
+from benchmarks.large_table import render_large
 from benchmarks.learning_table import render_learning
 from benchmarks.pairs_table import render_methods, render_pairs
 from benchmarks.quality_table import render_losses, render_quality
@@ -68,6 +69,7 @@ TABLES = {
     "failures": Table("failures.json", render_failures),
     "forward": Table("forward.json", render_forward),
     "kernels": Table("kernels.json", render_kernels),
+    "large": Table("large.json", render_large),
     "learning": Table("learning.json", render_learning),
     "losses": Table("synthetic7_cbsd68.json", render_losses),
     "methods": Table("pairs.json", render_methods),
