@@ -1,8 +1,8 @@
 """Restore large pictures from file to file: `python -m benchmarks.large`.
 
-As in `benchmarks.command` a process of its own restores each picture. Beside it runs NAFNet-32, of spandrel, with random
-weights, in tiles as programs that use spandrel cut them: the whole picture would take more memory than most machines
-have.
+As in `benchmarks.command` a process of its own restores each picture. Beside it runs NAFNet-32, of spandrel, with
+random weights, in tiles as programs that use spandrel cut them: the whole picture would take more memory than most
+machines have.
 """
 
 import json
@@ -23,6 +23,8 @@ from benchmarks.rendering import format_columns
 from dpmambair.machine import describe_machine
 from dpmambair.shipped import SHIPPED
 
+# GiB for tiles, so that with the pictures, 0.75 GiB each of 67 megapixels, the process stays within 3.
+MEMORY = 0.75
 # Width and height, pixels: of 12 and 24 megapixels, and a square of 67.
 SIZES = ((4000, 3000), (6000, 4000), (8192, 8192))
 
@@ -44,7 +46,7 @@ def measure(size: tuple[int, int], model: Path, has_peer: bool) -> list[dict[str
         with Image.open(EXAMPLE) as example:
             example.convert("RGB").resize(size, Image.Resampling.BICUBIC).save(picture, compress_level=1)
         run(command_of(EXAMPLE, model, Path(folder, "first")))
-        commands = {model.resolve().name: command_of(picture, model, output)}
+        commands = {model.resolve().name: (*command_of(picture, model, output), "--memory", str(MEMORY))}
         if has_peer:
             commands[NAME] = peer_of(picture, Path(folder, "peer.png"))
         for name, command in commands.items():
@@ -68,7 +70,7 @@ def main(
     records = []
     for size in tqdm(SIZES, unit="size", disable=None):
         records += measure(size, model, size[0] * size[1] <= peer_megapixels * 10**6)
-    results = {"machine": describe_machine(), "records": records}
+    results = {"machine": describe_machine(), "memory": MEMORY, "records": records}
     write_text(output, json.dumps(results, indent=2) + "\n")
     typer.echo(format_columns(large_grid(results)))
 

@@ -32,7 +32,7 @@ def render_large(results: dict[str, Any]) -> str:
     """
     return (
         f"{format_markdown(large_grid(results))}\n\n"
-        "From file to file, a process for each picture: imports, weights, decoding, restoring, encoding; float32 or "
-        "bfloat16, whichever is the faster here.\nNAFNet-32 of spandrel in tiles of 512 x 512, float32. "
+        f"`dpmambair-restore --memory {results['memory']}`, a process for each picture: imports, weights, decoding, "
+        "restoring, encoding.\nNAFNet-32 of spandrel in tiles of 512 x 512, float32. "
         f"Measured on {describe_machine(results['machine'])}."
     )
