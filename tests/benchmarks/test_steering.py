@@ -25,8 +25,8 @@ def test_a_composite_is_both_kinds_and_each_alone(clean):
     assert not torch.equal(composite.degraded, other.degraded)
     damage = {kind: (each - composite.clean).square().mean() for kind, each in composite.alone.items()}
     assert (composite.degraded - composite.clean).square().mean() > max(damage.values()) > min(damage.values()) > 0
-    # Rain only brightens; sensor noise does both.
-    assert (composite.alone["rain"] - composite.clean).min() > -0.1
+    # Rain brightens; sensor noise does both.
+    assert (composite.alone["rain"] - composite.clean).mean() > 0.01
     assert (composite.alone["noise"] - composite.clean).min() < -0.2
 
 
