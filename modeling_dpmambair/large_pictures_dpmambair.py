@@ -45,6 +45,8 @@ SCAN_CONTEXT = 4
 EMBEDDED_PIXELS, EMBEDDED_CONTEXTS = 2**17, 8
 # How far means may be off, in features: a hundredth of it is what that makes of a picture.
 MEANS_TOLERANCE = 5e-3
+# So often at most the means are corrected and the picture is restored anew.
+MOST_CORRECTIONS = 2
 # Rows of the bands of a sheet, and its largest share of a picture.
 BAND_ROWS, SHEET_SHARE = 32, 1 / 4
 
@@ -158,7 +160,9 @@ def restore_tiled(
     work = _Work(view, pixel_values, embedding, tiles, steps)
     means = _PictureMeans(work) if has_means_to_find else None
     restored = work.restore(strength)
-    if means is not None and means.find_error() > MEANS_TOLERANCE:
+    for _ in range(MOST_CORRECTIONS if means is not None else 0):
+        if means.find_error() <= MEANS_TOLERANCE:
+            break
         steps.total += len(tiles) + 2
         means.correct(means.of_sheet())
         restored = work.restore(strength)
@@ -224,7 +228,7 @@ class _PictureMeans:
     means that are consistent, but of the sheet. A pass over all tiles around these gives means of the whole picture,
     but as they follow from the sheet's. How much that matters the sheet itself tells: around the new means it shows
     others than before, and so would the picture. Where that was not enough, which the restoration tells on the way,
-    the same is done once more.
+    the same is done again.
     """
 
     def __init__(self, work: _Work) -> None:
