@@ -51,7 +51,7 @@ LAYERS = {
         {"modeling_degradation_extractor"},
         {"modeling_dpmambair"},
         {"image_processing_dpmambair", "large_strips_dpmambair"},
-        {"large_pictures_dpmambair"},
+        {"large_pictures_dpmambair", "steering_dpmambair"},
         {"restorer_dpmambair"},
         {"pipeline_dpmambair"},
         {"__init__"},
