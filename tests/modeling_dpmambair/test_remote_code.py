@@ -27,7 +27,7 @@ from tests.modeling_dpmambair.models import pictures, randomized, small_extracto
 SOURCES = {path.name for path in Path(modeling_dpmambair.__file__).parent.glob("*.py")} - {"__init__.py"}
 ABOVE_MODEL = {
     "pipeline_dpmambair.py", "restorer_dpmambair.py", "large_strips_dpmambair.py", "large_plan_dpmambair.py",
-    "large_pictures_dpmambair.py",
+    "large_pictures_dpmambair.py", "steering_dpmambair.py",
 }  # fmt: skip
 ABOVE_EXTRACTOR = (
     ABOVE_MODEL
