@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check
+# Continuous integration gives `CONSTRAINTS=constraints.txt`: the versions that were tested. Empty: the newest.
+CONSTRAINTS ?=
+DEV_INSTALL := $(PIP_INSTALL) $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 PYTEST := HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
 
 .PHONY: restore test test-slow style quality smoke bench
@@ -47,5 +50,5 @@ $(VENV)/.restore: pyproject.toml | $(BIN)/pip
 	touch $@
 
 $(VENV)/.dev: pyproject.toml | $(BIN)/pip
-	$(PIP_INSTALL) --editable ".[dev]"
+	$(DEV_INSTALL) --editable ".[dev]"
 	touch $(VENV)/.restore $@

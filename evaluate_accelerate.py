@@ -24,7 +24,7 @@ from accelerate import Accelerator
 from tqdm import tqdm
 from transformers.utils import logging
 
-from dpmambair.files import hash_files, replacing
+from dpmambair.files import clear_leftovers, hash_files, replacing
 from dpmambair.machine import describe_machine
 from dpmambair.shipped import SHIPPED
 from evaluation.journal import Journal
@@ -207,6 +207,8 @@ def run(
     """
     journal = Journal(output.with_suffix(".partial"))
     listings = {each.name: [each.listing, len(each.entries)] for each in sets}
+    if accelerator.is_main_process:
+        clear_leftovers([output.parent])
     with blaming("--output"), accelerator.main_process_first():
         journal.begin({**settings, "listings": listings}, describe_start(accelerator))
     done = journal.read()
@@ -300,7 +302,12 @@ def main(
         scorer = Scorer(border, None if lpips is None else load_lpips(*lpips).to(accelerator.device))
     meter = Meter({each.name: methods.list_for(each) for each in sets}, scorer, pictures)
     facts = None if definition is None else {**asdict(definition), "clean": clean.resolve().name}
-    if not run(accelerator, sets, meter, describe_run(sets, methods, scorer, lpips, facts), output):
+    try:
+        is_whole = run(accelerator, sets, meter, describe_run(sets, methods, scorer, lpips, facts), output)
+    except OSError as error:  # a full disk, mostly
+        typer.echo(f"stopped: {error}; what is measured is kept; give the same command again to go on", err=True)
+        raise typer.Exit(1) from error
+    if not is_whole:
         raise typer.Exit(1)
 
 

@@ -25,11 +25,14 @@ import json
 import logging
 import math
 import os
-import tempfile
+import shutil
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
+
+# Read by onnxruntime when it is imported: otherwise it looks up its vendor's telemetry host.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 import onnx
 import onnxruntime
@@ -45,7 +48,7 @@ from torch._inductor.exc import InvalidCxxCompiler
 from torch.export import Dim, ExportedProgram
 from transformers.utils.logging import disable_progress_bar
 
-from modeling_dpmambair import DPMambaIRConfig, DPMambaIRModel, scan_backend
+from modeling_dpmambair import DPMambaIRModel, load_model, scan_backend
 from modeling_dpmambair.large_export_dpmambair import (
     PictureEmbedding,
     StripMeasures,
@@ -91,6 +94,22 @@ class PortableRestorer(torch.nn.Module):
         return {name: getattr(output, name) for name in OUTPUTS}
 
 
+@contextlib.contextmanager
+def new_place(target: Path) -> Iterator[Path]:
+    """Give a path of the target's name in an empty folder beside it, where the exporters may leave what they like.
+
+    Args:
+        target: file to write in the end; its folder is made.
+    """
+    place = target.with_name(f".{target.name}.exporting")
+    shutil.rmtree(place, ignore_errors=True)  # of a process that was killed
+    place.mkdir(parents=True)
+    try:
+        yield place / target.name
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
 class Agreement(NamedTuple):
     """How far an exported program's pictures are from the model's.
 
@@ -115,14 +134,10 @@ def load_restorer(folder: Path) -> PortableRestorer:
     if not (folder / "config.json").is_file():
         raise ValueError(f"`DIR` must be a folder with a model's config.json, got {folder}; give a trained model")
     disable_progress_bar()
-    try:
-        config = DPMambaIRConfig.from_pretrained(folder)
-        if config.model_type != DPMambaIRConfig.model_type or config.embedding_source != "extractor":
-            raise ValueError("it is no restorer with an extractor of its own")
-        model = DPMambaIRModel.from_pretrained(folder, dtype=torch.float32)
-    except (OSError, ValueError, TypeError) as error:
-        raise ValueError(f"cannot load {folder}: {error}".splitlines()[0]) from error
-    return PortableRestorer(model.eval().requires_grad_(False))
+    model = load_model(folder)
+    if model.config.embedding_source != "extractor":
+        raise ValueError(f"cannot load {folder}: it is no restorer with an extractor of its own")
+    return PortableRestorer(model.float().requires_grad_(False))
 
 
 def trace(restorer: PortableRestorer, has_strength: bool, is_portable: bool = True) -> ExportedProgram:
@@ -377,12 +392,10 @@ def export(
     suffix = ".onnx" if form == "onnx" else ".pt2"
     if path.suffix != suffix:
         raise ValueError(f"`--output` must end in {suffix} with --format {form}, got {path.name}; rename it")
-    restorer = load_restorer(folder)
-    # Inductor cannot lower torch's scan operator where a length is a product of two free sizes.
-    program = trace(restorer, has_strength, is_portable=form != "aoti")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".exporting-", dir=path.parent) as place:
-        unfinished = Path(place) / path.name
+    with new_place(path) as unfinished:  # first, because a place that cannot be written is told at once
+        restorer = load_restorer(folder)
+        # Inductor cannot lower torch's scan operator where a length is a product of two free sizes.
+        program = trace(restorer, has_strength, is_portable=form != "aoti")
         with quiet_exporters():
             write(program, form, unfinished)
             if int8:
@@ -454,15 +467,16 @@ def export_parts(folder: Path, place: Path, dtype: Dtype = "float32") -> Agreeme
         ArithmeticError: the parts do not compute what the model does.
     """
     model = load_restorer(folder).model
-    place.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".exporting-", dir=place) as unfinished:
+    with new_place(place) as unfinished:
+        unfinished.mkdir()
         with quiet_exporters():
-            write_parts(model, Path(unfinished))
+            write_parts(model, unfinished)
             if dtype != "float32":
-                store_halved(Path(unfinished, "restore.onnx"), dtype)
-        found = compare_parts(Path(unfinished), model)
+                store_halved(unfinished / "restore.onnx", dtype)
+        found = compare_parts(unfinished, model)
         check(found, is_exact=dtype == "float32")
-        for path in Path(unfinished).iterdir():
+        place.mkdir(exist_ok=True)
+        for path in unfinished.iterdir():
             os.replace(path, place / path.name)
     return found
 

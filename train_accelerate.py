@@ -1,7 +1,8 @@
 """Train a stage of DPMambaIR: `accelerate launch train_accelerate.py --config configuration/train/RECIPE.json`.
 
-On a CPU the number of threads is the environment's `OMP_NUM_THREADS`. SIGTERM saves a checkpoint and ends with status
-0; send it to the training process or to the whole process group, because Accelerate's launcher does not pass it on.
+On a CPU the number of threads is the environment's `OMP_NUM_THREADS`. SIGTERM and Ctrl-C save a checkpoint and end
+with status 0; send SIGTERM to the training process or to the whole process group, because Accelerate's launcher does
+not pass it on.
 """
 
 import logging
@@ -78,7 +79,7 @@ def train(recipe: Recipe, output: Path, *, resume: bool = False) -> bool:
         resume: continue the run that `output` holds.
 
     Returns:
-        Whether the last step was reached; not so after SIGTERM.
+        Whether the last step was reached; not so after a signal.
 
     Raises:
         FileExistsError: `output` holds a run that was not asked to be resumed.
@@ -129,7 +130,7 @@ def main(
     if is_finished:
         typer.echo(f"trained; the model is in {folder}")
     else:
-        typer.echo(f"stopped by SIGTERM after saving; continue with the same command and --resume (run in {folder})")
+        typer.echo(f"stopped by a signal after saving; continue with the same command and --resume (run in {folder})")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -32,9 +33,13 @@ COMMAND = (sys.executable, "-m", "dpmambair.restore")
 SIZES = ((256, 256), (2464, 1640))
 
 
-def restore(picture: Path, model: Path, output: Path) -> tuple[float, int]:
-    """Run the command on one picture; returns seconds, and the most memory that it held, bytes."""
-    command = [*COMMAND, str(picture), "-o", str(output), "--model", str(model)]
+def command_of(picture: Path, model: Path, output: Path) -> tuple[str, ...]:
+    """Return the command that restores a picture into a folder: a new one, as it leaves what it has done before."""
+    return (*COMMAND, str(picture), "-o", str(output), "--model", str(model))
+
+
+def run(command: Sequence[str]) -> tuple[float, int]:
+    """Run a command; returns seconds, and the most memory that it held, bytes."""
     start = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     _, status, used = os.wait4(process.pid, 0)  # tells what this process used, not all children so far
@@ -50,8 +55,9 @@ def measure(size: tuple[int, int], model: Path, repeats: int) -> dict[str, Any]:
         picture = Path(folder, "picture.png")
         with Image.open(EXAMPLE) as example:
             example.convert("RGB").resize(size).save(picture)
-        runs = [restore(picture, model, Path(folder, "restored")) for _ in tqdm(range(repeats + 1), disable=None)][1:]
-    seconds, memory = zip(*runs, strict=True)
+        turns = tqdm(range(repeats + 1), disable=None)
+        runs = [run(command_of(picture, model, Path(folder, f"restored{turn}"))) for turn in turns]
+    seconds, memory = zip(*runs[1:], strict=True)
     return {"width": size[0], "height": size[1], "seconds": statistics.median(seconds), "memory": max(memory)}
 
 

@@ -6,6 +6,7 @@ photographs whether that matters. Of a kind that is refused the results hold the
 """
 
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -15,6 +16,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read by onnxruntime when it is imported
 
 import numpy as np
 import onnxruntime

@@ -22,16 +22,20 @@ from benchmarks.bulk_table import render_bulk
 from benchmarks.command_table import render_command
 from benchmarks.cost_table import render_cost
 from benchmarks.description_table import render_description
+from benchmarks.doors_table import render_doors
 from benchmarks.embedding_table import render_embedding
 from benchmarks.export_table import render_export
 from benchmarks.failures_table import render_failures
 from benchmarks.files import RESULTS, write_text
 from benchmarks.forward_table import render_forward
 from benchmarks.kernels_table import render_kernels
+from benchmarks.large_table import render_large
 from benchmarks.learning_table import render_learning
 from benchmarks.pairs_table import render_methods, render_pairs
 from benchmarks.quality_table import render_losses, render_quality
+from benchmarks.reliability_table import render_reliability
 from benchmarks.scan_table import render_scan
+from benchmarks.steering_table import render_steering
 from benchmarks.tiling_table import render_tiling
 from restoration_metrics.model_index import is_evaluation, list_eval_results, measured_weights
 
@@ -60,17 +64,21 @@ TABLES = {
     "command": Table("command.json", render_command),
     "cost": Table("cost.json", render_cost),
     "description": Table("description.json", render_description),
+    "doors": Table("doors.json", render_doors),
     "embedding": Table("embedding.json", render_embedding),
     "export": Table("export.json", render_export),
     "failures": Table("failures.json", render_failures),
     "forward": Table("forward.json", render_forward),
     "kernels": Table("kernels.json", render_kernels),
+    "large": Table("large.json", render_large),
     "learning": Table("learning.json", render_learning),
     "losses": Table("synthetic7_cbsd68.json", render_losses),
     "methods": Table("pairs.json", render_methods),
     "pairs": Table("pairs.json", render_pairs),
     "quality": Table("synthetic7_cbsd68.json", render_quality),
+    "reliability": Table("reliability.json", render_reliability),
     "scan": Table("scan.json", render_scan),
+    "steering": Table("steering.json", render_steering),
     "tiling": Table("tiling.json", render_tiling),
 }
 

@@ -19,7 +19,7 @@ from .catalog import CORPORA
 from .degradation_recipes import RECIPES
 from .degradations import KINDS, apply_degradations, sample_degradation
 from .pairing import find_faults, find_pairs, format_faults
-from .publishing import write_imagefolder, write_parquet
+from .publishing import check_new, write_imagefolder, write_parquet
 from .synthetic_restoration import list_photographs, load_clean_photographs
 from .transforms import center_window, crop, to_float
 
@@ -73,6 +73,7 @@ def build(
     """Write pairs so that plain `datasets.load_dataset` reads them, here or from the Hub."""
     options = {"seed": seed, "snow_masks": snow_masks, "depths": depths}
     with _one_line_errors():
+        check_new(output)  # before every picture is read, and perhaps degraded
         dataset = _load(name, data_dir, split, strict=strict, **options)
         write = write_parquet if form is Form.PARQUET else write_imagefolder
         write(dataset, output, str(dataset.split))

@@ -79,7 +79,9 @@ class Pair(NamedTuple):
 
 
 def list_pictures(root: Path) -> list[Photograph]:
-    """List the picture files below a folder, sorted by name; hidden files are passed over, links are followed.
+    """List the picture files below a folder, sorted by name.
+
+    Hidden files are passed over, links are followed, unless they lead in a circle.
 
     Args:
         root: an existing folder.
@@ -88,7 +90,8 @@ def list_pictures(root: Path) -> list[Photograph]:
         PermissionError: a folder cannot be read.
     """
     found = []
-    for parent, _, names in os.walk(root, onerror=_refuse_to_skip, followlinks=True):
+    for parent, folders, names in os.walk(root, onerror=_refuse_to_skip, followlinks=True):
+        folders[:] = [name for name in folders if not _leads_back(Path(parent, name), root)]
         found += [Path(parent, name) for name in names if name.lower().endswith(SUFFIXES) and name[0] != "."]
     return sorted((_to_photograph(path, root) for path in found), key=attrgetter("file_name"))
 
@@ -96,6 +99,16 @@ def list_pictures(root: Path) -> list[Photograph]:
 def _refuse_to_skip(error: OSError) -> None:
     # os.walk passes over folders that it cannot read, unless told otherwise.
     raise error
+
+
+def _leads_back(folder: Path, root: Path) -> bool:
+    """Tell whether a folder is one of those above it, by way of links: everything would come again and again."""
+    real, above = folder.resolve(), folder
+    while above != root:
+        above = above.parent
+        if above.resolve() == real:
+            return True
+    return False
 
 
 def _to_photograph(path: Path, root: Path) -> Photograph:

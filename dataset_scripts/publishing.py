@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -80,13 +79,32 @@ def _write_picture(stored: dict[str, Any], path: Path) -> str:
     return f"{path.parent.name}/{path.name}"
 
 
+def check_new(folder: Path) -> None:
+    """Make sure that a folder can be made.
+
+    Args:
+        folder: to make.
+
+    Raises:
+        ValueError: it exists.
+        OSError: the folder that it would lie in does not exist, or cannot be written.
+    """
+    if folder.exists():
+        raise ValueError(f"`output` must not exist yet, got {folder}; remove it, or choose another name")
+    parent = folder.resolve().parent
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise OSError(f"`output` must be in a folder that can be written, got {folder}; choose another place")
+
+
 @contextmanager
 def _new_folder(folder: Path) -> Iterator[Path]:
     """Give a folder to fill, which takes its place only when it is whole."""
-    if folder.exists():
-        raise ValueError(f"`output` must not exist yet, got {folder}; remove it, or choose another name")
-    with tempfile.TemporaryDirectory(dir=folder.resolve().parent, prefix=f".{folder.name}-") as temporary:
-        unfinished = Path(temporary, folder.name)
-        unfinished.mkdir()
+    check_new(folder)
+    unfinished = folder.resolve().with_name(f".{folder.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)  # of a process that was killed
+    unfinished.mkdir()
+    try:
         yield unfinished
         os.replace(unfinished, folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)

@@ -2,8 +2,10 @@
 
 import ctypes
 import platform
+import re
 import resource
 import sys
+from pathlib import Path
 
 import torch
 
@@ -19,6 +21,21 @@ def keep_freed_memory() -> None:
         libc = ctypes.CDLL(None)
         libc.mallopt(M_MMAP_MAX, 0)
         libc.mallopt(M_TRIM_THRESHOLD, -1)
+
+
+def limit_growth(growth: int) -> None:
+    """Let Linux refuse what this process asks for beyond so much more memory than it has now; elsewhere do nothing.
+
+    Whoever asks then gets a `MemoryError`, or torch's, where the system would end the process for want of memory.
+
+    Args:
+        growth: bytes, in addition to what the process has reserved by now.
+    """
+    if sys.platform == "linux":
+        reserved = 1024 * int(re.search(r"^VmData:\s*(\d+) kB$", Path("/proc/self/status").read_text(), re.M)[1])
+        hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+        limit = reserved + growth if hard == resource.RLIM_INFINITY else min(reserved + growth, hard)
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
 
 
 def peak_memory(device: torch.device) -> int:

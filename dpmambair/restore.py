@@ -21,7 +21,7 @@ import typer
 from dpmambair import __version__
 from dpmambair.console import Problems, complain, describe, say, without_warnings
 from dpmambair.request import MEMORY, Request
-from dpmambair.settings import Settings
+from dpmambair.settings import Settings, split_kinds
 from dpmambair.shard import choose_shard
 from dpmambair.shipped import SHIPPED
 
@@ -95,6 +95,16 @@ def restore(
     strength: Annotated[
         float, typer.Option(help="Factor on the correction: 0 does nothing, more than 1 exaggerates.")
     ] = 1.0,
+    only: Annotated[
+        str | None,
+        typer.Option(metavar="KINDS", help="Repair these kinds alone, as haze,noise.", show_default="all"),
+    ] = None,
+    keep: Annotated[
+        str | None, typer.Option(metavar="KINDS", help="Repair all but these kinds.", show_default="none")
+    ] = None,
+    self_ensemble: Annotated[
+        bool, typer.Option("--self-ensemble", help="Average over eight flips and turns; takes eight times as long.")
+    ] = False,
     report: Annotated[bool, typer.Option("--report", help="Also tell what had spoiled each picture.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")] = False,
     skip_existing: Annotated[
@@ -133,7 +143,9 @@ def restore(
             request = Request(
                 inputs=inputs,
                 output=output,
-                settings=Settings(strength, format, quality, not strip_metadata),
+                settings=Settings(
+                    strength, format, quality, not strip_metadata, split_kinds(only), split_kinds(keep), self_ensemble
+                ),
                 report=report,
                 overwrite=overwrite,
                 skip_existing=skip_existing,

@@ -49,7 +49,8 @@ class RowRestorer:
             The row with `restored`, the content of the restored file, and `error`, the reason for a failure; the other
             of the two is empty. With a report also `detected`, as JSON.
         """
-        restorer = _load(self.model or str(SHIPPED), share_devices(self.device, rank), self.dtype, self.memory)
+        device = share_devices(self.device, rank)
+        restorer = self.settings.control(_load(self.model or str(SHIPPED), device, self.dtype, self.memory))
         source, results = row[self.column], {"restored": b"", "error": ""}
         if self.report:
             results["detected"] = ""

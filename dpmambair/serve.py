@@ -19,7 +19,7 @@ from PIL import Image
 
 from dpmambair import __version__
 from dpmambair.request import MEMORY, check_model
-from dpmambair.settings import LOSSY, Settings
+from dpmambair.settings import Settings, split_kinds
 from dpmambair.shipped import SHIPPED
 
 try:
@@ -36,6 +36,8 @@ except ImportError as error:
 if TYPE_CHECKING:
     from modeling_dpmambair import Picture, Restorer
 
+# Bytes that a pixel takes from file to file, beside its restoration; and those of everything else.
+PIXEL_BYTES, SLACK = 100, 2**30
 # Seconds that a connection may stay idle, and that requests may still take when the server is stopped.
 IDLE, FAREWELL = 10, 30
 
@@ -52,6 +54,15 @@ class Options(BaseModel):
         None, description="one of png, jpeg, webp, tiff and avif"
     )
     quality: int | None = Field(None, ge=1, le=100, description="a whole number from 1 to 100")
+    only: str | None = Field(None, description="kinds of degradation to repair, as haze,noise")
+    keep: str | None = Field(None, description="kinds of degradation to leave, as snow; not beside `only`")
+    self_ensemble: bool = Field(False, description="true or false, where true takes eight times as long")
+
+    @property
+    def settings(self) -> Settings:
+        """The same as the command line's; a `ValueError` says what cannot be."""
+        kinds = split_kinds(self.only), split_kinds(self.keep)
+        return Settings(self.strength, self.format, self.quality, True, *kinds, self.self_ensemble)
 
 
 class Problem(BaseModel):
@@ -74,15 +85,12 @@ class Health(BaseModel):
     version: str = Field(description="of dpmambair")
 
 
-def restore_content(restorer: "Restorer", options: Options, picture: "Picture", progress: Progress) -> Response:
+def restore_content(restorer: "Restorer", settings: Settings, picture: "Picture", progress: Progress) -> Response:
     """Restore a picture, and return the answer with the content of its file."""
     from dpmambair.pictures import encode
 
-    # Unlike the command line, a request may state a quality for a format that has none.
-    quality = options.quality if options.format in (None, *LOSSY) else None
-    settings = Settings(options.strength, options.format, quality)
     format = settings.choose_format(picture.format)
-    content = encode(restorer.restore_picture(picture, options.strength, progress), format, settings)
+    content = encode(restorer.restore_picture(picture, settings.strength, progress), format, settings)
     return Response(content, media_type=Image.MIME[format])
 
 
@@ -149,7 +157,10 @@ class Service:
         It comes back in the same size, and in its own format unless another is asked for. A quality is for JPEG, WebP
         and AVIF.
         """
-        return await self._work(request, partial(restore_content, self._restorer, options))
+        with refusing():
+            settings = options.settings
+            restorer = settings.control(self._restorer)
+        return await self._work(request, partial(restore_content, restorer, settings))
 
     async def describe(self, request: Request) -> dict[str, Finding]:
         """Tell what spoiled a picture, sent likewise."""
@@ -265,16 +276,23 @@ def serve(
         # Here, because torch comes with it, which help can do without.
         from transformers.utils import logging as transformers_logging
 
-        from dpmambair.memory import keep_freed_memory
+        from dpmambair.memory import keep_freed_memory, limit_growth
         from modeling_dpmambair import Restorer
 
         keep_freed_memory()
         transformers_logging.disable_progress_bar()
         restorer = Restorer.from_pretrained(model, device, dtype, int(memory * 2**30))
+        if restorer.model.device.type == "cpu":  # CUDA reserves far more than it takes
+            limit_growth(restorer.memory_budget + bytes_taken(limits))
     except (OSError, ValueError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from error
     run(create_app(restorer, limits), listener)
+
+
+def bytes_taken(limits: Limits) -> int:
+    """Return how much memory requests may take beside a restoration: bodies, one picture, and what decoders need."""
+    return 3 * limits.body * limits.places + PIXEL_BYTES * limits.pixels + SLACK
 
 
 def run(app: FastAPI, listener: socket.socket) -> None:

@@ -5,11 +5,15 @@ import json
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from PIL import Image
 
 import dpmambair
 from dpmambair.files import hash_files
+
+if TYPE_CHECKING:
+    from modeling_dpmambair import Restorer
 
 # By the name that is asked for: Pillow's, and the usual suffix.
 FORMATS = {
@@ -32,12 +36,18 @@ class Settings:
         format: a name of `FORMATS`; None for the format that each picture came in.
         quality: 1 to 100, of formats that lose detail; None for the writer's default.
         keep_metadata: whether EXIF, XMP, resolution and text are written.
+        only: kinds of degradation that are repaired, all others stay; empty for all.
+        keep: kinds that stay.
+        self_ensemble: whether a picture is restored in all eight flips and turns, and the results averaged.
     """
 
     strength: float = 1.0
     format: str | None = None
     quality: int | None = None
     keep_metadata: bool = True
+    only: tuple[str, ...] = ()
+    keep: tuple[str, ...] = ()
+    self_ensemble: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what cannot be; a `ValueError` says what and why."""
@@ -51,6 +61,14 @@ class Settings:
         if self.quality is not None and self.format not in (None, *LOSSY):
             rule = f"given with {', '.join(LOSSY)} alone, got it with {self.format}"
             raise ValueError(f"`quality` must be {rule}; leave it out")
+
+    def control(self, restorer: "Restorer") -> "Restorer":
+        """Return a restorer that repairs what is asked for.
+
+        Raises:
+            ValueError: its model knows no such kind, or cannot be steered.
+        """
+        return restorer.controlled(self.only, self.keep, self.self_ensemble)
 
     def fingerprint(self, model: Path, dtype: str) -> dict[str, object]:
         """Return what a file restored with these settings depends on, and a hash of all of it under `settings`.
@@ -72,6 +90,11 @@ class Settings:
         if self.format:
             return FORMATS[self.format][0]
         return own if own and _is_written(own) else "PNG"
+
+
+def split_kinds(text: str | None) -> tuple[str, ...]:
+    """Return the kinds of degradation that a text names, as `haze,noise`."""
+    return tuple(name.strip() for name in text.split(",")) if text else ()
 
 
 def _is_written(name: str) -> bool:

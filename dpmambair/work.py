@@ -118,7 +118,7 @@ def _load_restorer(request: Request) -> Restorer:
     if request.report and not restorer.model.config.has_description:
         rule = f"left out for a model that cannot describe, got it with {request.model}"
         raise ValueError(f"`--report` must be {rule}; choose another --model")
-    return restorer
+    return request.settings.control(restorer)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dpmambair.files import replacing
+from dpmambair.files import clear_leftovers, replacing
 
 SETTINGS = "settings.json"
 # Set and place in it.
@@ -36,6 +36,7 @@ class Journal:
         Raises:
             ValueError: the interrupted run had other settings.
         """
+        clear_leftovers([self.folder])  # of a process that was killed; they would outlast the run
         wanted = json.loads(json.dumps(settings))
         if not (self.folder / SETTINGS).exists():
             with replacing(self.folder / SETTINGS) as partial:

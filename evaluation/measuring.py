@@ -1,6 +1,5 @@
 """Measuring picture after picture: whatever happens to one, the others are measured."""
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 from accelerate.utils import gather_object
 from tqdm import tqdm
 
+from dpmambair.console import complain
 from dpmambair.files import replacing
 from evaluation.methods import Restore
 from evaluation.pair_sets import Entry, PairSet
@@ -86,7 +86,7 @@ class Failures:
         self.names.append((pair_set.name, entry.name))
         text = f"{entry.name}: {' '.join(str(error).split()) or type(error).__name__}"
         if text not in self.texts:
-            tqdm.write(text, file=sys.stderr)
+            complain(text)
         self.texts.add(text)
 
     def gather(self) -> dict[str, list[str]]:

@@ -17,7 +17,7 @@ from .modeling_degradation_extractor import (
 from .modeling_dpmambair import DPMambaIRModel, DPMambaIROutput
 from .picture_files_dpmambair import Picture, read_picture, write_picture
 from .pipeline_dpmambair import TASK, ImageRestorationPipeline
-from .restorer_dpmambair import Restorer
+from .restorer_dpmambair import Restorer, load_model
 from .selective_scan_dpmambair import (
     ScanPrompts,
     prompted_selective_scan,
@@ -48,6 +48,7 @@ __all__ = [
     "Picture",
     "Restorer",
     "ScanPrompts",
+    "load_model",
     "plan_tiles",
     "prompted_selective_scan",
     "read_picture",

@@ -6,16 +6,43 @@ from typing import Any, ClassVar, Literal
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
+# Bounds far above what anybody trains. Configurations come from strangers: whatever is built of one within them ends.
+MOST_CHANNELS = 4096
+MOST_FEATURES = 16_384
+MOST_BLOCKS = 100
+MOST_NAMES = 1000
+LARGEST_KERNEL = 31
+MOST_STATES = 256  # the largest N of Mamba's own kernels
+MOST_WEIGHTS = 1_000_000_000
+LONGEST_VALUE = 200  # characters of a wrong value that an error shows
+
 
 def _check(is_kept: bool, name: str, rule: str, value: Any, remedy: str) -> None:
     if not is_kept:
-        raise ValueError(f"`{name}` must be {rule}, got {value!r}; {remedy}")
+        shown = repr(value)
+        shown = shown if len(shown) <= LONGEST_VALUE else f"{shown[:LONGEST_VALUE]}..."
+        raise ValueError(f"`{name}` must be {rule}, got {shown}; {remedy}")
 
 
 def _check_at_least(config: PreTrainedConfig, least: float, *names: str) -> None:
     for name in names:
         value = getattr(config, name)
         _check(value >= least, name, f"at least {least}", value, "choose a larger one")
+
+
+def _check_at_most(config: PreTrainedConfig, most: float, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        largest = max(value) if isinstance(value, list) else value
+        _check(largest is None or largest <= most, name, f"at most {most:g}", value, "choose a smaller one")
+
+
+def _check_foreign(options: dict[str, Any]) -> None:
+    """Refuse what transformers would act on before any rule of ours is checked."""
+    labels = options.get("num_labels") or 0
+    _check(0 <= labels <= MOST_NAMES, "num_labels", f"at most {MOST_NAMES}", labels, "leave it out: nothing reads it")
+    weights = options.get("transformers_weights")
+    _check(weights is None, "transformers_weights", "left out", weights, "name the weights model.safetensors")
 
 
 @strict
@@ -73,6 +100,7 @@ class DegradationExtractorConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         """Turn sequences into lists, as JSON returns them."""
+        _check_foreign(kwargs)
         for name in ("channels", "kernel_sizes", "degradations"):
             setattr(self, name, list(getattr(self, name)))
         super().__post_init__(**kwargs)
@@ -88,6 +116,29 @@ class DegradationExtractorConfig(PreTrainedConfig):
         _check(unique, "degradations", "one or more different names", self.degradations, "name each once")
         _check_at_least(self, 1, "embedding_dim", "reconstruction_dim", "description_dim")
         _check_at_least(self, 0.0, "lpips_weight", "description_weight")
+        self._check_bounds()
+
+    def _check_bounds(self) -> None:
+        _check_at_most(self, MOST_CHANNELS, "channels", "reconstruction_dim")
+        _check_at_most(self, MOST_FEATURES, "embedding_dim", "description_dim")
+        _check_at_most(self, LARGEST_KERNEL, "kernel_sizes")
+        few = len(self.kernel_sizes) <= LARGEST_KERNEL
+        _check(few, "kernel_sizes", f"at most {LARGEST_KERNEL} sizes", self.kernel_sizes, "the usual ones are four")
+        names = len(self.degradations)
+        _check(names <= MOST_NAMES, "degradations", f"at most {MOST_NAMES} names", names, "name what is trained alone")
+        _check_at_most(self, MOST_FEATURES, "lpips_weight", "description_weight")
+        rule, remedy = f"of at most {MOST_WEIGHTS:g} weights", "choose smaller ones"
+        weights = self.estimate_weights()
+        _check(weights <= MOST_WEIGHTS, "channels, kernel_sizes and the widths", rule, f"{weights:.2g}", remedy)
+
+    def estimate_weights(self) -> float:
+        """Estimate how many weights extractor, reconstruction unit and head have, from what grows fastest."""
+        inputs, features = [3, *self.channels[:3]], self.embedding_dim
+        taps = sum(size**2 for size in self.kernel_sizes)
+        stages = sum(width * (taps * before + 9 * width) for before, width in zip(inputs, self.channels, strict=True))
+        unit = 8 * self.reconstruction_dim * (72 * self.reconstruction_dim + 4 * features)
+        head = features * self.description_dim + 2 * len(self.degradations) * self.description_dim
+        return stages + 3 * sum(self.channels) * features + unit + head
 
 
 @strict
@@ -174,6 +225,9 @@ class DPMambaIRConfig(PreTrainedConfig):
         log_weight (`float`, *optional*, defaults to `0.0`):
             Weight of the mean over pictures of the logarithm of their mean squared error; not in the paper. Eq. 11
             lets dark and hazy pictures rule, whose errors are large; in the logarithm all count alike.
+        tone_weight (`float`, *optional*, defaults to `None`):
+            Weight of the mean absolute error of tone, which is the error's mean over each square of 32 pixels; the
+            other weights then judge what remains, the detail. None: they judge the whole error, as the paper does.
         extractor_config (`dict` or `DegradationExtractorConfig`, *optional*, defaults to `None`):
             Configuration of the extractor; its own defaults if not given.
     """
@@ -215,10 +269,12 @@ class DPMambaIRConfig(PreTrainedConfig):
     l2_weight: float = 0.5
     fft_weight: float = 0.001
     log_weight: float = 0.0
+    tone_weight: float | None = None
     extractor_config: dict | PreTrainedConfig | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         """Turn sequences into lists, as JSON returns them, and the extractor's dictionary into its configuration."""
+        _check_foreign(kwargs)
         for name in ("encoder_depths", "decoder_depths", "prompts"):
             setattr(self, name, list(getattr(self, name)))
         if not isinstance(self.extractor_config, PreTrainedConfig):
@@ -252,11 +308,37 @@ class DPMambaIRConfig(PreTrainedConfig):
             "use 3, so that it centres",
         )
         _check(self.ffn_ratio * self.dim >= 1, "ffn_ratio", "positive", self.ffn_ratio, "2 is the usual one")
+        self._check_bounds()
+
+    def _check_bounds(self) -> None:
+        _check_at_most(self, MOST_BLOCKS, "encoder_depths", "latent_depth", "decoder_depths", "refinement_depth")
+        _check_at_most(self, MOST_CHANNELS, "dim", "stem_dim", "prompt_dim")
+        _check_at_most(self, MOST_STATES, "d_state")
+        _check_at_most(self, LARGEST_KERNEL, "d_conv", "expand", "ffn_ratio")
+        _check_at_most(self, 1, "layer_norm_eps")
+        rule, remedy = f"of at most {MOST_WEIGHTS:g} weights", "choose smaller ones"
+        weights = self.estimate_weights()
+        _check(weights <= MOST_WEIGHTS, "dim, expand, ffn_ratio and the depths", rule, f"{weights:.2g}", remedy)
+
+    def estimate_weights(self) -> float:
+        """Estimate how many weights the network has, from what grows fastest."""
+        stem, *_, deepest = self.dims
+        widths = [*self.dims, self.dims[2], self.dims[1], 2 * stem, 2 * stem]
+        depths = [*self.encoder_depths, self.latent_depth, *reversed(self.decoder_depths), self.refinement_depth]
+        blocks = sum(depth * self._estimate_block(width) for depth, width in zip(depths, widths, strict=True))
+        return blocks + 36 * deepest**2
+
+    def _estimate_block(self, width: int) -> float:
+        channels, condition = self.expand * width, self.condition_dim
+        scan = channels * (2 * self.dt_rank(width) + 3 * self.d_state + self.d_conv**2 + self.prompt_dim)
+        maps = condition * (16 * self.prompt_dim + 4 * width) + 2 * width * (width + self.prompt_dim)
+        return 3 * width * (channels + width * self.ffn_ratio) + self.scan_directions * scan + maps
 
     def validate_scan(self) -> None:
         """Check the step sizes and the prompts."""
         ordered = 0 < self.dt_min <= self.dt_max
         _check(ordered, "dt_min", "positive and at most dt_max", self.dt_min, "use 0.001 with dt_max 0.1")
+        _check_at_most(self, 100, "dt_max")
         unique = len(set(self.prompts)) == len(self.prompts)
         _check(unique, "prompts", "without repetition", self.prompts, "name each of delta, B, C at most once")
         describes = self.embedding_source == "extractor" or not self.has_description
@@ -264,6 +346,7 @@ class DPMambaIRConfig(PreTrainedConfig):
         read = self.has_description or not self.reads_description
         _check(read, "reads_description", "false without has_description", True, "set has_description to true")
         _check_at_least(self, 0.0, "description_weight")
+        _check_at_most(self, MOST_FEATURES, "description_weight")
         has_head = self.has_description or self.description_weight == 0
         _check(has_head, "description_weight", "0 without has_description", self.description_weight, "set it to 0")
         sole = self.insertion == "modulation" or not self.prompts
@@ -274,6 +357,9 @@ class DPMambaIRConfig(PreTrainedConfig):
         weights = (self.l1_weight, self.l2_weight, self.fft_weight, self.log_weight)
         counts, names = min(weights) >= 0 and max(weights) > 0, "l1_weight, l2_weight, fft_weight, log_weight"
         _check(counts, names, "non-negative, one positive", weights, "Eq. 11: 1, 0.5, 0.001, 0")
+        apart = self.tone_weight is None or self.tone_weight > 0
+        _check(apart, "tone_weight", "positive or null", self.tone_weight, "set it to null to judge the whole error")
+        _check_at_most(self, MOST_FEATURES, "l1_weight", "l2_weight", "fft_weight", "log_weight", "tone_weight")
 
     @property
     def condition_dim(self) -> int:

@@ -23,7 +23,8 @@ from .cpu_row_kernels_dpmambair import (
     norm_backward,
     norm_forward,
 )
-from .cpu_threads_dpmambair import differentiate, flat, operator_name, run_tasks
+from .cpu_threads_dpmambair import flat, run_tasks
+from .operators_dpmambair import differentiate, operator_name
 
 # Rows that one task takes at least: fewer would cost more in hand-over than they save.
 LEAST_ROWS = 128

@@ -17,7 +17,8 @@ from .cpu_scan_kernels_dpmambair import (
     scan_forward,
 )
 from .cpu_simd_dpmambair import LANES, LN_2
-from .cpu_threads_dpmambair import differentiate, flat, operator_name, run_tasks
+from .cpu_threads_dpmambair import flat, run_tasks
+from .operators_dpmambair import differentiate, operator_name
 
 
 def _share_out(pictures: int, blocks: int, threads: int) -> list[ScanTask]:

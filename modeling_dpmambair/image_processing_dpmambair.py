@@ -83,6 +83,10 @@ class DPMambaIRImageProcessor(TorchvisionBackend):
     ) -> BatchFeature:
         # One by one, before transformers stacks them: levels and floats may be in one batch.
         scaled = [self.rescale(each, rescale_factor) for each in images] if do_rescale else images
+        sizes = sorted({tuple(each.shape[-2:]) for each in scaled})
+        if options.get("return_tensors") and len(sizes) > 1:
+            rule = f"of one size to share a tensor, got {len(sizes)} sizes such as {sizes[0]} and {sizes[1]}"
+            raise ValueError(f"`images` must be {rule}; give them one by one, or without return_tensors")
         return super()._preprocess(scaled, do_rescale=False, rescale_factor=rescale_factor, **options)
 
     def post_process(self, reconstruction: torch.Tensor) -> list[Image.Image]:
@@ -93,7 +97,12 @@ class DPMambaIRImageProcessor(TorchvisionBackend):
 
         Returns:
             PIL pictures, RGB, 8 bit, rounded to the nearest level.
+
+        Raises:
+            FloatingPointError: values that are not finite, which no level stands for.
         """
+        if not reconstruction.isfinite().all():
+            raise FloatingPointError("`reconstruction` must be finite, got NaN or infinity; try dtype float32")
         levels = reconstruction.detach().float().clamp(0, 1).mul(255).round().to(torch.uint8)
         return [Image.fromarray(np.ascontiguousarray(each)) for each in levels.permute(0, 2, 3, 1).cpu().numpy()]
 

@@ -5,7 +5,7 @@ Tiles share what the network takes from the whole picture:
 | the network takes from the whole picture | tiles get it by |
 |---|---|
 | the degradation embedding | `embed_picture`, strip by strip |
-| the means of the enhancement blocks (HEB) | a first pass over all tiles, which only measures them |
+| the means of the enhancement blocks (HEB) | a first pass over all tiles, which only measures them, or two |
 | the states of the scans, which run through all rows | handing them on from tile to tile |
 | what lies around a pixel, through convolutions | their overlap |
 
@@ -15,6 +15,7 @@ narrower, and scans then begin anew in each.
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import torch
@@ -35,10 +36,17 @@ MEMORY_BUDGET = 3 * 2**30
 # What restoring takes for each number in the features of the first stage, or in half of those of the last; for a
 # second direction; and for each number in a strip.
 NUMBER_BYTES, SECOND_BYTES, STRIP_BYTES = 27, 8, 210
+# Overlaps of tiles as wide as the picture, pixels: what the convolutions of trained weights reach, within 1e-4 of the
+# whole picture's result; and the usual one where the memory is too short for that.
+ROW_OVERLAPS = (128, OVERLAP)
 # Times the usual overlap where scans begin anew in each tile and must first forget it.
 SCAN_CONTEXT = 4
 # Pixels that are embedded at once; at least so many times the rows around them that are computed for them.
 EMBEDDED_PIXELS, EMBEDDED_CONTEXTS = 2**17, 8
+# How far means may be off, in features: at most a tenth of it is what that makes of a picture.
+MEANS_TOLERANCE = 5e-4
+# So often at most the means are corrected and the picture is restored anew.
+MOST_CORRECTIONS = 2
 # Rows of the bands of a sheet, and its largest share of a picture.
 BAND_ROWS, SHEET_SHARE = 32, 1 / 4
 
@@ -88,8 +96,9 @@ def choose_tile(height: int, width: int, pixels: int) -> tuple[tuple[int, int], 
         ValueError: the area is too small for tiles.
     """
     height, width = padded_size(height, width)
-    if pixels >= 3 * OVERLAP * width:
-        return (min(height, pixels // width // SIZE_MULTIPLE * SIZE_MULTIPLE), width), OVERLAP
+    for overlap in ROW_OVERLAPS:
+        if pixels >= 3 * overlap * width:
+            return (min(height, pixels // width // SIZE_MULTIPLE * SIZE_MULTIPLE), width), overlap
     overlap = SCAN_CONTEXT * OVERLAP
     side = math.isqrt(pixels) // SIZE_MULTIPLE * SIZE_MULTIPLE
     if side < 2 * overlap:
@@ -148,15 +157,17 @@ def restore_tiled(
     view = PictureView(model, is_carried=tile[1] >= width)
     has_means_to_find = bool(view.enhancements) and len(tiles) > 1
     steps = _Steps(report, 2 * len(tiles) + 2 if has_means_to_find else len(tiles))
-    if has_means_to_find:
-        _find_means(view, pixel_values, embedding, tiles, steps)
-    parts = _restore_parts(view, pixel_values, embedding, tiles, steps, strength)
-    if len(tiles) == 1:
-        restored = next(parts)[1]
-    else:
-        restored = torch.zeros(pixel_values.shape)
-        for part, found in parts:
-            part.of(restored).add_(found.float().cpu() * part.weights)
+    work = _Work(view, pixel_values, embedding, tiles, steps)
+    means = _PictureMeans(work) if has_means_to_find else None
+    restored = work.restore(strength)
+    # The rounding of bfloat16 is larger than what corrections mend.
+    is_exact = model.dtype == torch.float32 and not torch.is_autocast_enabled(model.device.type)
+    for _ in range(MOST_CORRECTIONS if means is not None and is_exact else 0):
+        if means.find_error() <= MEANS_TOLERANCE:
+            break
+        steps.total += len(tiles) + 2
+        means.correct(means.of_sheet())
+        restored = work.restore(strength)
     return DPMambaIROutput(reconstruction=restored, degradation_embedding=embedding)
 
 
@@ -176,53 +187,87 @@ class _Steps:
         self.report(self.done, self.total)
 
 
-def _restore_parts(
-    view: PictureView,
-    pixel_values: torch.Tensor,
-    embedding: torch.Tensor | None,
-    tiles: list[Tile],
-    steps: _Steps,
-    strength: float | None = None,
-) -> Iterator[tuple[Tile, torch.Tensor]]:
-    """Restore tile after tile, from the top of the picture."""
-    view.begin()
-    for part in tiles:
-        view.window.tile = part
-        degraded = part.of(pixel_values).to(view.model.device)
-        options = {"degradation_embedding": embedding, "strength": strength}
-        yield part, view.model(degraded, **options, return_dict=True).reconstruction
-        steps.advance()
+@dataclass(frozen=True)
+class _Work:
+    """What is restored, in which tiles."""
+
+    view: PictureView
+    pixel_values: torch.Tensor
+    embedding: torch.Tensor | None
+    tiles: list[Tile]
+    steps: _Steps
+
+    def restore_parts(self, strength: float | None = None) -> Iterator[tuple[Tile, torch.Tensor]]:
+        """Restore tile after tile, from the top of the picture."""
+        self.view.begin()
+        for part in self.tiles:
+            self.view.window.tile = part
+            degraded = part.of(self.pixel_values).to(self.view.model.device)
+            options = {"degradation_embedding": self.embedding, "strength": strength}
+            yield part, self.view.model(degraded, **options, return_dict=True).reconstruction
+            self.steps.advance()
+
+    def restore(self, strength: float | None) -> torch.Tensor:
+        """Return the restored pictures, tiles blended."""
+        parts = self.restore_parts(strength)
+        if len(self.tiles) == 1:
+            return next(parts)[1]
+        restored = torch.zeros(self.pixel_values.shape)
+        for part, found in parts:
+            part.of(restored).add_(found.float().cpu() * part.weights)
+        return restored
+
+    def measure(self) -> list[torch.Tensor]:
+        """Return the means of what all enhancements see in all tiles."""
+        for _ in self.restore_parts():
+            pass
+        return self.view.measure_means()
 
 
-def _find_means(
-    view: PictureView,
-    pixel_values: torch.Tensor,
-    embedding: torch.Tensor | None,
-    tiles: list[Tile],
-    steps: _Steps,
-) -> None:
-    """Find the means around which the whole picture would be enhanced, and fix them in the view.
+class _PictureMeans:
+    """Finds the means around which the whole picture would be enhanced, and fixes them in the view.
 
     The means of a block depend on those before it. A sheet of bands from all over the picture, seen at once, gives
     means that are consistent, but of the sheet. A pass over all tiles around these gives means of the whole picture,
     but as they follow from the sheet's. How much that matters the sheet itself tells: around the new means it shows
-    others than before, and so would the picture.
+    others than before, and so would the picture. Where that was not enough, which the restoration tells on the way,
+    the same is done again.
     """
 
-    def measure(pictures: torch.Tensor, parts: list[Tile]) -> list[torch.Tensor]:
-        for _ in _restore_parts(view, pictures, embedding, parts, steps):
-            pass
-        return view.measure_means()
+    def __init__(self, work: _Work) -> None:
+        sheet = lay_out_sheet(work.pixel_values, work.tiles[0])
+        rows, columns = sheet.shape[2:]
+        self._view, self._picture = work.view, work
+        whole = plan_tiles(rows, columns, padded_size(rows, columns), 0)
+        self._sheet = replace(work, pixel_values=sheet, tiles=whole)
+        of_sheet = self._sheet.measure()
+        self._fix(of_sheet)
+        self._seen = work.measure()
+        self.correct(of_sheet)
 
-    sheet = lay_out_sheet(pixel_values, tiles[0])
-    rows, columns = sheet.shape[2:]
-    whole = plan_tiles(rows, columns, padded_size(rows, columns), 0)
-    of_sheet = measure(sheet, whole)
-    view.set_means(of_sheet)
-    of_picture = measure(pixel_values, tiles)
-    view.set_means(of_picture)
-    shifts = (new - old for new, old in zip(measure(sheet, whole), of_sheet, strict=True))
-    view.set_means([mean + shift for mean, shift in zip(of_picture, shifts, strict=True)])
+    def of_sheet(self) -> list[torch.Tensor]:
+        """Return the sheet's means around those that are fixed."""
+        return self._sheet.measure()
+
+    def correct(self, of_sheet: list[torch.Tensor]) -> None:
+        """Fix better means than those around which the picture was seen last.
+
+        Args:
+            of_sheet: the sheet's means around the same.
+        """
+        self._fix(self._seen)
+        shifts = [new - old for new, old in zip(self._sheet.measure(), of_sheet, strict=True)]
+        self._fix([mean + shift for mean, shift in zip(self._seen, shifts, strict=True)])
+
+    def find_error(self) -> float:
+        """Return how far the means that the restored picture showed are from those that were fixed, at most."""
+        self._seen = self._view.measure_means()
+        pairs = zip(self._seen, self._fixed, strict=True)
+        return max(float((seen - fixed).abs().max()) for seen, fixed in pairs)
+
+    def _fix(self, means: list[torch.Tensor]) -> None:
+        self._fixed = means
+        self._view.set_means(means)
 
 
 def lay_out_sheet(pixel_values: torch.Tensor, tile: Tile) -> torch.Tensor:

@@ -1,6 +1,7 @@
 """The degradation extractor, from a spoiled picture to an embedding, and its pre-training by reconstruction."""
 
 import copy
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ from transformers.utils import ModelOutput, can_return_tuple
 
 from .configuration_dpmambair import DegradationExtractorConfig
 from .layers_dpmambair import CentralDifferenceBranches, ChannelsLastConv2d, Downsample, Upsample
+from .weights_dpmambair import check_weights
 
 # Under the root of a variance: keeps the gradient finite where a channel is constant.
 VARIANCE_EPS = 1e-6
@@ -80,9 +82,19 @@ class DPMambaIRPreTrainedModel(PreTrainedModel):
     _auto_class = "AutoModel"
 
     @classmethod
-    def from_pretrained(cls, *args: Any, **options: Any) -> Any:
-        """Load as transformers documents it; it makes every parameter trainable, so freeze what stays as it is."""
-        loaded = super().from_pretrained(*args, **options)
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike | None, *args: Any, **options: Any
+    ) -> Any:
+        """Load as transformers documents it, from safetensors alone.
+
+        transformers makes every parameter trainable; what this model never trains is frozen again.
+
+        Raises:
+            ValueError: weights in another format, or an index that leads out of the model's folder.
+        """
+        check_weights(pretrained_model_name_or_path, options)
+        options["use_safetensors"] = True
+        loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **options)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         model.freeze_parts()
         return loaded

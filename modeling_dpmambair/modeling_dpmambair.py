@@ -37,6 +37,8 @@ from .modeling_degradation_extractor import (
 SIZE_MULTIPLE = 8
 # Added to a picture's mean squared error before its logarithm: beyond 40 dB little more is to be gained.
 LOG_EPS = 1e-4
+# Side of the squares whose mean error is tone; what is finer is detail.
+TONE_SIDE = 32
 
 
 @dataclass
@@ -350,17 +352,29 @@ class DPMambaIRModel(DPMambaIRPreTrainedModel):
     def _loss(self, restored: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
         """Eq. 11: mean absolute error, mean squared error, and mean absolute error of the spectra.
 
-        Paper: these three; here, with `log_weight`, also the logarithm of each picture's error, because in the means
-        pictures with small errors hardly count.
+        Paper: these three, of the whole error; here, with `log_weight`, also the logarithm of each picture's error,
+        because in the means pictures with small errors hardly count; and with `tone_weight`, the error's tone counts
+        apart, because its gradients, of one sign over whole squares, drown those of the detail.
         """
-        config, squared = self.config, (restored - clean).square().mean((1, 2, 3))
-        loss = config.l1_weight * F.l1_loss(restored, clean) + config.l2_weight * squared.mean()
+        config, error = self.config, restored - clean
+        loss = error.new_zeros(())
+        if config.tone_weight is not None:
+            tone = average_squares(error)
+            loss, error = config.tone_weight * tone.abs().mean(), error - tone
+        squared = error.square().mean((1, 2, 3))
+        loss = loss + config.l1_weight * error.abs().mean() + config.l2_weight * squared.mean()
         if config.fft_weight > 0:
-            spectrum = torch.view_as_real(torch.fft.rfft2(restored - clean))
+            spectrum = torch.view_as_real(torch.fft.rfft2(error))
             loss = loss + config.fft_weight * spectrum.abs().mean()
         if config.log_weight > 0:
             loss = loss + config.log_weight * torch.log(squared + LOG_EPS).mean()
         return loss
+
+
+def average_squares(error: torch.Tensor) -> torch.Tensor:
+    """Give each pixel of an error (B, 3, H, W) the mean over its square, `TONE_SIDE` wide, less at the far edges."""
+    means = F.avg_pool2d(error, TONE_SIDE, ceil_mode=True)
+    return F.interpolate(means, scale_factor=float(TONE_SIDE))[..., : error.shape[-2], : error.shape[-1]]
 
 
 __all__ = ["DPMambaIRModel", "DPMambaIROutput"]

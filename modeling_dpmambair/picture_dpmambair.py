@@ -21,6 +21,7 @@ class Picture:
         is_grey: whether its file has one channel of colour.
         bit_depth: of its channels, 8 or 16.
         format: Pillow's name of its file's format; None if it was no file.
+        is_lossy: whether its file was one of WebP's that lose detail, as WebP has both kinds.
         metadata: EXIF, colour profile, XMP, resolution and text.
         duration: how long it is shown as a frame of an animation, milliseconds.
         later: the frames after this one, of an animation.
@@ -31,6 +32,7 @@ class Picture:
     is_grey: bool = False
     bit_depth: int = 8
     format: str | None = None
+    is_lossy: bool = False
     metadata: Metadata = field(default_factory=Metadata)
     duration: float = 0
     later: tuple[Self, ...] = field(default=(), repr=False)

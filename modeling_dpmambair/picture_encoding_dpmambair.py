@@ -24,7 +24,7 @@ ANIMATED = ("AVIF", "GIF", "PNG", "WEBP")
 # Of PNG files: for photographs Pillow's own level, 6, takes much longer and saves little.
 PNG_LEVEL = 4
 # Of what loses detail anyway: so much that nobody sees it. The others are written without loss.
-QUALITY = {"AVIF": 90, "HEIF": 90, "JPEG": 95}
+QUALITY = {"AVIF": 90, "HEIF": 90, "JPEG": 95, "WEBP": 95}
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
@@ -34,7 +34,7 @@ def encode_picture(picture: Picture, format: str, quality: int | None = None, ke
     Args:
         picture: what to write.
         format: Pillow's name of a format.
-        quality: 1 to 100; None for the best that is sensible.
+        quality: 1 to 100; None for the best that is sensible: of WebP without loss, unless the picture came with it.
         keep_metadata: whether more metadata are written than the colour profile.
 
     Raises:
@@ -67,23 +67,26 @@ def _is_opaque(picture: Picture) -> bool:
 
 def _encode_by_pillow(picture: Picture, format: str, quality: int | None, metadata: Metadata) -> bytes:
     images = [each.image for each in picture.frames]
-    options = save_options(metadata, format) | _pixel_options(format, quality)
+    options = save_options(metadata, format) | _pixel_options(picture, format, quality)
     if format == "GIF":
         images = [_to_palette(image) for image in images]
     if picture.later:
         images = _to_one_mode(images)
         options |= _animation_options(picture, format, metadata) | {"append_images": images[1:]}
     content = BytesIO()
-    images[0].save(content, format, **options)
+    try:
+        images[0].save(content, format, **options)
+    except RuntimeError as error:  # of WebP's animations, such as too wide ones
+        raise OSError(f"cannot write {format}: {error}") from error
     return content.getvalue()
 
 
-def _pixel_options(format: str, quality: int | None) -> dict[str, Any]:
+def _pixel_options(picture: Picture, format: str, quality: int | None) -> dict[str, Any]:
     if format == "PNG":
         return {"compress_level": PNG_LEVEL}
-    if format == "WEBP" and quality is None:
+    if format == "WEBP" and quality is None and not picture.is_lossy:
         return {"lossless": True, "exact": True}
-    if format not in (*QUALITY, "WEBP"):
+    if format not in QUALITY:
         return {}
     options: dict[str, Any] = {"quality": QUALITY[format] if quality is None else quality}
     # Colours as sharp as the restorer left them.

@@ -5,6 +5,9 @@ from contextlib import contextmanager
 
 from PIL import Image
 
+# Pixels that each frame of an animation counts for at the least: to restore a smaller one hardly takes less.
+SMALLEST_FRAME = 256**2
+
 
 class PictureError(ValueError):
     """A picture that is sound but cannot be restored; the text says why, and what to do."""
@@ -42,7 +45,8 @@ def check_size(width: int, height: int, frames: int = 1, max_pixels: int | None 
     if max_pixels is not None and pixels > max_pixels:
         raise TooManyPixelsError(f"`image` must have at most {max_pixels} pixels, got {size}; make it smaller")
     guard = Image.MAX_IMAGE_PIXELS
-    if guard is not None and pixels > (guard if frames > 1 else 2 * guard):
+    counted = max(pixels, SMALLEST_FRAME * frames) if frames > 1 else pixels
+    if guard is not None and counted > (guard if frames > 1 else 2 * guard):
         raise Image.DecompressionBombError(f"{size} pixels could be a decompression bomb; restore a smaller picture")
 
 

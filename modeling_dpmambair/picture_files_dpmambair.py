@@ -13,6 +13,7 @@
 | transparency, a transparent colour | `alpha`, not laid on anything |
 | EXIF, XMP, resolution, text, an ICC profile of grey or RGB | `metadata`; EXIF that cannot be read is left out |
 | an animation (AVIF, GIF, PNG, WebP) | its first frame, with the others in `later` |
+| WebP that lost detail | `is_lossy`, so that it is written alike |
 | a multi-picture JPEG or HEIC file | its first picture; previews and depth maps follow |
 | a TIFF file of several pages | an error, unless all but one are thumbnails or masks |
 """
@@ -33,7 +34,7 @@ from PIL import Image, UnidentifiedImageError
 from .picture_dpmambair import Picture, check_layout, read_values
 from .picture_encoding_dpmambair import ANIMATED, encode_picture
 from .picture_errors_dpmambair import PictureError, check_size, one_line_errors
-from .picture_levels_dpmambair import convert_levels, read_levels, read_png_depth
+from .picture_levels_dpmambair import convert_levels, is_lossy_webp, read_levels, read_png_depth
 from .picture_metadata_dpmambair import read_exif, read_metadata, read_orientation, read_tiff_metadata
 from .picture_tiff_dpmambair import open_page, read_page, read_tags, tifffile
 
@@ -172,7 +173,13 @@ def _read_stream(stream: BinaryIO, name: str | os.PathLike, max_pixels: int | No
         check_size(*image.size, frames, max_pixels)
         if image.format in ("JPEG", "MPO"):
             _check_length(image, stream)
-        return _read_frame(image) if frames == 1 else _read_animation(image, frames)
+        picture = _read_frame(image) if frames == 1 else _read_animation(image, frames)
+        return replace(picture, is_lossy=_is_lossy(stream)) if image.format == "WEBP" else picture
+
+
+def _is_lossy(stream: BinaryIO) -> bool:
+    stream.seek(0)
+    return is_lossy_webp(stream.read())
 
 
 def _open(stream: BinaryIO, name: str | os.PathLike, head: bytes) -> Image.Image:
@@ -232,7 +239,8 @@ def write_picture(
         target: file to write, whole or not at all, by its path; or an open file.
         format: Pillow's name of a format, or a usual suffix; by default that of the suffix of `target`, of an open
             file the picture's own, or PNG.
-        quality: 1 to 100, of AVIF, HEIF, JPEG and WebP; by default WebP is written without loss, as are all others.
+        quality: 1 to 100, of AVIF, HEIF, JPEG and WebP; by default the best that is sensible, and WebP without loss
+            unless the picture came as one with loss.
         keep_metadata: whether EXIF (with the place), XMP, resolution and text are written; a colour profile always is.
 
     Raises:

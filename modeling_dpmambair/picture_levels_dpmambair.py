@@ -5,6 +5,7 @@ few kinds of TIFF: those are read here by imagecodecs (PNG, JPEG 2000) and tifff
 """
 
 import re
+import struct
 from typing import BinaryIO
 
 import numpy as np
@@ -24,6 +25,8 @@ PNG_DEPTH = 24
 # The first two markers of a JPEG 2000 codestream, where the depth is behind them, and how far to look for them.
 JPEG2000_SIZ, JPEG2000_DEPTH, JPEG2000_HEADER = b"\xff\x4f\xff\x51", 42, 2**20
 BITS_PER_SAMPLE = 258
+# Bytes of what stands before a WebP file's chunks, before a chunk's content, and before the chunks of a frame.
+WEBP_HEADER, CHUNK_HEADER, WEBP_FRAME = 12, 8, 16
 
 
 def read_levels(image: Image.Image) -> np.ndarray:
@@ -87,6 +90,18 @@ def read_png_depth(stream: BinaryIO) -> int:
     (depth,) = stream.read(1)
     stream.seek(position)
     return depth
+
+
+def is_lossy_webp(content: bytes) -> bool:
+    """Tell whether a WebP file holds a picture, or a frame, that was encoded with loss, from its chunks."""
+    place, end = WEBP_HEADER, len(content)
+    while place + CHUNK_HEADER <= end:
+        name, length = struct.unpack_from("<4sI", content, place)
+        if name == b"VP8 ":
+            return True
+        # A frame of an animation holds chunks after a header of its own.
+        place += CHUNK_HEADER + (WEBP_FRAME if name == b"ANMF" else length + length % 2)
+    return False
 
 
 def _find_jpeg2000_depth(header: bytes) -> int:

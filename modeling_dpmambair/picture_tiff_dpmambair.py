@@ -19,6 +19,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
+from itertools import islice
 from typing import BinaryIO
 
 import numpy as np
@@ -44,8 +45,15 @@ UNCOMPRESSED, JPEG, DEFLATE = 1, 7, 8
 PLANES, HORIZONTAL = 2, 2
 ASSOCIATED, UNASSOCIATED, COREL = 1, 2, 999
 INK_SET, COEFFICIENTS, SUBSAMPLING, DNG_VERSION = 332, 529, 530, 50706
+# More pages and samples than photographs and scans have. Those of a hostile file may follow each other round and
+# round, or be so many that they fill the memory.
+MOST_PAGES, MOST_SAMPLES = 100, 8
+# Compressions whose size follows from the page; in others, as in JPEG, each strip declares one of its own.
+SIZED = (1, 2, 3, 4, 5, 8, 32773, 32946, 34925, 50000)
 # Bytes of a strip before compression, and how hard it is compressed: more takes much longer and saves little.
 STRIP_BYTES, LEVEL = 2**18, 4
+# Of a JPEG strip, within which its size stands.
+JPEG_HEAD = 2**16
 
 
 @contextmanager
@@ -96,7 +104,8 @@ def read_tags(stream: BinaryIO, page: "tifffile.TiffPage") -> Image.Exif:
 
 def _find_page(file: "tifffile.TiffFile") -> "tifffile.TiffPage":
     """Return the only page of full size: thumbnails and masks may stand beside it."""
-    whole = [each for each in file.pages if not (each.is_reduced or each.is_mask)]
+    pages = islice(file.pages, MOST_PAGES)
+    whole = [each for each in pages if not (each.is_reduced or each.is_mask)]
     if len(whole) > 1:
         raise PictureError(f"`image` must have one page, got {len(whole)}; split it into its pages")
     return whole[0] if whole else file.pages.first
@@ -112,15 +121,30 @@ def _check_page(page: "tifffile.TiffPage") -> None:
         found = page.dtype or f"{bits} bits"
         raise PictureError(f"`image` must have 8 or 16 bits per channel, got {found}; convert it first")
     inks = page.tags.valueof(INK_SET, 1)
-    if page.samplesperpixel < CHANNELS[kind] or (kind == SEPARATED and inks != 1):
+    if not CHANNELS[kind] <= page.samplesperpixel <= MOST_SAMPLES or (kind == SEPARATED and inks != 1):
         found = f"{page.samplesperpixel} samples of {kind.name}"
         raise PictureError(f"`image` must have all channels of its colours, or be CMYK, got {found}; convert it")
 
 
 def _check_segments(page: "tifffile.TiffPage") -> None:
-    """Refuse a page that declares more strips or tiles than it has, for which tifffile would put zeros."""
+    """Refuse a page that declares more strips or tiles than it has, for which tifffile would put zeros.
+
+    Those that are pictures of their own must not declare to be larger than the page's, before they are decoded.
+    """
     if len(page.dataoffsets) < math.prod(page.chunked) or 0 in page.databytecounts:
         raise OSError("image file is truncated: strips or tiles are missing")
+    if page.compression == JPEG:
+        rows, columns = min(page.rowsperstrip, page.imagelength), page.imagewidth
+        if page.is_tiled:
+            rows, columns = page.tilelength, page.tilewidth
+        for offset, length in zip(page.dataoffsets, page.databytecounts, strict=True):
+            page.parent.filehandle.seek(offset)
+            head = BytesIO(page.parent.filehandle.read(min(length, JPEG_HEAD)))
+            with Image.open(head, formats=["JPEG"]) as segment:
+                if segment.width > columns or segment.height > rows:
+                    raise OSError("image file is damaged: a strip or tile is larger than the page declares")
+    elif page.compression not in SIZED:
+        raise NotImplementedError(f"compression {page.compression}")
 
 
 def _is_subsampled(page: "tifffile.TiffPage") -> bool:

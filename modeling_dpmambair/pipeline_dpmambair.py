@@ -14,6 +14,7 @@ from transformers.dynamic_module_utils import custom_object_save
 from .large_pictures_dpmambair import MEMORY_BUDGET, Progress
 from .picture_files_dpmambair import Picture, PictureSource, read_picture, write_picture
 from .restorer_dpmambair import Restorer
+from .steering_dpmambair import choose_kept
 
 TASK = "image-restoration"
 
@@ -37,12 +38,14 @@ class ImageRestorationPipeline(Pipeline):
         Args:
             images: a picture, or a list or tuple of them, each of what `read_picture` reads.
             **options: `strength`, a number from 0 up: 0 returns the input, 1 (the default) restores, more exaggerates.
-                `return_description`, whether to tell what had spoiled the picture (default: False). `return_picture`,
-                whether to return what `write_picture` writes, with the input's depth, metadata and frames, in place of
-                a PIL picture (default: False). `memory_budget`, what restoring may take beside model and picture, in
-                bytes (default: 3 GiB): larger pictures are restored in tiles. `progress`, called after each tile with
-                the number of tiles that are done, and of all. And what every pipeline takes: `batch_size` for
-                pictures of one size, `num_workers`.
+                `only`, a list of the kinds of degradation that are repaired, or `keep`, of those that are not
+                (default: all are repaired). `self_ensemble`, whether to average over all eight flips and turns, which
+                takes eight times as long (default: False). `return_description`, whether to tell what had spoiled the
+                picture (default: False). `return_picture`, whether to return what `write_picture` writes, with the
+                input's depth, metadata and frames, in place of a PIL picture (default: False). `memory_budget`, what
+                restoring may take beside model and picture, in bytes (default: 3 GiB): larger pictures are restored
+                in tiles. `progress`, called after each tile with the number of tiles that are done, and of all. And
+                what every pipeline takes: `batch_size` for pictures of one size, `num_workers`.
 
         Returns:
             A PIL picture of the input's size, 8 bit, RGB or grey, with the alpha channel and the colour profile that
@@ -81,9 +84,14 @@ class ImageRestorationPipeline(Pipeline):
         memory_budget: int | None = None,
         progress: Progress | None = None,
         return_picture: bool | None = None,
+        *,
+        only: Sequence[str] | None = None,
+        keep: Sequence[str] | None = None,
+        self_ensemble: bool | None = None,
     ) -> tuple[dict, dict, dict]:
         options = {"strength": strength, "return_description": return_description}
         options |= {"memory_budget": memory_budget, "progress": progress}
+        options |= {"only": only, "keep": keep, "self_ensemble": self_ensemble}
         if strength is not None and not (isinstance(strength, Real) and 0 <= strength < math.inf):
             raise ValueError(f"`strength` must be a number from 0 up, got {strength!r}; 1 restores, 0 does nothing")
         if memory_budget is not None and not (isinstance(memory_budget, int) and memory_budget > 0):
@@ -94,6 +102,7 @@ class ImageRestorationPipeline(Pipeline):
                 "`return_description` must be false for a model that cannot describe, got True; "
                 "call its load_description first"
             )
+        choose_kept(self.model.config, only or (), keep or ())
         form = {} if return_picture is None else {"return_picture": return_picture}
         return form, {name: value for name, value in options.items() if value is not None}, form
 
@@ -109,9 +118,12 @@ class ImageRestorationPipeline(Pipeline):
         model_inputs: BatchFeature,
         return_description: bool = False,
         memory_budget: int = MEMORY_BUDGET,
-        **options: Any,
+        strength: float = 1,
+        progress: Progress | None = None,
+        **control: Any,
     ) -> dict[str, Any]:
-        restorer = Restorer(self.model, self.image_processor, memory_budget=memory_budget)
+        restorer = Restorer(self.model, self.image_processor, memory_budget=memory_budget).controlled(**control)
+        options = {"strength": strength, "progress": progress}
         pixel_values, picture = model_inputs["pixel_values"], model_inputs["picture"]
         if any(each.later for each in (picture if isinstance(picture, list) else [picture])):
             embedding, results = _restore_frames(restorer, picture, options)

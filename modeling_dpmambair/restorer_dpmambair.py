@@ -1,6 +1,7 @@
 """The one restorer: a trained model and its processor, on the device and in the dtype that suit the machine."""
 
 import os
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Self
@@ -14,7 +15,10 @@ from .large_pictures_dpmambair import MEMORY_BUDGET, Progress, embed_picture, re
 from .modeling_dpmambair import DPMambaIRModel, DPMambaIROutput
 from .picture_dpmambair import Picture
 from .picture_files_dpmambair import PictureSource, read_picture
+from .steering_dpmambair import choose_kept, steer_embedding
 
+# In which a self-ensemble sees a picture.
+FLIPS_AND_TURNS = 8
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -27,12 +31,16 @@ class Restorer:
         processor: turns pictures into tensors and back.
         dtype: bfloat16 to compute in it by autocast; float32 to compute in the dtype of the weights.
         memory_budget: what restoring may take beside model and picture, bytes; larger pictures are restored in tiles.
+        kept: kinds of degradation that stay in the picture.
+        self_ensemble: whether a picture is restored in all eight flips and turns, and the results averaged.
     """
 
     model: DPMambaIRModel
     processor: DPMambaIRImageProcessor
     dtype: torch.dtype = torch.float32
     memory_budget: int = MEMORY_BUDGET
+    kept: tuple[str, ...] = ()
+    self_ensemble: bool = False
 
     @classmethod
     def from_pretrained(
@@ -54,19 +62,27 @@ class Restorer:
             ValueError: nothing that loads, no restorer, weights that are not complete, or no such device or dtype.
         """
         try:
-            found = DPMambaIRConfig.get_config_dict(source)[0].get("model_type")
-            if found != DPMambaIRConfig.model_type:
-                raise ValueError(f"`model_type` must be {DPMambaIRConfig.model_type}, got {found}; give a restorer")
-            model, report = DPMambaIRModel.from_pretrained(source, output_loading_info=True)
-            if missing := len(report["missing_keys"]):
-                raise ValueError(f"weights must be complete, got {missing} missing; save the model again")
+            model = _load(source)
             processor = DPMambaIRImageProcessor.from_pretrained(source)
             place = choose_device(device)
-            model = model.eval().to(place)
-        except Exception as error:  # a broken folder surfaces as one of half a dozen unrelated types
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise ValueError(f"cannot load {source} on device {device}: {reason}") from error
+            model = model.to(place)
+        except Exception as error:
+            raise ValueError(f"cannot load {source} on device {device}: {_tell(error)}") from error
         return cls(model, processor, choose_dtype(dtype, place), memory_budget)
+
+    def controlled(self, only: Sequence[str] = (), keep: Sequence[str] = (), self_ensemble: bool = False) -> Self:
+        """Return a restorer of the same model that repairs some kinds of degradation alone, or more carefully.
+
+        Args:
+            only: the kinds to repair, all others stay; empty for all.
+            keep: the kinds that stay; not beside `only`.
+            self_ensemble: whether to average over all eight flips and turns, which takes eight times as long.
+
+        Raises:
+            ValueError: both are given, a kind is unknown, or the model does not read its description and so cannot be
+                steered.
+        """
+        return replace(self, kept=choose_kept(self.model.config, only, keep), self_ensemble=self_ensemble)
 
     def __call__(self, source: PictureSource, strength: float = 1, progress: Progress | None = None) -> Image.Image:
         """Restore a picture into one of 8 bits to look at; `restore_picture` keeps depth and metadata.
@@ -118,7 +134,7 @@ class Restorer:
         One embedding for all frames is what keeps an animation from flickering. None if the model reads none from
         pictures.
         """
-        if self.model.config.embedding_source != "extractor":
+        if not self._has_extractor:
             return None
         pixels = (each.fill_hidden()[None] for each in picture.frames)
         with self._autocast():
@@ -132,18 +148,100 @@ class Restorer:
         progress: Progress | None = None,
         degradation_embedding: torch.Tensor | None = None,
     ) -> DPMambaIROutput:
-        """Restore pictures that are tensors, (B, 3, H, W), RGB in [0, 1], on any device; the rest is as in a call."""
-        options = {"degradation_embedding": degradation_embedding, "strength": strength, "progress": progress}
+        """Restore pictures that are tensors, (B, 3, H, W), RGB in [0, 1], on any device; the rest is as in a call.
+
+        The embeddings that are returned are those of the pictures, also where the network was given others.
+        """
+        own, restore = degradation_embedding, self._restore_in_turns if self.self_ensemble else self._restore_once
         with self._autocast():
-            output = restore_tiled(self.model, pixel_values, memory_budget=self.memory_budget, **options)
+            if own is None and (self.kept or self.self_ensemble) and self._has_extractor:
+                own = embed_picture(self.model.extractor, pixel_values, self.memory_budget)
+            output = restore(pixel_values, strength, progress, self._steer(own))
+        if own is not None:
+            output.degradation_embedding = own
         if not output.reconstruction.isfinite().all():
             raise FloatingPointError("the model returned values that are not finite; try dtype float32")
         return output
+
+    def _steer(self, embedding: torch.Tensor | None) -> torch.Tensor | None:
+        if not self.kept or embedding is None:
+            return embedding
+        known = self.model.config.extractor_config.degradations
+        embedding = embedding.to(self.model.device)
+        return steer_embedding(self.model.description_head, embedding, [known.index(kind) for kind in self.kept])
+
+    def _restore_once(
+        self, pixel_values: torch.Tensor, strength: float, progress: Progress | None, embedding: torch.Tensor | None
+    ) -> DPMambaIROutput:
+        options = {"degradation_embedding": embedding, "strength": strength, "progress": progress}
+        return restore_tiled(self.model, pixel_values, memory_budget=self.memory_budget, **options)
+
+    def _restore_in_turns(
+        self, pixel_values: torch.Tensor, strength: float, progress: Progress | None, embedding: torch.Tensor | None
+    ) -> DPMambaIROutput:
+        """Average over all flips and turns; one embedding serves for all, as what spoiled a picture does not turn."""
+        total: torch.Tensor | float = 0
+        for place in range(FLIPS_AND_TURNS):
+            count = _count_on(progress, place, FLIPS_AND_TURNS) if progress else None
+            output = self._restore_once(turn(pixel_values, place), strength, count, embedding)
+            total = total + turn_back(output.reconstruction.float(), place)
+        output.reconstruction = total / FLIPS_AND_TURNS
+        return output
+
+    @property
+    def _has_extractor(self) -> bool:
+        return self.model.config.embedding_source == "extractor"
 
     def _autocast(self) -> AbstractContextManager:
         # Without one of its own, an autocast that the caller has switched on holds.
         is_mixed = self.dtype == torch.bfloat16
         return torch.autocast(self.model.device.type, self.dtype) if is_mixed else nullcontext()
+
+
+def load_model(source: str | os.PathLike) -> DPMambaIRModel:
+    """Load a restorer alone, on the CPU, to look at it or to change it.
+
+    Args:
+        source: folder that `save_pretrained` wrote, or a repository of the Hub.
+
+    Raises:
+        ValueError: nothing that loads, no restorer, or weights that are not complete.
+    """
+    try:
+        return _load(source)
+    except Exception as error:
+        raise ValueError(f"cannot load {source}: {_tell(error)}") from error
+
+
+def _load(source: str | os.PathLike) -> DPMambaIRModel:
+    found = DPMambaIRConfig.get_config_dict(source)[0].get("model_type")
+    if found != DPMambaIRConfig.model_type:
+        raise ValueError(f"`model_type` must be {DPMambaIRConfig.model_type}, got {found}; give a restorer")
+    model, report = DPMambaIRModel.from_pretrained(source, output_loading_info=True)
+    if missing := len(report["missing_keys"]):
+        raise ValueError(f"weights must be complete, got {missing} missing; save the model again")
+    return model.eval()
+
+
+def _tell(error: Exception) -> str:
+    """Return in one line, whole, why a folder does not load; that surfaces as one of half a dozen unrelated types."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def turn(pictures: torch.Tensor, place: int) -> torch.Tensor:
+    """Turn pictures (B, 3, H, W) by `place` quarters, 0 to 3, or 4 to 7, mirrored afterwards."""
+    turned = torch.rot90(pictures, place % 4, (2, 3))
+    return turned.flip(3) if place >= 4 else turned
+
+
+def turn_back(pictures: torch.Tensor, place: int) -> torch.Tensor:
+    """Undo `turn`."""
+    return torch.rot90(pictures.flip(3) if place >= 4 else pictures, -place % 4, (2, 3))
+
+
+def _count_on(progress: Progress, before: int, rounds: int) -> Progress:
+    """Return what reports the steps of one of several rounds as those of all."""
+    return lambda done, total: progress(before * total + done, rounds * total)
 
 
 def choose_device(device: str | torch.device) -> torch.device:
@@ -185,4 +283,4 @@ def is_bfloat16_faster(device: torch.device) -> bool:
     return has_bfloat16(device) and not is_slow
 
 
-__all__ = ["Restorer", "choose_device", "choose_dtype", "has_bfloat16", "is_bfloat16_faster"]
+__all__ = ["Restorer", "choose_device", "choose_dtype", "has_bfloat16", "is_bfloat16_faster", "load_model"]

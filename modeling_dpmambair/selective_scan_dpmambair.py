@@ -3,12 +3,12 @@
 | device | implementation |
 |---|---|
 | CPU | numba kernels with the prompts fused in |
-| CUDA | mamba-ssm's kernel |
+| CUDA, ROCm | Triton kernels with the prompts fused in; without triton mamba-ssm's kernel |
 | any other, or where those are absent, float64, zero-order hold | chunks in plain torch, said once in a warning |
 | none: exported programs | `selective_scan_export`, in torch's scan operator, which other runtimes have too |
 | none: the tests' oracle | `selective_scan_loop`, step by step, in any dtype |
 
-The environment variable `DPMAMBAIR_SCAN` (numba, mamba_ssm, chunked, export, loop) and the context manager
+The environment variable `DPMAMBAIR_SCAN` (numba, triton, mamba_ssm, chunked, export, loop) and the context manager
 `scan_backend` force one. Shape letters: B pictures, L steps, D channels, N states.
 """
 
@@ -31,11 +31,15 @@ try:
 except ImportError:  # numba is missing
     prompted_scan_cpu = None
 try:
+    from .triton_scan_dpmambair import is_interpreted, prompted_scan_triton, resume_scan_triton
+except ImportError:  # triton is missing
+    prompted_scan_triton = None
+try:
     from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
 except ImportError:
     selective_scan_fn = None
 
-Backend = Literal["numba", "mamba_ssm", "chunked", "export", "loop"]
+Backend = Literal["numba", "triton", "mamba_ssm", "chunked", "export", "loop"]
 Discretization = Literal["euler", "zoh"]
 # Steps that the plain torch scan combines at once: its memory is B x 64 x D x N, its depth six products.
 CHUNK_STEPS = 64
@@ -64,8 +68,8 @@ def scan_backend(backend: Backend) -> Iterator[None]:
     """Force one implementation inside the block, in this thread; the scan says if its package is missing.
 
     Args:
-        backend: "numba", "mamba_ssm", "chunked", "export" or "loop". With "export" the layers use no kernels of ours
-            either, so that a program traced inside the block needs nothing but torch's own operators.
+        backend: "numba", "triton", "mamba_ssm", "chunked", "export" or "loop". With "export" the layers use no kernels
+            of ours either, so that a program traced inside the block needs nothing but torch's own operators.
 
     Raises:
         ValueError: no such implementation.
@@ -97,28 +101,38 @@ def is_portable() -> bool:
 
 def _choose_backend(u: torch.Tensor, discretization: Discretization) -> Backend:
     forced = _forced_backend()
-    if forced == "mamba_ssm" and discretization == "zoh":
-        raise ValueError("`discretization` must be 'euler' with mamba-ssm, got 'zoh'; let another backend compute it")
-    if forced == "mamba_ssm" and selective_scan_fn is None:
-        raise ImportError("the scan backend 'mamba_ssm' needs mamba-ssm: pip install --no-build-isolation mamba-ssm")
-    if forced == "numba" and prompted_scan_cpu is None:
-        raise ImportError("the scan backend 'numba' needs numba: pip install numba")
     if forced:
+        _check_forced(forced, u, discretization)
         return forced
     if u.dtype == torch.float64:
         return "chunked"
     if u.device.type == "cpu" and prompted_scan_cpu is not None:
         return "numba"
-    if u.device.type == "cuda" and selective_scan_fn is not None:
-        return "mamba_ssm" if discretization == "euler" else "chunked"
+    if u.device.type == "cuda" and (prompted_scan_triton is not None or selective_scan_fn is not None):
+        kernel = "mamba_ssm" if prompted_scan_triton is None else "triton"
+        return kernel if discretization == "euler" else "chunked"
     warn_slow_scan(u.device.type)
     return "chunked"
+
+
+def _check_forced(backend: Backend, u: torch.Tensor, discretization: Discretization) -> None:
+    """Check that a forced implementation is there and can compute what is asked."""
+    fix = "let another backend compute it"
+    if backend in ("triton", "mamba_ssm") and discretization == "zoh":
+        raise ValueError(f"`discretization` must be 'euler' with {_PACKAGES[backend]}, got 'zoh'; {fix}")
+    functions = {"numba": prompted_scan_cpu, "triton": prompted_scan_triton, "mamba_ssm": selective_scan_fn}
+    if functions.get(backend, backend) is None:
+        option = "--no-build-isolation " if backend == "mamba_ssm" else ""
+        package = _PACKAGES[backend]
+        raise ImportError(f"the scan backend {backend!r} needs {package}: pip install {option}{package}")
+    if backend == "triton" and u.device.type != "cuda" and not is_interpreted():
+        raise ValueError(f"`u` must be on a GPU with triton, got {u.device}; {fix}")
 
 
 @torch.compiler.disable
 def warn_slow_scan(device: str) -> None:
     """Say once that the fast kernel of this kind of device is absent."""
-    missing = {"cpu": "numba", "cuda": "mamba-ssm"}.get(device)
+    missing = {"cpu": "numba", "cuda": "triton"}.get(device)
     remedy = f"pip install {missing}" if missing else "there is none for this device yet"
     warnings.warn(f"the selective scan runs in plain torch on {device}, which is slow: {remedy}", stacklevel=4)
 
@@ -146,9 +160,9 @@ def selective_scan(
     """
     _check_shapes(u, delta, A, B, C, D)
     backend = _choose_backend(u, "euler")
-    if backend == "numba":
+    if backend in _FUSED:
         prompts = ScanPrompts(u.new_ones(u.shape[::2]).float(), *(A.new_ones(len(u), A.shape[1]) for _ in range(2)))
-        return _scan_numba((u, delta, A, B, C, D, None), prompts)
+        return _FUSED[backend]((u, delta, A, B, C, D, None), prompts)
     return _SCANS[backend](u, delta, A, B, C, D)
 
 
@@ -191,8 +205,8 @@ def prompted_selective_scan(
     _check_prompts(u, A, dt_bias, prompts)
     backend = _choose_backend(u, discretization)
     is_held = discretization == "zoh"
-    if backend == "numba":
-        return _scan_numba((u, dt, A, B, C, D, dt_bias), prompts, is_reversed, is_held)
+    if backend in _FUSED:
+        return _FUSED[backend]((u, dt, A, B, C, D, dt_bias), prompts, is_reversed, is_held)
     sequences = u, *apply_prompts(dt.to(dt_bias.dtype), B, C, dt_bias, prompts)
     u, delta, B, C = (each.to(u.dtype).flip(1) if is_reversed else each.to(u.dtype) for each in sequences)
     options = {"is_held": True} if is_held else {}  # mamba-ssm knows no hold and is never chosen for it
@@ -248,9 +262,13 @@ def resume_selective_scan(
         ValueError: shapes that do not belong together.
     """
     kind = {"dt_bias": dt_bias, "is_reversed": is_reversed, "discretization": discretization}
-    if _choose_backend(u, discretization) == "numba":
+    backend = _choose_backend(u, discretization)
+    if backend in _FUSED:
         _check_shapes(u, dt, A, B, C, D)
         _check_prompts(u, A, dt_bias, prompts)
+    if backend == "triton":
+        return resume_scan_triton(state, _prepare_for_triton((u, dt, A, B, C, D, dt_bias), prompts), is_reversed)
+    if backend == "numba":
         (channels, N), tensors = A.shape, _prepare_for_numba((u, dt, A, B, C, D, dt_bias), prompts)
         padded = None if state is None else F.pad(state, (0, -N % STATES, 0, -channels % LANES))
         y, state = resume_scan_cpu(padded, tensors, is_reversed, discretization == "zoh")
@@ -418,6 +436,25 @@ def _prepare_for_numba(
     return u, dt, A, B, C, D, dt_bias, alpha_delta, alpha_B, alpha_C
 
 
+def _scan_triton(
+    tensors: tuple[torch.Tensor | None, ...], prompts: ScanPrompts, is_reversed: bool = False, is_held: bool = False
+) -> torch.Tensor:
+    """Scan u, dt, A, B, C, D and dt_bias with the kernels, which know no hold and are never chosen for it."""
+    return prompted_scan_triton(*_prepare_for_triton(tensors, prompts), is_reversed)[0]
+
+
+def _prepare_for_triton(
+    tensors: tuple[torch.Tensor | None, ...], prompts: ScanPrompts
+) -> tuple[torch.Tensor | None, ...]:
+    """Give the kernels float32 for all that does not change along the sequence."""
+    u, dt, A, B, C, D, dt_bias = tensors
+    A, D, dt_bias, *alphas = (each if each is None else each.float() for each in (A, D, dt_bias, *prompts))
+    return u, dt, A, B, C, D, dt_bias, *alphas
+
+
+_PACKAGES = {"numba": "numba", "triton": "triton", "mamba_ssm": "mamba-ssm"}
+# These take the prompts, the bias, softplus and the direction themselves; the others get them computed.
+_FUSED = {"numba": _scan_numba, "triton": _scan_triton}
 _SCANS = {
     "mamba_ssm": selective_scan_mamba,
     "chunked": selective_scan_chunked,

@@ -11,10 +11,12 @@ with strength 0, in the format that went in:
 import io
 import re
 import struct
+import sys
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 
 import cv2
 import imagecodecs
@@ -764,3 +766,17 @@ def as_bytes(text: str | bytes) -> bytes:
 ODD_PICTURES = [*png_pictures(), *jpeg_pictures(), *tiff_pictures(), *other_pictures()]
 ANIMATIONS = animations()
 REFUSED = refused_files()
+
+
+def write_all(folder: Path) -> list[Path]:
+    """Write all odd files into a folder, named after what is odd about them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = []
+    for odd in (*ODD_PICTURES, *ANIMATIONS, *REFUSED):
+        files.append(folder / f"{str(odd).replace('*', '')}{odd.suffix}")
+        files[-1].write_bytes(odd.content)
+    return files
+
+
+if __name__ == "__main__":
+    write_all(Path(sys.argv[1]))

@@ -37,21 +37,23 @@ LAYERS = {
     "modeling_dpmambair": (
         {
             *("configuration_dpmambair", "cpu_simd_dpmambair", "cpu_threads_dpmambair", "large_plan_dpmambair"),
+            *("operators_dpmambair", "triton_scan_kernels_dpmambair"),
             *("picture_colours_dpmambair", "picture_errors_dpmambair", "picture_metadata_dpmambair"),
+            "weights_dpmambair",
         },
         {"picture_dpmambair", "picture_tiff_dpmambair"},
         {"picture_encoding_dpmambair", "picture_levels_dpmambair"},
         {"picture_files_dpmambair"},
         {"cpu_scan_kernels_dpmambair", "cpu_row_kernels_dpmambair"},
         {"cpu_scan_backward_kernels_dpmambair"},
-        {"cpu_scan_dpmambair", "selective_scan_export_dpmambair", "cpu_rows_dpmambair"},
+        {"cpu_scan_dpmambair", "selective_scan_export_dpmambair", "cpu_rows_dpmambair", "triton_scan_dpmambair"},
         {"selective_scan_dpmambair"},
         {"layers_dpmambair"},
         {"block_dpmambair"},
         {"modeling_degradation_extractor"},
         {"modeling_dpmambair"},
         {"image_processing_dpmambair", "large_strips_dpmambair"},
-        {"large_pictures_dpmambair"},
+        {"large_pictures_dpmambair", "steering_dpmambair"},
         {"large_export_dpmambair", "restorer_dpmambair"},
         {"pipeline_dpmambair"},
         {"__init__"},
@@ -288,13 +290,13 @@ def has_decorator(function: Function, *decorators: str) -> bool:
 
 
 def is_typed_elsewhere(function: Function) -> bool:
-    """Whether numba infers the types, or an operator's schema gives them."""
-    return has_decorator(function, "njit", "kernel", "overload", "register_fake")
+    """Whether numba or Triton infers the types, or an operator's schema gives them."""
+    return has_decorator(function, "njit", "jit", "kernel", "overload", "register_fake")
 
 
 def takes_flat_arguments(function: Function) -> bool:
     """Whether the function is a kernel or an operator: these take arrays and scalars, not objects that group them."""
-    return has_decorator(function, "njit", "kernel", "intrinsic", "overload", "custom_op", "register_fake")
+    return has_decorator(function, "njit", "jit", "kernel", "intrinsic", "overload", "custom_op", "register_fake")
 
 
 def is_command(function: Function) -> bool:

@@ -1,5 +1,6 @@
 """What `pip install` brings: source distribution and wheel, built from a clean checkout, away from that checkout."""
 
+import os
 import subprocess
 import sys
 import sysconfig
@@ -91,6 +92,19 @@ def test_wheel_holds_two_packages_and_the_shipped_weights(wheel):
     sources = {path.as_posix() for path in list_sources("*.py") if path.parts[0] in PACKAGES}
     weights = ("README.md", "config.json", "model.safetensors", "preprocessor_config.json")
     assert names == sources | {f"dpmambair/weights/{name}" for name in weights}
+
+
+def test_wheel_is_the_same_to_the_byte_wherever_and_whenever_it_is_built(tmp_path):
+    contents = []
+    for name in ("here", "there"):
+        checkout = copy_checkout(tmp_path / name)
+        for path in checkout.rglob("*"):
+            os.utime(path, (len(name) * 10**8, len(name) * 10**8))
+        command = ["-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path / f"dist-{name}", checkout]
+        built = run_python(command, tmp_path, {"SOURCE_DATE_EPOCH": "1750000000"})
+        assert built.returncode == 0, built.stdout + built.stderr
+        contents.append(next((tmp_path / f"dist-{name}").glob("*.whl")).read_bytes())
+    assert contents[0] == contents[1]
 
 
 def test_wheel_takes_no_name_that_others_may_want(environment):

@@ -19,7 +19,12 @@ from transformers import PreTrainedModel
 
 from dpmambair.files import new_folder
 from dpmambair.shipped import ATTRIBUTION
-from modeling_dpmambair import DegradationExtractorForDescription, DegradationExtractorModel, DPMambaIRModel
+from modeling_dpmambair import (
+    DegradationExtractorForDescription,
+    DegradationExtractorModel,
+    DPMambaIRModel,
+    load_model,
+)
 from training.average import AVERAGE
 from training.checkpoints import find_checkpoint
 from training.journal import Journal
@@ -72,7 +77,7 @@ def assemble(
                 "train to the end, or name the run's folder best"
             )
     runs = _name_runs([*earlier, *trained])
-    model = DPMambaIRModel.from_pretrained(restorer)
+    model = load_model(restorer)
     if description is not None:
         _check_describes(description)
         _check_same_extractor(model, description)

@@ -14,7 +14,7 @@ import typer
 from torch import Tensor
 
 from dpmambair.files import new_folder
-from modeling_dpmambair import DPMambaIRImageProcessor, DPMambaIRModel
+from modeling_dpmambair import DPMambaIRImageProcessor, load_model
 
 # Record of what was averaged, beside the weights.
 AVERAGE = "average.json"
@@ -49,7 +49,10 @@ def main(
     """Write a restorer whose weights are the mean of others'."""
     if output.exists():
         raise typer.BadParameter(f"`output` must be a new folder, got {str(output)!r}; remove it, or name another")
-    models = [DPMambaIRModel.from_pretrained(run) for run in runs]
+    try:
+        models = [load_model(run) for run in runs]
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
     models[0].load_state_dict(average_weights([model.state_dict() for model in models]))
     with new_folder(output) as unfinished:
         models[0].save_pretrained(unfinished)

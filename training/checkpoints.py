@@ -16,6 +16,8 @@ from dpmambair.files import hash_files
 PREFIX = "checkpoint-"
 UNFINISHED = ".tmp"
 MANIFEST = "manifest.json"
+# What torch says of a data worker that was killed.
+DEAD_WORKER = "DataLoader worker"
 
 
 def begin_checkpoint(output: Path, step: int) -> Path:
@@ -26,7 +28,8 @@ def begin_checkpoint(output: Path, step: int) -> Path:
         step: steps done.
     """
     folder = output / f"{PREFIX}{step}{UNFINISHED}"
-    shutil.rmtree(folder, ignore_errors=True)
+    for left in output.glob(f"{PREFIX}*{UNFINISHED}"):  # by a process that was killed, perhaps at another step
+        shutil.rmtree(left, ignore_errors=True)
     folder.mkdir(parents=True)
     return folder
 
@@ -61,15 +64,20 @@ def removed_on_failure(folder: Path) -> Iterator[None]:
         folder: from `begin_checkpoint`.
 
     Raises:
-        OSError: the disk is full or fails.
+        OSError: the disk is full or fails, or a process of the run died meanwhile.
     """
     try:
         yield
     except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors do not raise OSError
         shutil.rmtree(folder, ignore_errors=True)
+        rule, remedy = "have room for a checkpoint", "free space"
+        if DEAD_WORKER in str(error):  # raised wherever the run is when the worker dies
+            rule, remedy = "get a checkpoint while all data workers live", "find out who ended one"
+        before = [each.name for each in list_checkpoints(folder.parent)[:1]]
+        state = f"{before[0]} is intact" if before else "there is none before it"
         raise OSError(
-            f"`output` must have room for a checkpoint, got {str(error).splitlines()[0]!r} while writing "
-            f"{folder.name.removesuffix(UNFINISHED)}; the one before is intact: free space, then --resume"
+            f"`output` must {rule}, got {(str(error) or type(error).__name__).splitlines()[0]!r} while writing "
+            f"{folder.name.removesuffix(UNFINISHED)}; {state}: {remedy}, then --resume"
         ) from error
 
 
@@ -112,7 +120,8 @@ def find_checkpoint(output: Path) -> tuple[Path, dict[str, Any]]:
         except (OSError, ValueError, KeyError) as error:
             warnings.warn(f"{folder.name} is damaged ({error}); falling back to the one before", stacklevel=2)
     raise FileNotFoundError(
-        f"`output` must hold an intact checkpoint for --resume, got {str(output)!r}; start without --resume"
+        f"`output` must hold an intact checkpoint for --resume, got {str(output)!r}; "
+        "name a new folder, without --resume"
     )
 
 

@@ -15,7 +15,6 @@ from accelerate.data_loader import prepare_data_loader
 from accelerate.logging import get_logger
 from safetensors.torch import load_model, save_model
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader
 from torchvision.utils import make_grid
 from tqdm import tqdm
@@ -34,10 +33,12 @@ from training.optimization import (
     average_weights,
     build_optimizer,
     build_schedule,
+    clip_parts,
+    find_trained_parts,
     gather_parameters,
     restore_rate,
 )
-from training.pictures import ReadablePatches, build_loader, check_batches, load_sets, training_steps
+from training.pictures import STOPPING, ReadablePatches, build_loader, check_batches, load_sets, training_steps
 from training.progress import Progress
 from training.recipe import Recipe
 from training.scores import Batch, Scores
@@ -80,19 +81,24 @@ class Trainer:
         optimizer = build_optimizer(stage.model, training)
         schedule = build_schedule(optimizer, training)
         self.model, self.optimizer, self.schedule = accelerator.prepare(stage.model, optimizer, schedule)
-        self.trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        self.parts = find_trained_parts(accelerator.unwrap_model(self.model))
         self.progress = Progress()
         self.journal = Journal(output / "log.jsonl")
         self.lr = training.lr
         self.was_told_to_stop = self.is_stopping = False  # the second once all processes know of the first
 
     def resume(self) -> None:
-        """Load the newest intact checkpoint of the run's folder.
+        """Load the newest intact checkpoint of the run's folder; a run that ended before its first begins anew.
 
         Raises:
-            FileNotFoundError: there is none.
+            FileNotFoundError: there is no run, or no checkpoint that is intact.
             ValueError: the recipe differs from the interrupted run's.
         """
+        if self.journal.path.exists() and not list_checkpoints(self.output):
+            logger.info("no checkpoint was written before; beginning anew")
+            if self.accelerator.is_main_process:
+                self.journal.cut(0)
+            return
         folder, state = find_checkpoint(self.output)
         self.recipe.check_resumes(Recipe.from_dict(state["recipe"]))
         self.accelerator.load_state(folder)
@@ -104,14 +110,14 @@ class Trainer:
         logger.info("resuming after step %d", self.progress.step)
 
     def run(self) -> bool:
-        """Train to the last step, or until SIGTERM.
+        """Train to the last step, or until SIGTERM or SIGINT (Ctrl-C); the second SIGINT ends at once.
 
         Returns:
             Whether the last step was reached; the trained model then lies in the run's folder.
         """
         self.accelerator.init_trackers("training", init_kwargs={"tensorboard": {"purge_step": self.progress.step}})
         self.model.train()
-        with self._stop_on_sigterm(), self._progress_bar() as bar:
+        with self._stop_on_signals(), self._progress_bar() as bar:
             started = time.monotonic() - self.progress.seconds
             last_record = self.progress.step, self.progress.seconds
             for batches in training_steps(self._open_loader, self.recipe, self.progress.step):
@@ -136,12 +142,12 @@ class Trainer:
     def _open_loader(self, batch_size: int) -> DataLoader:
         loader = build_loader(self.patches, batch_size, self.recipe.training.workers)
         # By this function, as the accelerator's own method would keep every loader alive, and so its workers.
-        return prepare_data_loader(loader, self.accelerator.device, put_on_device=True)
+        return prepare_data_loader(loader, self.accelerator.device, put_on_device=True, non_blocking=True)
 
     def _step(self, batches: list[Batch]) -> None:
         loss = torch.stack([self._accumulate(batch) for batch in batches]).mean()
-        grad_norm = self.accelerator.clip_grad_norm_(self.trained, self.recipe.training.max_grad_norm)
-        grad_norm = grad_norm.full_tensor() if isinstance(grad_norm, DTensor) else grad_norm
+        self.accelerator.unscale_gradients()
+        grad_norm = clip_parts(self.parts, self.recipe.training.max_grad_norm)
         # One transfer and one reduction per step, which also let all processes stop and skip at the same step.
         told = torch.stack([loss, grad_norm, loss.new_tensor(float(self.was_told_to_stop))]).float()
         mean_loss, grad_norm, stopping = self.accelerator.reduce(told, "mean").tolist()
@@ -260,15 +266,18 @@ class Trainer:
         )
 
     @contextmanager
-    def _stop_on_sigterm(self) -> Iterator[None]:
-        def stop(*_: object) -> None:
+    def _stop_on_signals(self) -> Iterator[None]:
+        def stop(number: int, _: object) -> None:
+            if number == signal.SIGINT and self.was_told_to_stop:
+                raise KeyboardInterrupt
             self.was_told_to_stop = True
 
-        before = signal.signal(signal.SIGTERM, stop)
+        before = {number: signal.signal(number, stop) for number in STOPPING}
         try:
             yield
         finally:
-            signal.signal(signal.SIGTERM, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def has_run(output: Path) -> bool:

@@ -182,6 +182,30 @@ def restore_rate(schedule: LambdaLR) -> None:
         group["lr"] = highest * share(schedule.last_epoch)
 
 
+def find_trained_parts(model: nn.Module) -> list[list[nn.Parameter]]:
+    """List the parameters that train of each part of a model: of a restorer its extractor, its head, its network.
+
+    Args:
+        model: as built or prepared, not wrapped.
+    """
+    parts = ([one for one in part.parameters() if one.requires_grad] for part in model.children())
+    return [part for part in parts if part]
+
+
+def clip_parts(parts: Sequence[Sequence[nn.Parameter]], longest: float) -> Tensor:
+    """Shorten the gradient of each part by itself, so that the extractor never shortens the network's.
+
+    Args:
+        parts: from `find_trained_parts`.
+        longest: length to which a part's gradient is shortened.
+
+    Returns:
+        Length of the whole gradient before, a scalar.
+    """
+    norms = [nn.utils.clip_grad_norm_(part, longest) for part in parts]
+    return torch.stack([one.full_tensor() if isinstance(one, DTensor) else one for one in norms]).norm()
+
+
 def average_weights(model: nn.Module, decay: float) -> AveragedModel:
     """Copy a model into one that follows the exponential average of its weights.
 

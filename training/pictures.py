@@ -2,6 +2,8 @@
 
 import logging
 import os
+import signal
+import threading
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -18,16 +20,24 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from dataset_scripts import (
+    CORPORA,
     DegradationRecipe,
     RestorationMixture,
     RestorationSet,
     load_clean_photographs,
     load_paired,
 )
+from dataset_scripts.pairing import locate_split, pair_by_name
+from dataset_scripts.synthetic_restoration import list_photographs
 from training.recipe import DataRecipe, Recipe, TrainingRecipe
 
 SYNTHETIC = "synthetic"
+# What asks a run to save and to end.
+STOPPING = signal.SIGTERM, signal.SIGINT
 UNREADABLE = OSError, SyntaxError  # Pillow raises the second on some broken PNG files
+# Patches of an epoch at least. Where one ends all workers stand still until one of them has drawn the next batch: with
+# epochs of some hundred pictures a GPU would mostly wait.
+LEAST_EPOCH = 2**16
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +94,29 @@ def load_sets(data: DataRecipe) -> TrainingSets:
     return TrainingSets(kept, held_out)
 
 
+def count_pictures(data: DataRecipe) -> int:
+    """Count by their names what a recipe trains on; no picture is opened.
+
+    Args:
+        data: the recipe's section.
+
+    Raises:
+        ValueError: a folder holds no pictures, or some that another holds too.
+        OSError: a folder is missing or does not look like its corpus.
+    """
+    splits = [locate_split(CORPORA[name], "train", _corpus_folder(name, data)) for name in data.corpora]
+    counts = [len(pair_by_name(split)[0]) for split in splits]
+    if data.clean_dirs:
+        counts.append(len(list_photographs(data.clean_dirs)))
+    return sum(count - -(-count // data.held_out_every) for count in counts)
+
+
 def _load_corpus(name: str, data: DataRecipe) -> Dataset:
+    task = data.paired_task if name == "paired_folders" else None
+    return load_paired(name, _corpus_folder(name, data), "train", task=task)
+
+
+def _corpus_folder(name: str, data: DataRecipe) -> str:
     if data.corpora_dir is None:
         raise ValueError(
             f"`data.corpora_dir` must be the folder that holds {', '.join(data.corpora)}, got None; "
@@ -92,7 +124,7 @@ def _load_corpus(name: str, data: DataRecipe) -> Dataset:
         )
     folder = str(Path(data.corpora_dir, name))
     _check_folder("corpora_dir", folder)
-    return load_paired(name, folder, "train", task=data.paired_task if name == "paired_folders" else None)
+    return folder
 
 
 def _check_folder(setting: str, folder: str) -> None:
@@ -110,6 +142,8 @@ def _select(members: RestorationSet, every: int, *, is_held_out: bool) -> Restor
 class ReadablePatches(TorchDataset):
     """Patches of which a picture that cannot be read is named, and ends the run or gives way to the next one.
 
+    An epoch goes through the pictures as often as makes `LEAST_EPOCH` patches.
+
     Args:
         sets: the pictures, by name.
         recipe: the run's.
@@ -118,7 +152,14 @@ class ReadablePatches(TorchDataset):
     def __init__(self, sets: dict[str, RestorationSet], recipe: Recipe):
         training = recipe.training
         self.sets, self.is_replacing = sets, recipe.data.unreadable == "replace"
-        self.patches = RestorationMixture(sets, recipe.data.weights, training.patch_schedule[0][1], training.seed)
+        self._pictures = sum(map(len, sets.values()))
+        self.patches = RestorationMixture(
+            sets,
+            recipe.data.weights,
+            training.patch_schedule[0][1],
+            training.seed,
+            epoch_size=-(-LEAST_EPOCH // self._pictures) * self._pictures,
+        )
         self.set_patch_size = self.patches.set_patch_size
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
@@ -140,7 +181,7 @@ class ReadablePatches(TorchDataset):
         Raises:
             ValueError: its picture cannot be read, and nothing may take its place.
         """
-        for place in range(index, index + len(self)):
+        for place in range(index, index + self._pictures):
             try:
                 return self.patches[place % len(self)]
             except UNREADABLE as error:
@@ -202,6 +243,7 @@ def build_loader(patches: ReadablePatches, batch_size: int, workers: int) -> Dat
         drop_last=True,
         num_workers=workers,
         persistent_workers=workers > 0,
+        pin_memory=torch.cuda.is_available(),  # so that batches reach a card beside its work
         worker_init_fn=_start_worker,
         # A generator of its own: the model's random numbers must not depend on how often the loader was restarted.
         generator=torch.Generator(),
@@ -210,8 +252,17 @@ def build_loader(patches: ReadablePatches, batch_size: int, workers: int) -> Dat
 
 def _start_worker(_: int) -> None:
     cv2.setNumThreads(0)  # one thread per worker: they share the processors with the model
-    # A process group of its own: SIGTERM to the whole run must leave the workers alive until the last step is saved.
-    os.setpgid(0, 0)
+    # Sent to the whole process group, as by Ctrl-C and by schedulers, they must leave the workers alive until the last
+    # step is saved. SIGTERM of the run itself ends a worker: it comes when the run fails.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=_end_by, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_by(process: int) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != process:
+        pass
+    os._exit(0)
 
 
 def patch_size_at(schedule: tuple[tuple[int, int], ...], step: int) -> tuple[int, int | None]:

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from training.optimization import build_optimizer, build_schedule
-from training.pictures import load_sets, patch_size_at
+from training.pictures import count_pictures, patch_size_at
 from training.recipe import Recipe, TrainingRecipe
 from training.stages import build_untrained
 
@@ -44,7 +44,7 @@ def describe_plan(recipe: Recipe, precision: str, processes: int) -> str:
 
 
 def _count_pictures(recipe: Recipe) -> int:
-    return len(load_sets(recipe.data)) if recipe.data.clean_dirs or recipe.data.corpora_dir else 0
+    return count_pictures(recipe.data) if recipe.data.clean_dirs or recipe.data.corpora_dir else 0
 
 
 def _describe_schedule(model: nn.Module, training: TrainingRecipe) -> list[str]:

@@ -133,7 +133,8 @@ class TrainingRecipe:
         optimizer: "adamw"; or "muon" for the hidden layers' matrices and kernels, with AdamW for all else.
         betas: AdamW's.
         weight_decay: on matrices and kernels only.
-        max_grad_norm: gradients longer than this are shortened to it.
+        max_grad_norm: where the gradient of a part of the model (extractor, head, network) is longer than this, it is
+            shortened to it.
         mixed_precision: "bf16", "fp16" (not on a CPU), "no", or null for what `accelerate launch` was told.
         compile: whether the model runs through `torch.compile`.
         activation_checkpointing: whether blocks recompute their activations in the backward pass, to save memory.

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
@@ -52,10 +53,18 @@ def build_stage(recipe: ModelRecipe) -> Stage:
 
     Raises:
         FileNotFoundError: the model's configuration, a folder to start from or the LPIPS backbone is missing.
-        ValueError: the configuration breaks a rule, or the stage has no extractor to begin from.
+        ValueError: the configuration breaks a rule, the stage has no extractor to begin from, or a folder to begin
+            from is broken.
     """
     build = {"extractor": _build_extractor, "restorer": _build_restorer, "describe": _build_describer}
-    return build[recipe.stage](recipe)
+    try:
+        return build[recipe.stage](recipe)
+    except (RuntimeError, TypeError, KeyError, StrictDataclassError, SafetensorError) as error:
+        folder, reason = recipe.init_from or recipe.extractor, " ".join(str(error).split())
+        raise ValueError(
+            f"`model.init_from` and `model.extractor` must be folders of trained models, got {folder!r}: {reason}; "
+            "name one that training left"
+        ) from error
 
 
 def build_untrained(recipe: ModelRecipe) -> PreTrainedModel:

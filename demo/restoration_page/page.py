@@ -9,7 +9,7 @@ import gradio as gr
 from .pictures import MAX_MEGAPIXELS, UPLOAD_FORMATS
 from .report import name_kind
 from .restorer import Restorer
-from .visits import MAX_STRENGTH, Findings, View, Visits
+from .visits import MAX_STRENGTH, Findings, View, Visits, Wish
 
 TITLE = "Restore a photograph"
 TAGLINE = (
@@ -41,6 +41,14 @@ class Parts(NamedTuple):
     report: gr.HTML
 
 
+class Controls(NamedTuple):
+    """The parts of the page that say how to restore; but for the strength the network runs anew for each change."""
+
+    strength: gr.Slider
+    repair: gr.CheckboxGroup
+    ensemble: gr.Checkbox
+
+
 def build_page(restorer: Restorer, examples: Path) -> gr.Blocks:
     """Lay out the page, which opens with a restored example, and connect it to the model.
 
@@ -59,10 +67,10 @@ def build_page(restorer: Restorer, examples: Path) -> gr.Blocks:
         with gr.Row(elem_id="workbench"):
             upload, gallery = _draw_choice(pictures)
             visits = Visits(restorer, pictures, Path(upload.GRADIO_CACHE))
-            opening = visits.restore(str(pictures[0]))
-            strength, shown = _draw_result(visits.view(opening, strength=1), visits.tell(opening))
+            opening = visits.restore(Wish(str(pictures[0])))
+            controls, shown = _draw_result(restorer, visits.view(opening, strength=1), visits.tell(opening))
         gr.HTML(_draw_footer(restorer), elem_id="closing")
-        _connect(visits, upload, gallery, strength, shown)
+        _connect(visits, (upload, gallery), controls, shown)
     return page.queue(max_size=MAX_QUEUE)
 
 
@@ -89,19 +97,21 @@ def draw_theme() -> gr.themes.Base:
     )
 
 
-def _connect(visits: Visits, upload: gr.File, gallery: gr.Gallery, strength: gr.Slider, shown: Parts) -> None:
+def _connect(visits: Visits, choice: tuple[gr.File, gr.Gallery], controls: Controls, shown: Parts) -> None:
     """Say which visit follows which touch, and offer restoring to programs."""
-    degradations = gr.JSON(visible=False)
+    (upload, gallery), (strength, *how), degradations = choice, controls, gr.JSON(visible=False)
     # First, so that no other event takes the name.
-    gr.on([], visits.serve, [upload, strength], [shown.download, degradations], api_name="restore", **RESTORING)
+    gr.on([], visits.serve, [upload, *controls], [shown.download, degradations], api_name="restore", **RESTORING)
     # What can be shown, and what the visitor chose last: two pictures while one is worked on.
-    picture, wanted = gr.State(str(visits.examples[0])), gr.State(str(visits.examples[0]))
+    opening = Wish(str(visits.examples[0]))
+    picture, wanted = gr.State(opening), gr.State(opening)
     at_once = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
     waiting = [wanted, shown.caption, shown.report, shown.download]
     on_slider = {"show_progress_on": shown.slider, "scroll_to_output": True, "api_visibility": "private"}
-    chosen = gallery.select(visits.begin_example, None, waiting, **at_once)
-    uploaded = upload.upload(visits.begin, upload, waiting, **at_once)
-    for begun in (chosen, uploaded):
+    chosen = gallery.select(visits.begin_example, how, waiting, **at_once)
+    uploaded = upload.upload(visits.begin, [upload, *how], waiting, **at_once)
+    changed = (each.input(visits.begin_again, [wanted, *how], waiting, **at_once) for each in how)
+    for begun in (chosen, uploaded, *changed):
         restored = begun.then(visits.restore, wanted, picture, **on_slider, **RESTORING)
         # A step of its own, so that the strength is the one that is set when the picture is ready.
         restored.success(visits.show, [picture, wanted, strength], list(shown), **on_slider, **SHOWING)
@@ -124,7 +134,7 @@ def _draw_choice(pictures: list[Path]) -> tuple[gr.File, gr.Gallery]:
     return upload, gallery
 
 
-def _draw_result(view: View, findings: Findings) -> tuple[gr.Slider, Parts]:
+def _draw_result(restorer: Restorer, view: View, findings: Findings) -> tuple[Controls, Parts]:
     with gr.Column(scale=3, min_width=320, elem_id="result"):
         slider = gr.ImageSlider(
             view.pair, label="Before and after", format="png", type="pil", interactive=False, max_height=640,
@@ -139,8 +149,22 @@ def _draw_result(view: View, findings: Findings) -> tuple[gr.Slider, Parts]:
             download = gr.DownloadButton(
                 "Download PNG", view.download, variant="primary", elem_id="download", scale=1, min_width=200
             )
+        repair, ensemble = _draw_options(restorer)
         report = gr.HTML(findings.report, elem_id="report")
-    return strength, Parts(slider, download, caption, report)
+    return Controls(strength, repair, ensemble), Parts(slider, download, caption, report)
+
+
+def _draw_options(restorer: Restorer) -> tuple[gr.CheckboxGroup, gr.Checkbox]:
+    kinds = restorer.steers
+    repair = gr.CheckboxGroup(
+        [(name_kind(kind), kind) for kind in kinds], value=list(kinds), visible=bool(kinds), elem_id="repair",
+        label="Repair", info="What is not ticked stays, for the most part.",
+    )  # fmt: skip
+    ensemble = gr.Checkbox(
+        False, label="Self-ensemble", elem_id="ensemble",
+        info="Averages over eight flips and turns; takes eight times as long.",
+    )  # fmt: skip
+    return repair, ensemble
 
 
 def _draw_footer(restorer: Restorer) -> str:

@@ -4,7 +4,7 @@ import io
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from PIL import Image, UnidentifiedImageError
 
@@ -31,7 +31,11 @@ def read_file(path: str | os.PathLike) -> bytes:
         raise UnusablePictureError("This picture is no longer on the server. Please choose it again.") from error
 
 
-def read_upload(data: bytes, read_picture: Callable[[bytes], Any]) -> Image.Image:
+# The pipeline's own, with all that a file holds; its class comes with the model.
+Picture: TypeAlias = Any
+
+
+def read_upload(data: bytes, read_picture: Callable[[bytes], Picture]) -> Picture:
     """Read a picture, after a look at its header that spends no memory on what is too large.
 
     Args:
@@ -39,7 +43,7 @@ def read_upload(data: bytes, read_picture: Callable[[bytes], Any]) -> Image.Imag
         read_picture: the pipeline's own reader.
 
     Returns:
-        The picture upright, grey or RGB, with its alpha channel and its colour profile.
+        The picture upright, with its depth, its alpha channel and its metadata.
 
     Raises:
         UnusablePictureError: no picture, a damaged one, one of an unusual kind, or one that is too large.
@@ -48,7 +52,7 @@ def read_upload(data: bytes, read_picture: Callable[[bytes], Any]) -> Image.Imag
         with Image.open(io.BytesIO(data), formats=UPLOAD_FORMATS) as picture:
             megapixels = picture.width * picture.height / 1e6
         if megapixels <= MAX_MEGAPIXELS:
-            return read_picture(data).image
+            return read_picture(data).check_still()
         reason = _too_large(f"{megapixels:.1f}")
     except Image.DecompressionBombError:
         reason = _too_large("far too many")

@@ -6,14 +6,14 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self, TypeAlias
+from typing import NamedTuple, Self, TypeAlias
 
 import torch
 from cachetools import LRUCache, cachedmethod
 from PIL import Image
 from transformers import AutoModelForImageToImage, Pipeline, pipeline
 
-from .pictures import read_file, read_upload
+from .pictures import Picture, read_file, read_upload
 
 # Where our package is installed it registers the pipeline; elsewhere the model's repository brings the code.
 with contextlib.suppress(ImportError):
@@ -27,26 +27,46 @@ Degradations: TypeAlias = dict[str, dict[str, float]]
 Progress: TypeAlias = Callable[[int, int], None]
 
 
+class Control(NamedTuple):
+    """What is repaired, and how.
+
+    Attributes:
+        keep: kinds of degradation that stay.
+        self_ensemble: whether to average over all eight flips and turns.
+    """
+
+    keep: tuple[str, ...] = ()
+    self_ensemble: bool = False
+
+
+# All is repaired, in one go.
+DEFAULT = Control()
+
+
 @dataclass(frozen=True)
 class Restoration:
     """One picture's restoration at every strength, since the network's correction is scaled and never recomputed.
 
     Attributes:
-        degraded: the picture, RGB, upright.
+        picture: as it was read, upright.
         reconstruction: the restored picture at strength 1, (1, 3, H, W) float32, RGB, not clamped.
         degradations: what had spoiled it; None from a model that does not describe.
-        profile: the picture's ICC profile, if it has one.
     """
 
-    degraded: Image.Image
+    picture: Picture
     reconstruction: torch.Tensor
     degradations: Degradations | None
-    profile: bytes | None
+
+    @property
+    def degraded(self) -> Image.Image:
+        """The picture in 8 bits, to show."""
+        return self.picture.image
 
     @property
     def byte_count(self) -> int:
         """The memory that this takes."""
-        return 3 * self.degraded.width * self.degraded.height + self.reconstruction.nbytes
+        alpha = self.picture.alpha
+        return self.picture.pixels.nbytes + self.reconstruction.nbytes + (0 if alpha is None else alpha.nbytes)
 
 
 class Restorer:
@@ -76,8 +96,9 @@ class Restorer:
             _, found = AutoModelForImageToImage.from_pretrained(name, output_loading_info=True, **options)
             restore = pipeline(TASK, model=name, **options)
         except Exception as error:  # a broken folder surfaces as one of half a dozen unrelated types
+            reason = " ".join(str(error).split()) or type(error).__name__
             raise ValueError(
-                f"`DPMAMBAIR_MODEL` must be a trained restorer, got {source}; give its folder or repository"
+                f"`DPMAMBAIR_MODEL` must be a trained restorer, got {source}; give its folder or repository: {reason}"
             ) from error
         if missing := len(found["missing_keys"]):
             raise ValueError(f"weights must be complete, got {missing} missing in {source}; give a trained model")
@@ -93,38 +114,47 @@ class Restorer:
         """The size of the model."""
         return self._pipeline.model.num_parameters() / 1e6
 
-    def restore(self, path: str | Path, progress: Progress | None = None) -> Restoration:
+    @property
+    def steers(self) -> tuple[str, ...]:
+        """The kinds that can be repaired or kept one by one; none of a model that cannot be steered."""
+        config = self._pipeline.model.config
+        return tuple(config.extractor_config.degradations) if config.reads_description else ()
+
+    def restore(self, path: str | Path, control: Control = DEFAULT, progress: Progress | None = None) -> Restoration:
         """Restore a picture, or recall its restoration.
 
         Args:
             path: a local file.
+            control: what is repaired, and how.
             progress: called after each tile with the number of tiles that are done, and of all.
 
         Raises:
             UnusablePictureError: a file that is no picture or none for this page.
         """
-        return self._restore(read_file(path), progress)
+        return self._restore(read_file(path), control, progress)
 
-    def at_strength(self, restoration: Restoration, strength: float) -> Image.Image:
-        """Return the picture restored to a degree, RGB: 0 leaves it as it was, 1 restores, more exaggerates."""
-        degraded = self._pipeline.preprocess(restoration.degraded)
-        mixed = torch.lerp(degraded["pixel_values"], restoration.reconstruction, strength)
-        restored = degraded["picture"].with_pixels(mixed[0]).image
-        restored.info["icc_profile"] = restoration.profile
-        return restored
+    def at_strength(self, restoration: Restoration, strength: float) -> Picture:
+        """Return the picture restored to a degree: 0 leaves it as it was, 1 restores, more exaggerates."""
+        degraded = restoration.picture
+        mixed = torch.lerp(degraded.fill_hidden(), restoration.reconstruction[0], strength)
+        return degraded.with_pixels(mixed)
+
+    def write(self, picture: Picture, target: Path) -> None:
+        """Write a picture as PNG, with its depth, transparency and metadata."""
+        self._pipeline.write_picture(picture, target, "PNG")
 
     @cachedmethod(
         lambda self: self._cache,
-        key=lambda self, data, _: hashlib.sha256(data).digest(),
+        key=lambda self, data, control, _: (hashlib.sha256(data).digest(), control),
         condition=lambda self: self._changes,
     )
-    def _restore(self, data: bytes, progress: Progress | None) -> Restoration:
+    def _restore(self, data: bytes, control: Control, progress: Progress | None) -> Restoration:
         picture = read_upload(data, self._pipeline.read_picture)
         inputs = self._pipeline.preprocess(picture)
         # A second picture beside the first would only slow both down.
         with self._network:
-            outputs = self._pipeline.forward(inputs, return_description=self.describes, progress=progress)
-        result = self._pipeline.postprocess(outputs)
+            options = {"return_description": self.describes, "progress": progress, **control._asdict()}
+            outputs = self._pipeline.forward(inputs, **options)
+        result = self._pipeline.postprocess(outputs, return_picture=True)
         degradations = result["degradations"] if self.describes else None
-        profile = picture.info.get("icc_profile")
-        return Restoration(picture.convert("RGB"), outputs["reconstruction"], degradations, profile)
+        return Restoration(picture, outputs["reconstruction"].float().cpu(), degradations)

@@ -1,7 +1,7 @@
 """What a visit does: a picture and a strength in, what the page shows out."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -12,9 +12,9 @@ from typing import NamedTuple, TypeAlias
 import gradio as gr
 from PIL import Image
 
-from .pictures import UnusablePictureError
+from .pictures import Picture, UnusablePictureError
 from .report import draw_report
-from .restorer import Degradations, Restorer
+from .restorer import DEFAULT, Control, Degradations, Restorer
 
 # The slider shows a reduced copy of large pictures: a phone need not load and hold all their pixels.
 PREVIEW_SIDE = 1600
@@ -22,6 +22,18 @@ MAX_STRENGTH = 1.5
 
 # Before and after.
 Pair: TypeAlias = tuple[Image.Image, Image.Image]
+
+
+class Wish(NamedTuple):
+    """What a visitor wants to see restored.
+
+    Attributes:
+        picture: path of the file.
+        control: what is repaired in it, and how.
+    """
+
+    picture: str
+    control: Control = DEFAULT
 
 
 class View(NamedTuple):
@@ -62,80 +74,96 @@ class Visits:
     examples: list[Path]
     folder: Path
 
-    def begin_example(self, choice: gr.SelectData) -> tuple[str, str, str, dict]:
-        """Begin with the example that was touched."""
-        return self.begin(str(self.examples[choice.index]))
+    def control(self, repair: Sequence[str] | None, self_ensemble: bool) -> Control:
+        """Return what is to be done where some kinds are ticked; all of them if the model cannot be steered."""
+        keep = () if repair is None else tuple(kind for kind in self.restorer.steers if kind not in repair)
+        return Control(keep, bool(self_ensemble))
 
-    def begin(self, picture: str) -> tuple[str, str, str, dict]:
+    def begin_example(self, repair: list[str], self_ensemble: bool, choice: gr.SelectData) -> tuple:
+        """Begin with the example that was touched."""
+        return self.begin(str(self.examples[choice.index]), repair, self_ensemble)
+
+    def begin_again(self, wanted: Wish, repair: list[str], self_ensemble: bool) -> tuple:
+        """Begin anew with the same picture, of which something else is wanted."""
+        return self.begin(wanted.picture, repair, self_ensemble)
+
+    def begin(self, picture: str, repair: list[str], self_ensemble: bool) -> tuple[Wish, str, str, dict]:
         """Take back what is said and offered of the former picture, as it would be taken for the new one's.
 
         Returns:
-            The picture that is now wanted; caption, report and download until it is restored.
+            What is now wanted; caption, report and download until it is restored.
         """
         waiting = f"<p><b>{escape(Path(picture).name)}</b> is being restored</p>"
-        return picture, waiting, "", gr.update(interactive=False)
+        return Wish(picture, self.control(repair, self_ensemble)), waiting, "", gr.update(interactive=False)
 
-    def restore(self, picture: str, progress: gr.Progress = gr.Progress()) -> str:
+    def restore(self, wanted: Wish, progress: gr.Progress = gr.Progress()) -> Wish:
         """Restore a picture, and return it as the one that can be shown."""
         with friendly():
-            self.restorer.restore(picture, partial(_say, progress))
-        return picture
+            self.restorer.restore(*wanted, partial(_say, progress))
+        return wanted
 
-    def show(self, picture: str, wanted: str, strength: float) -> tuple:
+    def show(self, shown: Wish, wanted: Wish, strength: float) -> tuple:
         """Show and describe a restored picture, all at once; but nothing if the visitor wants another by now.
 
         Returns:
             Before and after, the download, the caption and the report.
         """
-        if picture != wanted:
+        if shown != wanted:
             return gr.skip()
-        pair, download = self.view(picture, strength)
-        return pair, gr.update(value=download, interactive=True), *self.tell(picture)
+        pair, download = self.view(shown, strength)
+        return pair, gr.update(value=download, interactive=True), *self.tell(shown)
 
-    def go_back(self, picture: str, strength: float) -> tuple:
+    def go_back(self, shown: Wish, strength: float) -> tuple:
         """Show the former picture again, as the one that was wanted cannot be restored; that is wanted now."""
-        return picture, *self.show(picture, picture, strength)
+        return shown, *self.show(shown, shown, strength)
 
-    def turn(self, picture: str, wanted: str, strength: float) -> View:
+    def turn(self, shown: Wish, wanted: Wish, strength: float) -> View:
         """Show a picture at another strength, unless the visitor waits for the next one."""
-        return self.view(picture, strength) if picture == wanted else gr.skip()
+        return self.view(shown, strength) if shown == wanted else gr.skip()
 
-    def view(self, picture: str, strength: float) -> View:
+    def view(self, shown: Wish, strength: float) -> View:
         """Return what shows a restored picture at some strength; the network does not run again."""
         with friendly():
-            restoration = self.restorer.restore(picture)
+            restoration = self.restorer.restore(*shown)
         restored = self.restorer.at_strength(restoration, strength)
-        return View((_preview(restoration.degraded), _preview(restored)), self._write(restored, picture))
+        return View((_preview(restoration.degraded), _preview(restored.image)), self._write(restored, shown.picture))
 
-    def tell(self, picture: str) -> Findings:
+    def tell(self, shown: Wish) -> Findings:
         """Return what is said of a restored picture."""
         with friendly():
-            restoration = self.restorer.restore(picture)
-        return Findings(_describe(picture, restoration.degraded), draw_report(restoration.degradations))
+            restoration = self.restorer.restore(*shown)
+        return Findings(_describe(shown.picture, restoration.picture), draw_report(restoration.degradations))
 
     def serve(
-        self, picture: str, strength: float = 1.0, progress: gr.Progress = gr.Progress()
+        self,
+        picture: str,
+        strength: float = 1.0,
+        repair: list[str] | None = None,
+        self_ensemble: bool = False,
+        progress: gr.Progress = gr.Progress(),
     ) -> tuple[str, Degradations | None]:
         """Restore a picture; for programs.
 
         Args:
             picture: a picture file.
             strength: 0 leaves it as it was, 1 restores it, more (up to 1.5) exaggerates.
+            repair: kinds of degradation that are repaired; all of them unless some are left out.
+            self_ensemble: whether to average over all eight flips and turns, which takes eight times as long.
             progress: tells how far it is.
 
         Returns:
-            The restored picture, a PNG file of the same size, and what had spoiled it: `presence` and `severity` in
-            [0, 1] for each kind; null from a model that does not describe.
+            The restored picture, a PNG file of the same size and depth, and what had spoiled it: `presence` and
+            `severity` in [0, 1] for each kind; null from a model that does not describe.
         """
         with friendly():
-            restoration = self.restorer.restore(picture, partial(_say, progress))
+            restoration = self.restorer.restore(picture, self.control(repair, self_ensemble), partial(_say, progress))
         restored = self.restorer.at_strength(restoration, strength)
         return self._write(restored, picture), restoration.degradations
 
-    def _write(self, restored: Image.Image, picture: str) -> str:
+    def _write(self, restored: Picture, picture: str) -> str:
         # A folder for each file: its name, which the visitor sees, may repeat.
         target = Path(tempfile.mkdtemp(dir=self.folder)) / f"{Path(picture).stem}-restored.png"
-        restored.save(target, compress_level=1)
+        self.restorer.write(restored, target)
         return str(target)
 
 
@@ -153,12 +181,13 @@ def _say(progress: gr.Progress, done: int, count: int) -> None:
 
 
 def _preview(picture: Image.Image) -> Image.Image:
-    copy = picture.copy()
+    copy = picture.convert("RGB")
     copy.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE))
     return copy
 
 
-def _describe(path: str, picture: Image.Image) -> str:
+def _describe(path: str, picture: Picture) -> str:
     width, height = picture.size
     reduced = " (shown smaller, downloaded in full)" if max(picture.size) > PREVIEW_SIDE else ""
-    return f"<p><b>{escape(Path(path).name)}</b> {width} &times; {height} pixels{reduced}</p>"
+    depth = f", {picture.bit_depth} bits" if picture.bit_depth > 8 else ""
+    return f"<p><b>{escape(Path(path).name)}</b> {width} &times; {height} pixels{depth}{reduced}</p>"

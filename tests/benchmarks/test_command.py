@@ -25,11 +25,18 @@ def test_seconds_and_memory_are_those_of_the_command(tmp_path, monkeypatch):
     module = command.COMMAND[1:]
     monkeypatch.setattr(command, "COMMAND", (sys.executable, "-c", STAND_IN))
     picture, output = ROOT / "examples/rain.png", tmp_path / "called"
-    seconds, memory = command.restore(picture, SHIPPED, output)
+    seconds, memory = command.run(command.command_of(picture, SHIPPED, output))
     assert 0.2 < seconds < 60
     assert memory > 2**28
     monkeypatch.chdir(ROOT)
     check_command(f"python {' '.join(module)} {output.read_text()}")
+
+
+def test_every_run_restores_anew(tmp_path, monkeypatch):
+    outputs = []
+    monkeypatch.setattr(command, "run", lambda given: outputs.append(given[given.index("-o") + 1]) or (1.0, 2))
+    assert command.measure((24, 16), SHIPPED, 3)["seconds"] == 1
+    assert len(set(outputs)) == 4
 
 
 @pytest.mark.slow

@@ -225,7 +225,8 @@ def test_candidates_of_a_seed_share_patches_and_seeds_do_not(prepared):
     assert len({one.validation for one in jobs}) == 1
 
 
-def test_patches_are_those_of_training_across_files_and_epochs(recipe, tmp_path):
+def test_patches_are_those_of_training_across_files_and_epochs(recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr("training.pictures.LEAST_EPOCH", 1)
     own = with_patches(recipe, 16, 7)
     patches = Patches(find_patches(recipe, 16, 7, tmp_path), own)
     degraded, clean = (torch.cat(parts) for parts in zip(*(patches.batch(step, 3) for step in range(3)), strict=True))

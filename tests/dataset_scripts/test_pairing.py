@@ -293,3 +293,13 @@ def test_no_folder_is_refused():
 def test_unknown_split_is_refused(tmp_path):
     with pytest.raises(ValueError, match="`split` must be one of test for made_up, got 'train'; choose another"):
         find_pairs(PLAIN, "train", tmp_path)
+
+
+@pytest.mark.parametrize("links", [{"one": ".", "other": "."}, {"one": "part", "part/two": "..", "part/three": ".."}])
+def test_links_in_circles_end(tmp_path, links):
+    save(tmp_path / "part/1.png")
+    for name, target in links.items():
+        (tmp_path / name).symlink_to(target, target_is_directory=True)
+    found = {picture.path for picture in list_pictures(tmp_path)}
+    assert found == {str(tmp_path / "part/1.png")}
+    assert len(list_pictures(tmp_path)) < 10

@@ -27,7 +27,7 @@ def folder(tmp_path_factory):
     """A model that changes pictures and describes them, both at random."""
     torch.manual_seed(0)
     place = tmp_path_factory.mktemp("models") / MARKER
-    small_model({"degradations": KINDS}, has_description=True).save_pretrained(place)
+    small_model({"degradations": KINDS}, has_description=True, reads_description=True).save_pretrained(place)
     DPMambaIRImageProcessor().save_pretrained(place)
     return place
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from restoration_page.report import name_kind
+from restoration_page.restorer import Control
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.action_chains import ActionChains
@@ -139,7 +140,7 @@ def picture(tmp_path):
 def test_page_opens_with_a_restored_example_and_fits_the_screen(browser, restorer):
     example = ROOT / "examples" / "low_light.png"
     assert browser.shows(read(example).convert("RGB"))
-    assert browser.shows(restorer.at_strength(restorer.restore(example), 1))
+    assert browser.shows(restorer.at_strength(restorer.restore(example), 1).image)
     assert browser.text("h1") == "Restore a photograph"
     assert MARKER in browser.text("#closing")
     assert len(browser.all("#examples .thumbnail-item")) == 8
@@ -160,7 +161,7 @@ def test_page_is_readable_in_the_dark(browser):
 def test_uploaded_picture_is_restored_described_and_offered_for_download(browser, restorer, picture, tmp_path):
     browser.upload(picture)
     browser.wait(lambda: "mine.png 360 × 240 pixels" in browser.text("#caption"))
-    restored = restorer.at_strength(restorer.restore(picture), 1)
+    restored = restorer.at_strength(restorer.restore(picture), 1).image
     browser.wait(lambda: browser.shows(restored))
     assert browser.shows(read(picture))
     rows = [row.text.split("\n") for row in browser.all("#report tbody tr")]
@@ -203,7 +204,7 @@ def test_labels_of_the_report_stand_apart_from_their_bars(browser):
 def test_touched_example_is_restored(browser, restorer):
     browser.all("#examples .thumbnail-item")[-1].click()
     browser.wait(lambda: "snow.png" in browser.text("#caption"))
-    restored = restorer.at_strength(restorer.restore(ROOT / "examples" / "snow.png"), 1)
+    restored = restorer.at_strength(restorer.restore(ROOT / "examples" / "snow.png"), 1).image
     browser.wait(lambda: browser.shows(restored))
     browser.take_screenshot("example")
 
@@ -220,11 +221,22 @@ def test_strength_changes_picture_and_download(browser, restorer, tmp_path):
     restoration = restorer.restore(ROOT / "examples" / "low_light.png")
     strength = browser.one("#strength input[type=range]")
     strength.send_keys(Keys.ARROW_RIGHT * 10)
-    browser.wait(lambda: browser.shows(restorer.at_strength(restoration, 1.5)))
+    browser.wait(lambda: browser.shows(restorer.at_strength(restoration, 1.5).image))
     browser.take_screenshot("strength")
     strength.send_keys(Keys.ARROW_LEFT * 30)
     browser.wait(lambda: all(np.array_equal(each, restoration.degraded) for each in browser.shown()))
     assert np.array_equal(read(browser.download(tmp_path)), restoration.degraded)
+
+
+def test_kinds_that_are_not_ticked_stay(browser, restorer, tmp_path):
+    browser.all("#repair input[type=checkbox]")[KINDS.index("low_light")].click()
+    kept = restorer.restore(ROOT / "examples" / "low_light.png", Control(("low_light",)))
+    browser.wait(lambda: browser.shows(restorer.at_strength(kept, 1).image))
+    browser.take_screenshot("kept")
+    assert np.array_equal(read(browser.download(tmp_path)), restorer.at_strength(kept, 1).image)
+    browser.one("#ensemble input").click()
+    kept = restorer.restore(ROOT / "examples" / "low_light.png", Control(("low_light",), True))
+    browser.wait(lambda: browser.shows(restorer.at_strength(kept, 1).image))
 
 
 def test_bad_file_gets_a_friendly_message_and_the_page_goes_on(browser, tmp_path, picture):

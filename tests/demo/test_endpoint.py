@@ -26,19 +26,19 @@ def test_lines_of_the_documentation_restore_a_picture(address, restorer, tmp_pat
     assert '"http://127.0.0.1:7860"' in block
     found = {}
     exec(block.replace('"http://127.0.0.1:7860"', f'"{address}", download_files="{tmp_path}"'), found)
-    expected = restorer.at_strength(restorer.restore(EXAMPLE), 1)
+    expected = restorer.at_strength(restorer.restore(EXAMPLE), 1).image
     assert np.array_equal(read(found["restored"]), expected)
     assert list(found["degradations"]) == KINDS
 
 
 def test_strength_counts(client, restorer):
     restored, _ = client.predict(picture=handle_file(EXAMPLE), strength=0.5, api_name="/restore")
-    assert np.array_equal(read(restored), restorer.at_strength(restorer.restore(EXAMPLE), 0.5))
+    assert np.array_equal(read(restored), restorer.at_strength(restorer.restore(EXAMPLE), 0.5).image)
 
 
 def test_strength_may_be_left_out(client, restorer):
     restored, _ = client.predict(picture=handle_file(EXAMPLE), api_name="/restore")
-    assert np.array_equal(read(restored), restorer.at_strength(restorer.restore(EXAMPLE), 1))
+    assert np.array_equal(read(restored), restorer.at_strength(restorer.restore(EXAMPLE), 1).image)
 
 
 def test_bad_file_raises_the_pages_message(client, tmp_path):

@@ -6,7 +6,7 @@ from restoration_page import page as module
 from restoration_page.page import STYLES, build_page, draw_theme
 from restoration_page.restorer import Restorer
 
-from tests.demo.conftest import MARKER, ROOT
+from tests.demo.conftest import KINDS, MARKER, ROOT
 from tests.restoring import read
 
 
@@ -58,11 +58,18 @@ def test_strength_runs_from_nothing_to_exaggeration(page):
     assert (strength.minimum, strength.value, strength.maximum) == (0, 1, 1.5)
 
 
+def test_every_kind_is_repaired_until_some_are_left_out(page):
+    repair = component(page, "repair")
+    assert repair.visible
+    assert repair.value == [kind for _, kind in repair.choices] == KINDS
+    assert component(page, "ensemble").value is False
+
+
 def test_programs_see_one_endpoint(page):
     endpoints = page.get_api_info()["named_endpoints"]
     assert list(endpoints) == ["/restore"]
     parameters = {each["parameter_name"]: each for each in endpoints["/restore"]["parameters"]}
-    assert list(parameters) == ["picture", "strength"]
+    assert list(parameters) == ["picture", "strength", "repair", "self_ensemble"]
     assert parameters["strength"]["parameter_default"] == 1
     assert not page.get_api_info()["unnamed_endpoints"]
 

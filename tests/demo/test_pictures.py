@@ -26,7 +26,7 @@ def read(content):
 @pytest.mark.parametrize("kind", pictures.UPLOAD_FORMATS)
 def test_every_promised_format_is_read(kind):
     content = encode(kind=kind)
-    assert np.array_equal(read(content), read_picture(content).image)
+    assert np.array_equal(read(content).image, read_picture(content).image)
 
 
 @pytest.mark.parametrize("content", [b"", b"not a picture", encode(kind="GIF"), encode(kind="EPS")])

@@ -1,20 +1,22 @@
-import json
 import os
 import shutil
 import subprocess
 import sys
 
+import imagecodecs
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from restoration_page import restorer as module
 from restoration_page.pictures import MAX_MEGAPIXELS, UnusablePictureError
-from restoration_page.restorer import Restorer
+from restoration_page.restorer import Control, Restorer
 from safetensors.torch import load_file, save_file
 from transformers import pipeline
 
-from modeling_dpmambair import ImageRestorationPipeline
+from modeling_dpmambair import DPMambaIRImageProcessor, ImageRestorationPipeline
 from tests.demo.conftest import KINDS, MARKER, ROOT
+from tests.modeling_dpmambair.models import small_model
 from tests.odd_pictures import rgb_profile
 from tests.restoring import photograph, read, save
 
@@ -43,7 +45,7 @@ def runs(monkeypatch):
 @pytest.mark.parametrize("strength", [0, 0.35, 1, 1.5])
 def test_any_strength_gives_what_the_pipeline_gives(folder, restorer, picture, strength):
     expected = pipeline("image-restoration", model=str(folder))(picture, strength=strength)
-    restored = restorer.at_strength(restorer.restore(picture), strength)
+    restored = restorer.at_strength(restorer.restore(picture), strength).image
     assert (restored.mode, restored.size) == ("RGB", expected.size)
     difference = np.abs(np.subtract(restored, expected, dtype=int))
     # Between 0 and 1 the two multiply in another order.
@@ -53,7 +55,7 @@ def test_any_strength_gives_what_the_pipeline_gives(folder, restorer, picture, s
 
 
 def test_network_runs_once_for_all_strengths(restorer, picture, tmp_path, runs):
-    strengths = [np.asarray(restorer.at_strength(restorer.restore(picture), each)) for each in (0, 0.5, 1, 1.5)]
+    strengths = [np.asarray(restorer.at_strength(restorer.restore(picture), each).image) for each in (0, 0.5, 1, 1.5)]
     assert len(runs) == 1
     assert len({each.tobytes() for each in strengths}) == 4
     restorer.restore(shutil.copy(picture, tmp_path / "same picture, other name.png"))
@@ -65,8 +67,8 @@ def test_network_runs_once_for_all_strengths(restorer, picture, tmp_path, runs):
 def test_memory_holds_the_last_pictures_only(folder, tmp_path, runs, monkeypatch):
     paths = [save(tmp_path / f"{seed}.png", photograph(seed=seed)) for seed in range(3)]
     width, height = photograph().size
-    # Each takes a byte a level before, and four after.
-    monkeypatch.setattr(module, "MEMORY", 2 * width * height * 3 * (1 + 4))
+    # Each takes four bytes a level before, and four after.
+    monkeypatch.setattr(module, "MEMORY", 2 * width * height * 3 * (4 + 4))
     restorer = Restorer.from_source(str(folder))
     for path in (*paths, paths[1], paths[2]):
         restorer.restore(path)
@@ -76,7 +78,7 @@ def test_memory_holds_the_last_pictures_only(folder, tmp_path, runs, monkeypatch
 
 
 def test_every_picture_that_the_page_takes_fits_the_memory():
-    assert module.MEMORY >= 4 * 1e6 * MAX_MEGAPIXELS * 3 * (1 + 4)
+    assert module.MEMORY >= 2 * 1e6 * MAX_MEGAPIXELS * (3 * (4 + 4) + 4)
 
 
 def test_degraded_picture_is_upright(restorer, tmp_path):
@@ -84,17 +86,48 @@ def test_degraded_picture_is_upright(restorer, tmp_path):
     exif[0x0112] = 6
     path = save(tmp_path / "turned.jpg", photograph((24, 16)), exif=exif)
     restoration = restorer.restore(path)
-    assert restoration.degraded.size == restorer.at_strength(restoration, 1).size == (16, 24)
+    assert restoration.degraded.size == restorer.at_strength(restoration, 1).image.size == (16, 24)
 
 
 def test_colour_profile_goes_with_the_result(restorer, tmp_path):
     path = save(tmp_path / "profiled.png", photograph(), icc_profile=rgb_profile())
-    assert restorer.at_strength(restorer.restore(path), 1).info["icc_profile"] == rgb_profile()
+    assert restorer.at_strength(restorer.restore(path), 1).image.info["icc_profile"] == rgb_profile()
+
+
+def test_depth_transparency_and_grey_go_with_the_result(restorer, tmp_path):
+    levels = np.random.default_rng(0).integers(0, 65536, (16, 24, 2), np.uint16)
+    path = tmp_path / "deep.png"
+    path.write_bytes(imagecodecs.png_encode(levels))
+    restored = restorer.at_strength(restorer.restore(path), 0.5)
+    restorer.write(restored, tmp_path / "restored.png")
+    found = imagecodecs.png_decode((tmp_path / "restored.png").read_bytes())
+    assert (found.dtype, found.shape) == (np.uint16, levels.shape)
+    np.testing.assert_array_equal(found[..., 1], levels[..., 1])
+    assert len(np.unique(found[..., 0] % 257)) > 100  # no multiples of the levels of 8 bits
+    assert not np.array_equal(found[..., 0], levels[..., 0])
+
+
+@pytest.mark.parametrize("control", [Control(("haze", "noise")), Control(self_ensemble=True)])
+def test_control_is_the_pipelines_and_each_is_remembered(folder, restorer, picture, runs, control):
+    restorer.restore(picture)
+    found = [restorer.at_strength(restorer.restore(picture, control), 1).image for _ in range(2)]
+    assert len(runs) == 2
+    expected = pipeline("image-restoration", model=str(folder))(picture, **control._asdict())
+    assert all(np.array_equal(each, expected) for each in found)
+    assert not np.array_equal(expected, restorer.at_strength(restorer.restore(picture), 1).image)
+
+
+def test_a_model_that_cannot_be_steered_offers_no_kinds(restorer, tmp_path):
+    assert restorer.steers == tuple(KINDS)
+    torch.manual_seed(0)
+    small_model({"degradations": KINDS}, has_description=True).save_pretrained(tmp_path)
+    DPMambaIRImageProcessor().save_pretrained(tmp_path)
+    assert Restorer.from_source(str(tmp_path)).steers == ()
 
 
 def test_progress_counts_tiles(restorer, picture):
     heard = []
-    restorer.restore(picture, lambda *counts: heard.append(counts))
+    restorer.restore(picture, progress=lambda *counts: heard.append(counts))
     assert heard == [(1, 1)]
 
 
@@ -118,17 +151,13 @@ def test_description_is_the_pipelines(folder, restorer, picture):
     assert restorer.describes
 
 
-def test_model_that_cannot_describe_restores_all_the_same(folder, picture, tmp_path):
-    silent = edit_config(shutil.copytree(folder, tmp_path / "silent"), has_description=False)
-    restorer = Restorer.from_source(str(silent))
+def test_model_that_cannot_describe_restores_all_the_same(picture, tmp_path):
+    torch.manual_seed(0)
+    small_model().save_pretrained(tmp_path)
+    DPMambaIRImageProcessor().save_pretrained(tmp_path)
+    restorer = Restorer.from_source(str(tmp_path))
     assert not restorer.describes
     assert restorer.restore(picture).degradations is None
-
-
-def edit_config(folder, **changes):
-    path = folder / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
-    return folder
 
 
 # Loading
@@ -181,7 +210,7 @@ sys.meta_path.insert(0, Absent)
 from restoration_page.restorer import Restorer
 
 restorer = Restorer.from_source(sys.argv[1])
-restorer.at_strength(restorer.restore(sys.argv[2]), 1).save(sys.argv[3])
+restorer.at_strength(restorer.restore(sys.argv[2]), 1).image.save(sys.argv[3])
 """
 
 
@@ -194,5 +223,5 @@ def test_published_folder_is_enough_where_our_package_is_not(folder, restorer, p
         [sys.executable, "-c", STRANGER, published, picture, restored], cwd=tmp_path, check=True,
         env={**os.environ, "PYTHONPATH": str(ROOT / "demo"), "PYTHONDONTWRITEBYTECODE": "1"},
     )  # fmt: skip
-    expected = restorer.at_strength(restorer.restore(picture), 1)
+    expected = restorer.at_strength(restorer.restore(picture), 1).image
     assert np.abs(np.subtract(read(restored), expected, dtype=int)).max() <= 1

@@ -126,6 +126,15 @@ def _giant_webp(side):
     return b"RIFF" + struct.pack("<I", len(content) + 4) + b"WEBP" + content
 
 
+def crowded_tiff(size=10_000_000, tags=400):
+    """Return a TIFF file all of whose tags claim the same bytes, so that they take far more than the file has."""
+    basic = {254: 0, 256: 40, 257: 24, 258: 8, 259: 1, 262: 1, 273: 8, 277: 1, 278: 24, 279: 960}
+    entries = [struct.pack("<HHII", tag, 4, 1, value) for tag, value in basic.items()]
+    entries += [struct.pack("<HHII", 40_000 + number, 1, size, 8) for number in range(tags)]
+    directory = struct.pack("<H", len(entries)) + b"".join(entries) + bytes(4)
+    return b"II*\0" + struct.pack("<I", 8 + size) + bytes(size) + directory
+
+
 def form(*parts, end=b"--frontier--\r\n"):
     """Return the body of a form from its parts, each a header's end and a content."""
     head = b"--frontier\r\nContent-Disposition: form-data; "

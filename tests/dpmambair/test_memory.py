@@ -45,3 +45,24 @@ def test_other_c_libraries_are_left_alone(monkeypatch):
     monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
     monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: pytest.fail("opened the C library"))
     memory.keep_freed_memory()
+
+
+GROWTH = """
+import numpy, torch
+from dpmambair.memory import limit_growth
+
+limit_growth(2**28)
+kept = numpy.ones(2**26, numpy.uint8)
+for ask in (lambda: numpy.empty(2**28, numpy.uint8), lambda: bytearray(2**28), lambda: torch.empty(2**28)):
+    try:
+        ask()
+        print("given")
+    except (MemoryError, RuntimeError) as error:
+        print("refused", "memory" in str(error) or isinstance(error, MemoryError))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits what a process has reserved")
+def test_more_memory_than_the_limit_is_refused_with_an_error():
+    run = subprocess.run([sys.executable, "-c", GROWTH], check=True, capture_output=True, text=True)
+    assert run.stdout.splitlines() == ["refused True"] * 3

@@ -18,6 +18,8 @@ from modeling_dpmambair import Restorer
 from modeling_dpmambair.large_pictures_dpmambair import bytes_needed
 from tests.restoring import ROOT, files_below, photograph, pictures_below, read, records_below, save
 
+LIGHT = ROOT / "checkpoints" / "dpmambair-light"
+
 
 @pytest.fixture(scope="module")
 def restorer(model_folder):
@@ -30,6 +32,24 @@ def test_a_picture_is_restored_as_from_python(run, restorer):
     restored = read("out/photo.png")
     assert (restored.mode, restored.format) == ("RGB", "PNG")
     np.testing.assert_array_equal(restored, restorer("photo.png"))
+
+
+@pytest.mark.parametrize(
+    ("given", "control"),
+    [
+        (("--only", "haze,noise"), {"only": ["haze", "noise"]}),
+        (("--keep", "snow, rain"), {"keep": ["snow", "rain"]}),
+        (("--self-ensemble",), {"self_ensemble": True}),
+    ],
+)
+def test_control_is_the_restorers(run, given, control):
+    degraded = save("photo.png")
+    result = run("photo.png", "-o", "out", "--dtype", "float32", "--report", *given, model=LIGHT)
+    assert (result.exit_code, result.stderr) == (0, "")
+    restorer = Restorer.from_pretrained(LIGHT, dtype="float32")
+    expected = restorer.controlled(**control)(degraded)
+    np.testing.assert_array_equal(read("out/photo.png"), expected)
+    assert not np.array_equal(expected, restorer(degraded))
 
 
 def test_strength_scales_the_correction(run):

@@ -260,6 +260,10 @@ def test_an_impossible_memory_is_refused(run, memory):
     ("arguments", "message"),
     [
         (("--strength", "-1"), "`strength` must be a number from 0 up, got -1.0"),
+        (
+            ("--only", "fog"),
+            "`only` must be left out for a model that does not read its description, got it; take one",
+        ),
         (("--strength", "nan"), "`strength` must be a number from 0 up, got nan"),
         (("--format", "jpeg", "--quality", "101"), "`quality` must be from 1 to 100, got 101"),
         (

@@ -22,13 +22,14 @@ from tests.restoring import photograph
 
 WRITTEN = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp", "TIFF": "image/tiff", "AVIF": "image/avif"}
 OTHERS = {"BMP": "image/bmp", "GIF": "image/gif", "JPEG2000": "image/jp2", "PPM": "image/x-portable-anymap"}
+NAMES = ["strength", "format", "quality", "only", "keep", "self_ensemble"]
 MISTAKEN, GIANT = dict(mistaken_files()), dict(giant_files())
 
 
 @pytest.fixture(scope="module")
 def restorer():
     torch.manual_seed(0)
-    return Restorer(small_model(has_description=True), DPMambaIRImageProcessor())
+    return Restorer(small_model(has_description=True, reads_description=True), DPMambaIRImageProcessor())
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +89,19 @@ def test_a_lower_quality_makes_a_smaller_file(client):
     assert size(10) < size(50) < size(100)
 
 
+@pytest.mark.parametrize(
+    ("query", "control"),
+    [
+        ("only=haze,noise", {"only": ["haze", "noise"]}),
+        ("keep=rain", {"keep": ["rain"]}),
+        ("self_ensemble=true", {"self_ensemble": True}),
+    ],
+)
+def test_control_is_the_restorers(client, restorer, query, control):
+    answer = client.post(f"/restore?{query}", content=encoded("PNG"))
+    np.testing.assert_array_equal(opened(answer), restorer.controlled(**control)(photograph((40, 24))))
+
+
 def test_strength_0_returns_the_picture(client):
     answer = client.post("/restore?strength=0", content=encoded("PNG"))
     np.testing.assert_array_equal(opened(answer), photograph((40, 24)))
@@ -145,7 +159,7 @@ def test_openapi_tells_what_to_send_and_what_comes(client):
     operation = client.get("/openapi.json").json()["paths"]["/restore"]["post"]
     assert set(operation["responses"]) == {"200", "408", "413", "422", "429"}
     assert set(operation["requestBody"]["content"]) == {"image/*", "multipart/form-data"}
-    assert [parameter["name"] for parameter in operation["parameters"]] == ["strength", "format", "quality"]
+    assert [parameter["name"] for parameter in operation["parameters"]] == NAMES
 
 
 # Refusals
@@ -163,7 +177,17 @@ def test_openapi_tells_what_to_send_and_what_comes(client):
         ("quality=0", "`quality` must be a whole number from 1 to 100, got '0'; correct it"),
         ("quality=101", "`quality` must be a whole number from 1 to 100, got '101'; correct it"),
         ("quality=9.5", "`quality` must be a whole number from 1 to 100, got '9.5'; correct it"),
-        ("strenght=1", "a query must consist of strength, format, quality, got 'strenght'; leave it out"),
+        ("strenght=1", f"a query must consist of {', '.join(NAMES)}, got 'strenght'; leave it out"),
+        (
+            "format=png&quality=90",
+            "`quality` must be given with jpeg, webp, avif alone, got it with png; leave it out",
+        ),
+        ("only=fog", "`only` must be some of haze, rain, noise, got fog; check the spelling"),
+        ("only=haze&keep=snow", "`only` must not stand beside `keep`, got both; leave one of them out"),
+        (
+            "self_ensemble=8",
+            "`self_ensemble` must be true or false, where true takes eight times as long, got '8'; correct it",
+        ),
     ],
 )
 def test_an_impossible_query_is_refused(client, query, reason):

@@ -18,7 +18,7 @@ from PIL import Image
 
 from dpmambair.shipped import SHIPPED
 from modeling_dpmambair import Restorer
-from tests.dpmambair.hostile import encoded, giant_jpeg, hostile_bodies
+from tests.dpmambair.hostile import crowded_tiff, encoded, giant_jpeg, hostile_bodies
 from tests.restoring import ROOT
 
 pytestmark = pytest.mark.slow
@@ -143,6 +143,19 @@ def test_bodies_that_wait_take_no_more_than_their_places(serve):
         statuses = set(clients.map(lambda _: server.post("/restore", bytes(19_000_000))[0], range(64)))
     assert statuses <= {422, 429}
     assert server.peak() - before < 4 * 3 * 20
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits what a process has reserved")
+def test_a_file_that_wants_all_memory_does_not_get_it_and_the_next_picture_is_restored(serve):
+    server = serve("--memory", "0.5", "--places", "2", "--max-megabytes", "20", "--max-megapixels", "4")
+    before = server.peak()
+    for _ in range(3):
+        # Restored, where the reader has left out the tags that did not fit.
+        assert server.post("/restore", crowded_tiff())[0] in (200, 413)
+        assert server.post("/restore", encoded("PNG"))[0] == 200
+    # What a restoration, bodies, a picture and everything else may take.
+    assert server.peak() - before < 512 + 3 * 2 * 20 + 4 * 100 + 1024
+    assert "Traceback" not in server.stop()
 
 
 def test_health_answers_while_a_picture_is_restored(serve):

@@ -18,7 +18,7 @@ def gradients_of_func(function: Function, tensors: Sequence[torch.Tensor], direc
 def assert_refuses_forward_mode(function: Function, tensors: Sequence[torch.Tensor]) -> None:
     """Check that both of torch's ways to forward derivatives, and a Jacobian built of them, are refused."""
     plain = [each.detach() for each in tensors]
-    refusal = "`derivative` must be taken in reverse mode through the kernels of the CPU, got forward mode; use torch"
+    refusal = "`derivative` must be taken in reverse mode through the kernels, got forward mode; use torch"
     with pytest.raises(ValueError, match=refusal):
         torch.func.jvp(function, tuple(plain), tuple(map(torch.ones_like, plain)))
     with pytest.raises(ValueError, match=refusal):
@@ -33,9 +33,7 @@ def assert_refuses_second_order(function: Function, tensors: Sequence[torch.Tens
     def slope(first: torch.Tensor) -> torch.Tensor:
         return torch.func.grad(lambda each: function(each, *tensors[1:]).square().sum())(first).sum()
 
-    refusal = (
-        r"`derivative` must be of first order through the kernels of the CPU, got one of a kernel that has none; "
-    )
+    refusal = r"`derivative` must be of first order through the kernels, got one of a kernel that has none; "
     with pytest.raises(ValueError, match=refusal):
         torch.func.grad(slope)(tensors[0].detach())
     (gradient,) = torch.autograd.grad(function(*tensors).square().sum(), tensors[0], create_graph=True)

@@ -253,3 +253,17 @@ def test_auto_class_finds_the_processor_of_a_model(processor, tmp_path):
     with torch.no_grad():
         (image,) = processor.post_process(model(**processor(PHOTOGRAPH, return_tensors="pt")).reconstruction)
     assert image.size == (53, 37)
+
+
+def test_pictures_of_several_sizes_share_no_tensor():
+    pictures = [np.zeros((8, 9, 3), np.uint8), np.zeros((9, 9, 3), np.uint8)]
+    rule = r"`images` must be of one size to share a tensor, got 2 sizes such as \(8, 9\) and \(9, 9\); give them one"
+    with pytest.raises(ValueError, match=rule):
+        DPMambaIRImageProcessor()(pictures, return_tensors="pt")
+    assert [each.shape[1:] for each in DPMambaIRImageProcessor()(pictures)["pixel_values"]] == [(8, 9), (9, 9)]
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_no_picture_is_made_of_what_is_not_finite(value):
+    with pytest.raises(FloatingPointError, match="`reconstruction` must be finite, got NaN or infinity"):
+        DPMambaIRImageProcessor().post_process(torch.full((1, 3, 2, 2), value))

@@ -2,10 +2,13 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
+from skimage import data
 
-from modeling_dpmambair import large_pictures_dpmambair, restore_tiled
+from modeling_dpmambair import DPMambaIRModel, large_pictures_dpmambair, restore_tiled
 from modeling_dpmambair.large_pictures_dpmambair import bytes_needed, choose_tile, embed_picture, pixels_within
 from tests.modeling_dpmambair.models import pictures, small_model
+from tests.restoring import ROOT
 
 
 @torch.no_grad()
@@ -57,6 +60,23 @@ def test_enhancement_around_the_pictures_means_nears_the_whole_pictures_result()
     assert (tiled - whole).std() < 0.2 * (apart - whole).std()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["dpmambair-tiny", "dpmambair-light"])
+@pytest.mark.parametrize("size", [(500, 420), (601, 43), (640, 48)])
+def test_tiles_of_trained_weights_equal_the_whole_picture_at_every_size(name, size):
+    model = DPMambaIRModel.from_pretrained(ROOT / "checkpoints" / name).eval()
+    photo = torch.from_numpy(data.astronaut()).permute(2, 0, 1)[None] / 255
+    torch.manual_seed(0)
+    x = (F.interpolate(photo, size, mode="bilinear") + 0.1 * torch.randn(1, 3, *size)).clamp(0, 1)
+    width = size[1] + -size[1] % 8
+    steps = []
+    tiled = restore_tiled(
+        model, x, memory_budget=bytes_needed(model, 400 * width), progress=lambda *step: steps.append(step)
+    ).reconstruction
+    assert len(steps) > 1
+    assert error(tiled, restore_whole(model, x)) < 1e-4
+
+
 def test_tiles_narrower_than_the_picture_restore_alike():
     model, x = small_model(has_heb=False), pictures(1, 96, 200)
     whole = restore_whole(model, x)
@@ -92,7 +112,10 @@ def test_progress_counts_every_pass_over_the_tiles(has_heb, count):
     restore_tiled(
         small_model(has_heb=has_heb), pictures(1, 120, 16), tile=(64, 16), progress=lambda *s: steps.append(s)
     )
-    assert steps == [(done, count) for done in range(1, count + 1)]
+    assert steps[:count] == [(done, count) for done in range(1, count + 1)]
+    # Random weights need corrections of their means, which are told of when they begin.
+    assert [done for done, _ in steps] == list(range(1, steps[-1][1] + 1))
+    assert len(steps) == count or has_heb
 
 
 @pytest.mark.parametrize("has_fine_statistics", [False, True])
@@ -108,7 +131,8 @@ def test_embedding_by_strips_is_the_whole_pictures(size, has_fine_statistics):
 
 def test_budget_decides_the_tiles():
     assert choose_tile(3000, 2000, 500_000) == ((248, 2000), 32)
-    assert choose_tile(100, 2001, 10_000_000) == ((104, 2008), 32)
+    assert choose_tile(3000, 2000, 768_000) == ((384, 2000), 128)
+    assert choose_tile(100, 2001, 10_000_000) == ((104, 2008), 128)
     assert choose_tile(3000, 20_000, 500_000) == ((704, 704), 128)
 
 

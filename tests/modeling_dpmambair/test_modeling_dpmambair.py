@@ -216,6 +216,20 @@ def test_logarithm_of_each_pictures_error_joins_the_loss():
     assert output.loss.item() == pytest.approx(expected, rel=1e-5)
 
 
+def test_tone_is_judged_apart_from_detail():
+    model = small_model(l1_weight=0.7, l2_weight=0.4, fft_weight=0.0, log_weight=0.1, tone_weight=0.2)
+    degraded, clean = pictures(2, 64, 40), pictures(2, 64, 40)
+    output = model(degraded, labels=clean)
+    error = (output.reconstruction - clean).detach().double().numpy()
+    squares = [error[:, :, top : top + 32, left : left + 32] for top in (0, 32) for left in (0, 32)]
+    tones = [np.broadcast_to(one.mean((2, 3), keepdims=True), one.shape) for one in squares]
+    details = [one - tone for one, tone in zip(squares, tones, strict=True)]
+    tone, detail = (sum(np.abs(one).sum() for one in parts) / error.size for parts in (tones, details))
+    squared = sum((one**2).sum((1, 2, 3)) for one in details) / error[0].size
+    expected = 0.2 * tone + 0.7 * detail + 0.4 * squared.mean() + 0.1 * np.log(squared + 1e-4).mean()
+    assert output.loss.item() == pytest.approx(expected, rel=1e-5)
+
+
 def test_loss_of_a_perfect_restoration_is_zero():
     degraded = pictures()
     assert DPMambaIRModel(small_config())(degraded, labels=degraded).loss.item() == 0

@@ -1,4 +1,7 @@
-"""Odd pictures through restorer, pipeline and processor: with strength 0 all of them come back as they were."""
+"""Odd pictures through restorer, pipeline and processor: with strength 0 all of them come back as they were.
+
+The fast tests read every picture, and send it through the command line; the other doors are slow ones.
+"""
 
 from io import BytesIO
 
@@ -51,16 +54,19 @@ def test_what_is_read_is_what_other_programs_show(odd):
     assert np.abs(np.subtract(levels, odd.first, dtype=int)).max() <= odd.tolerance
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("odd", [*ODD_PICTURES, *ANIMATIONS], ids=str)
 def test_restorer_gives_it_back_in_its_own_format(restorer, odd):
     check_restored(odd, write(restorer.restore_picture(read_picture(odd.content), strength=0)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("odd", [*ODD_PICTURES, *ANIMATIONS], ids=str)
 def test_pipeline_gives_it_back_in_its_own_format(pipeline, odd):
     check_restored(odd, write(pipeline(odd.content, strength=0, return_picture=True)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("odd", ODD_PICTURES, ids=str)
 def test_restorer_and_pipeline_show_it_in_eight_bits(restorer, pipeline, odd):
     for shown in (restorer(odd.content, strength=0), pipeline(odd.content, strength=0)):
@@ -79,6 +85,7 @@ def test_processor_gives_the_values_that_are_visible(restorer, odd):
     assert np.abs(difference[seen]).max() <= odd.tolerance / top + 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("odd", [odd for odd in ODD_PICTURES if odd.is_grey], ids=str)
 def test_grey_is_restored_without_a_tint(restorer, odd):
     restored = restorer.restore_picture(read_picture(odd.content))

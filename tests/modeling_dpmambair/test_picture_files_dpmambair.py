@@ -5,6 +5,7 @@
 
 import os
 import socket
+import struct
 import subprocess
 import sys
 from dataclasses import replace
@@ -12,13 +13,14 @@ from io import BytesIO
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image, ImageFile
 
+from modeling_dpmambair import Picture, read_picture, write_picture
 from modeling_dpmambair import picture_encoding_dpmambair as encoding
 from modeling_dpmambair import picture_files_dpmambair as files
 from modeling_dpmambair import picture_levels_dpmambair as reading
-from modeling_dpmambair import read_picture, write_picture
 from modeling_dpmambair.picture_files_dpmambair import FORMATS, list_suffixes
 from tests.odd_pictures import ANIMATIONS, ODD_PICTURES, REFUSED, chunk, encode, exif, png, rgb_profile, what_it_says
 from tests.odd_pictures import photograph as levels_of
@@ -271,6 +273,46 @@ def test_sixteen_bits_without_their_packages_say_what_to_install(monkeypatch):
         read_picture(odd("TIFF of several pages").content)
 
 
+# Small files that would fill the memory
+
+
+def test_pages_that_follow_each_other_for_ever_are_refused():
+    content = BytesIO()
+    with tifffile.TiffWriter(content) as file:
+        for _ in range(2):
+            file.write(np.zeros((8, 8, 3), np.uint8), photometric="rgb")
+    with tifffile.TiffFile(BytesIO(content.getvalue())) as file:
+        first, second = (page.offset for page in file.pages)
+    data = bytearray(content.getvalue())
+    (count,) = struct.unpack_from("<H", data, second)
+    struct.pack_into("<I", data, second + 2 + 12 * count, first)
+    with pytest.raises(ValueError, match="^`image` must have one page, got "):
+        read_picture(bytes(data))
+
+
+def test_a_strip_larger_than_its_page_is_not_decoded(monkeypatch):
+    content = BytesIO()
+    tifffile.imwrite(content, np.zeros((16, 16, 3), np.uint8), photometric="rgb", compression="jpeg")
+    data = bytearray(content.getvalue())
+    struct.pack_into(">HH", data, data.index(b"\xff\xc0") + 5, 9000, 9000)
+    monkeypatch.setattr(tifffile.TiffPage, "asarray", lambda *_, **__: pytest.fail("the page was decoded"))
+    with pytest.raises(OSError, match="a strip or tile is larger than the page declares$"):
+        read_picture(bytes(data))
+
+
+def test_more_samples_than_photographs_have_are_refused():
+    content = BytesIO()
+    tifffile.imwrite(content, np.zeros((8, 8, 9), np.uint8), photometric="rgb", planarconfig="contig")
+    with pytest.raises(ValueError, match="^`image` must have all channels .*, got 9 samples of RGB; convert it$"):
+        read_picture(content.getvalue())
+
+
+def test_what_an_encoder_cannot_write_is_an_error_of_the_file():
+    frame = Picture(torch.zeros(3, 8, 20_000))
+    with pytest.raises(OSError, match="^cannot write WEBP: "):
+        written(replace(frame, later=(frame,)), "WEBP")
+
+
 # Metadata
 
 
@@ -371,6 +413,24 @@ def test_quality_is_a_matter_of_size(format):
     sizes = [len(written(picture, format, quality=quality)) for quality in (10, 50, 90)]
     assert sizes == sorted(set(sizes))
     assert len(written(picture, format)) > sizes[1]
+
+
+@pytest.mark.parametrize("frames", [1, 3])
+@pytest.mark.parametrize("is_lossless", [True, False])
+def test_webp_loses_detail_where_it_had_lost_some_and_nowhere_else(frames, is_lossless):
+    images = [photograph((64, 64), mode="RGBA", seed=seed) for seed in range(frames)]
+    given = encode(images[0], "WEBP", save_all=frames > 1, append_images=images[1:], lossless=is_lossless, exact=True)
+    picture = read_picture(given)
+    assert picture.is_lossy != is_lossless
+    content = written(picture, "WEBP")
+    again = read_picture(content)
+    assert (again.is_lossy, len(again.frames)) == (not is_lossless, frames)
+    errors = [
+        (a.pixels - b.pixels)[:, a.alpha > 0].abs().mean() for a, b in zip(picture.frames, again.frames, strict=True)
+    ]
+    assert max(errors) <= (0 if is_lossless else 0.03)
+    assert len(written(picture, "WEBP", quality=30)) < len(content)
+    assert read_picture(written(replace(picture, is_lossy=False), "WEBP")).is_lossy is False
 
 
 @pytest.mark.parametrize("format", ["BMP", "JPEG", "PPM"])

@@ -26,7 +26,7 @@ TASK = "image-restoration"
 def folder(tmp_path_factory):
     torch.manual_seed(0)
     place = tmp_path_factory.mktemp("restorer")
-    small_model(has_description=True).save_pretrained(place)
+    small_model(has_description=True, reads_description=True).save_pretrained(place)
     DPMambaIRImageProcessor().save_pretrained(place)
     return place
 
@@ -213,12 +213,26 @@ def test_pipeline_brings_reader_and_writer_along(restore):
     ({"strength": -1}, r"`strength` must be a number from 0 up, got -1; "),
     ({"strength": float("nan")}, r"`strength` must be a number from 0 up, got nan; "),
     ({"strength": "high"}, r"`strength` must be a number from 0 up, got 'high'; "),
+    ({"only": ["fog"]}, r"`only` must be some of haze, .*, got fog; check the spelling"),
+    ({"only": ["haze"], "keep": ["rain"]}, r"`only` must not stand beside `keep`, got both; "),
     ({"memory_budget": 0}, r"`memory_budget` must be a positive number of bytes, got 0; "),
     ({"memory_budget": "2GB"}, r"`memory_budget` must be a positive number of bytes, got '2GB'; "),
 ])  # fmt: skip
 def test_impossible_option_is_an_error(restore, options, message):
     with pytest.raises(ValueError, match=message):
         restore(levels(), **options)
+
+
+@pytest.mark.parametrize(
+    "control", [{"only": ["haze", "noise"]}, {"keep": ["rain"]}, {"self_ensemble": True}], ids=str
+)
+def test_control_is_the_restorers(restore, control):
+    expected = Restorer(restore.model, restore.image_processor).controlled(**control)(levels())
+    result = restore(levels(), return_description=True, **control)
+    np.testing.assert_array_equal(result["image"], expected)
+    assert not np.array_equal(expected, restore(levels()))
+    # What is told of the picture is what it was.
+    assert result["degradations"] == restore(levels(), return_description=True)["degradations"]
 
 
 def test_unknown_option_is_an_error(restore):

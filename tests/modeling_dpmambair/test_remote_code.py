@@ -18,8 +18,8 @@ from modeling_dpmambair import (
     DegradationExtractorForDescription,
     DPMambaIRImageProcessor,
     ImageRestorationPipeline,
-    cpu_threads_dpmambair,
     layers_dpmambair,
+    operators_dpmambair,
     scan_backend,
 )
 from tests.modeling_dpmambair.models import pictures, randomized, small_extractor_config, small_model
@@ -27,7 +27,7 @@ from tests.modeling_dpmambair.models import pictures, randomized, small_extracto
 SOURCES = {path.name for path in Path(modeling_dpmambair.__file__).parent.glob("*.py")} - {"__init__.py"}
 ABOVE_MODEL = {
     "pipeline_dpmambair.py", "restorer_dpmambair.py", "large_strips_dpmambair.py", "large_plan_dpmambair.py",
-    "large_pictures_dpmambair.py",
+    "large_pictures_dpmambair.py", "steering_dpmambair.py",
 }  # fmt: skip
 ABOVE_EXTRACTOR = (
     ABOVE_MODEL
@@ -218,9 +218,7 @@ def test_stranger_restores_the_same_bits(folder, tmp_path):
 def test_each_copy_of_the_code_names_its_operators_apart():
     names = set()
     for module in ("modeling_dpmambair", "transformers_modules.org.model.a1", "transformers_modules.org.model.b2"):
-        spec = importlib.util.spec_from_file_location(
-            f"{module}.cpu_threads_dpmambair", cpu_threads_dpmambair.__file__
-        )
+        spec = importlib.util.spec_from_file_location(f"{module}.operators_dpmambair", operators_dpmambair.__file__)
         copy = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(copy)
         names.add(copy.operator_name("selective_scan"))

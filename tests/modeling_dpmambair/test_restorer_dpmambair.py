@@ -11,6 +11,8 @@ from safetensors.torch import load_file, save_file
 from modeling_dpmambair import DPMambaIRImageProcessor, DPMambaIRModel, Restorer, read_picture, restore_tiled
 from modeling_dpmambair.large_pictures_dpmambair import bytes_needed
 from modeling_dpmambair.restorer_dpmambair import choose_device, choose_dtype
+from modeling_dpmambair.steering_dpmambair import steer_embedding
+from tests.modeling_dpmambair.models import small_model
 from tests.odd_pictures import rgb_profile
 from tests.restoring import photograph, save, save_random_model
 
@@ -23,6 +25,12 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def restorer(folder):
     return Restorer.from_pretrained(folder, "cpu", "float32")
+
+
+@pytest.fixture(scope="module")
+def describing():
+    torch.manual_seed(0)
+    return Restorer(small_model(has_description=True, reads_description=True), DPMambaIRImageProcessor())
 
 
 # Restoring
@@ -127,6 +135,70 @@ def test_strength_scales_the_correction(restorer):
     full, half = (np.asarray(restorer(photograph(), strength=each)).astype(float) for each in (1, 0.5))
     inside = (full > 0) & (full < 255)
     assert np.abs(half - (full + np.asarray(photograph())) / 2)[inside].max() <= 1
+
+
+# Control
+
+
+def test_kinds_that_stay_leave_the_embedding_and_the_report_as_they_were(describing):
+    pixels = read_picture(photograph()).pixels[None]
+    whole, kept = describing.restore(pixels), describing.controlled(keep=["noise"]).restore(pixels)
+    assert not torch.equal(kept.reconstruction, whole.reconstruction)
+    # What is told of the picture is what it was.
+    torch.testing.assert_close(kept.degradation_embedding, whole.degradation_embedding)
+    with torch.no_grad():
+        steered = steer_embedding(describing.model.description_head, whole.degradation_embedding, [2])
+        expected = describing.model(pixels, degradation_embedding=steered).reconstruction
+    torch.testing.assert_close(kept.reconstruction, expected)
+
+
+def test_only_and_keep_are_two_ways_to_say_the_same(describing):
+    only = describing.controlled(only=["haze", "rain"])(photograph())
+    np.testing.assert_array_equal(only, describing.controlled(keep=["noise"])(photograph()))
+
+
+def test_frames_of_an_animation_are_steered_alike(describing):
+    restored = describing.controlled(keep=["haze"]).restore_picture(make_animation(0, 1, 0))
+    assert torch.equal(restored.frames[0].pixels, restored.frames[2].pixels)
+
+
+def test_a_kind_that_the_model_does_not_know_is_an_error(describing, restorer):
+    with pytest.raises(ValueError, match="^`only` must be some of haze, .*, got fog; check the spelling$"):
+        describing.controlled(only=["fog"])
+    with pytest.raises(ValueError, match="^`keep` must be left out for a model that does not read its description"):
+        restorer.controlled(keep=["haze"])
+
+
+@pytest.mark.parametrize("size", [(24, 16), (13, 9)])
+def test_self_ensemble_is_the_mean_over_flips_and_turns(restorer, size):
+    levels, steps = np.asarray(photograph(size)), []
+    embedding = restorer.embed(read_picture(levels))
+    turned = [np.rot90(side, turns) for side in (levels, levels[:, ::-1]) for turns in range(4)]
+    results = [
+        restorer.restore(read_picture(each).pixels[None], degradation_embedding=embedding).reconstruction[0]
+        for each in turned
+    ]
+    back = [np.rot90(each.permute(1, 2, 0), -place % 4) for place, each in enumerate(results)]
+    expected = np.mean(back[:4] + [each[:, ::-1] for each in back[4:]], 0)
+    found = restorer.controlled(self_ensemble=True).restore(
+        read_picture(levels).pixels[None], progress=lambda *step: steps.append(step)
+    )
+    np.testing.assert_allclose(found.reconstruction[0].permute(1, 2, 0), expected, atol=1e-5)
+    torch.testing.assert_close(found.degradation_embedding, embedding)
+    assert steps == [(done, 8) for done in range(1, 9)]
+
+
+def test_self_ensemble_restores_a_turned_picture_as_the_upright_one(restorer):
+    ensemble, pixels = restorer.controlled(self_ensemble=True), read_picture(photograph()).pixels[None]
+    embedding = restorer.embed(read_picture(photograph()))
+    upright, turned = (
+        ensemble.restore(each, degradation_embedding=embedding).reconstruction
+        for each in (pixels, pixels.rot90(1, (2, 3)))
+    )
+    torch.testing.assert_close(turned.rot90(-1, (2, 3)), upright, rtol=0, atol=1e-5)
+
+
+# Large pictures and computing
 
 
 def test_picture_beyond_the_budget_is_restored_in_tiles(restorer):

@@ -3,6 +3,7 @@ import importlib
 import importlib.util
 import sys
 import threading
+import types
 import warnings
 
 import numpy as np
@@ -278,7 +279,8 @@ def recorded(monkeypatch):
     with monkeypatch.context() as patch:
         for name in ("mamba_ssm", "chunked", "export", "loop"):
             patch.setitem(scanning._SCANS, name, record(name))
-        patch.setattr(scanning, "_scan_numba", record("numba"))
+        for name in ("numba", "triton"):
+            patch.setitem(scanning._FUSED, name, record(name))
         yield calls
 
 
@@ -299,9 +301,11 @@ def test_processor_takes_numba_and_float64_takes_chunks(monkeypatch):
     assert calls == ["numba", "numba", "chunked", "numba"]
 
 
-@pytest.mark.parametrize("backend", ["numba", "mamba_ssm", "chunked", "export", "loop"])
+@pytest.mark.parametrize("backend", ["numba", "triton", "mamba_ssm", "chunked", "export", "loop"])
 def test_context_manager_and_environment_variable_force_an_implementation(monkeypatch, backend):
     monkeypatch.setattr(scanning, "selective_scan_fn", lambda *args, **options: None)
+    monkeypatch.setattr(scanning, "prompted_scan_triton", lambda *args: None)
+    monkeypatch.setattr(scanning, "is_interpreted", lambda: True, raising=False)
     with recorded(monkeypatch) as calls:
         monkeypatch.setenv("DPMAMBAIR_SCAN", backend)
         scan_anything()
@@ -331,7 +335,7 @@ def test_context_manager_leaves_other_threads_alone(monkeypatch):
 
 
 def test_unknown_implementation_is_an_error(monkeypatch):
-    rule = "must be one of numba, mamba_ssm, chunked, export, loop, got 'fast'; choose one of these"
+    rule = "must be one of numba, triton, mamba_ssm, chunked, export, loop, got 'fast'; choose one of these"
     with pytest.raises(ValueError, match=f"`backend` {rule}"), scan_backend("fast"):
         pass
     monkeypatch.setenv("DPMAMBAIR_SCAN", "fast")
@@ -339,9 +343,40 @@ def test_unknown_implementation_is_an_error(monkeypatch):
         scan_anything()
 
 
-def test_mamba_ssm_refuses_the_zero_order_hold():
-    with scan_backend("mamba_ssm"), pytest.raises(ValueError, match="`discretization` must be 'euler' with mamba-ssm"):
+@pytest.mark.parametrize(("backend", "package"), [("mamba_ssm", "mamba-ssm"), ("triton", "triton")])
+def test_kernels_of_gpus_refuse_the_zero_order_hold(backend, package):
+    rule = f"`discretization` must be 'euler' with {package}, got 'zoh'; let another"
+    with scan_backend(backend), pytest.raises(ValueError, match=rule):
         scan_anything(discretization="zoh")
+
+
+@pytest.mark.parametrize(("backend", "function", "remedy"), [
+    ("numba", "prompted_scan_cpu", "pip install numba"),
+    ("triton", "prompted_scan_triton", "pip install triton"),
+    ("mamba_ssm", "selective_scan_fn", "pip install --no-build-isolation mamba-ssm"),
+])  # fmt: skip
+def test_implementation_whose_package_is_missing_says_what_to_install(monkeypatch, backend, function, remedy):
+    monkeypatch.setattr(scanning, function, None)
+    with scan_backend(backend), pytest.raises(ImportError, match=f"the scan backend '{backend}' needs .*: {remedy}"):
+        scan_anything()
+
+
+def test_triton_refuses_tensors_that_are_on_no_gpu(monkeypatch):
+    monkeypatch.setattr(scanning, "prompted_scan_triton", lambda *args: None)
+    monkeypatch.setattr(scanning, "is_interpreted", lambda: False, raising=False)
+    with scan_backend("triton"), pytest.raises(ValueError, match="`u` must be on a GPU with triton, got cpu; let "):
+        scan_anything()
+
+
+@pytest.mark.parametrize(("missing", "discretization", "backend"), [
+    ((), "euler", "triton"), (("prompted_scan_triton",), "euler", "mamba_ssm"), ((), "zoh", "chunked"),
+])  # fmt: skip
+def test_card_takes_triton_first_and_mamba_ssm_without_it(monkeypatch, missing, discretization, backend):
+    monkeypatch.delenv("DPMAMBAIR_SCAN", raising=False)
+    for name in ("prompted_scan_triton", "selective_scan_fn"):
+        monkeypatch.setattr(scanning, name, None if name in missing else lambda *args: None)
+    u = types.SimpleNamespace(dtype=torch.float32, device=torch.device("cuda"))
+    assert scanning._choose_backend(u, discretization) == backend
 
 
 def test_missing_numba_is_said_once_and_chunks_run_instead(monkeypatch):
@@ -358,7 +393,7 @@ def test_missing_numba_is_said_once_and_chunks_run_instead(monkeypatch):
 
 
 @pytest.mark.parametrize(("device", "remedy"), [
-    ("cuda", "plain torch on cuda, which is slow: pip install mamba-ssm"),
+    ("cuda", "plain torch on cuda, which is slow: pip install triton"),
     ("mps", "plain torch on mps, which is slow: there is none for this device yet"),
 ])  # fmt: skip
 def test_warning_names_the_device_and_its_remedy(device, remedy):
@@ -368,11 +403,13 @@ def test_warning_names_the_device_and_its_remedy(device, remedy):
 
 def test_module_imports_without_its_kernels(monkeypatch):
     name = scanning.__name__
-    monkeypatch.setitem(sys.modules, name.replace("selective_scan_", "cpu_scan_"), None)
+    for kernels in ("cpu_scan_", "triton_scan_"):
+        monkeypatch.setitem(sys.modules, name.replace("selective_scan_", kernels), None)
     spec = importlib.util.spec_from_file_location(f"{name}_without_numba", scanning.__file__)
     copy = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(copy)
     assert copy.prompted_scan_cpu is None
+    assert copy.prompted_scan_triton is None
     plain = [each.float() for each in make_plain_inputs()]
     with pytest.warns(UserWarning, match="pip install numba"):
         y = copy.selective_scan(*plain)

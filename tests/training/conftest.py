@@ -1,8 +1,17 @@
+from collections.abc import Iterator
 from types import SimpleNamespace
 
 import pytest
 
 from tests.training.runs import make_place
+
+
+@pytest.fixture(autouse=True, scope="session")
+def short_epochs() -> Iterator[None]:
+    """Let epochs end after each picture was shown once, as short runs would else never come to the end of one."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("training.pictures.LEAST_EPOCH", 1)
+        yield
 
 
 @pytest.fixture(scope="session")

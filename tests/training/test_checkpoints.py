@@ -3,7 +3,13 @@ from pathlib import Path
 
 import pytest
 
-from training.checkpoints import begin_checkpoint, find_checkpoint, finish_checkpoint, list_checkpoints
+from training.checkpoints import (
+    begin_checkpoint,
+    find_checkpoint,
+    finish_checkpoint,
+    list_checkpoints,
+    removed_on_failure,
+)
 
 
 def write_checkpoint(output: Path, step: int, keep: int = 9) -> Path:
@@ -61,3 +67,31 @@ def test_damaged_checkpoint_is_replaced_when_its_step_comes_again(tmp_path: Path
 def test_missing_checkpoint_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="`output` must hold an intact checkpoint for --resume, got"):
         find_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (OSError(28, "No space left on device"), "`output` must have room for a checkpoint, got '[Errno 28] No space"),
+        (
+            RuntimeError("DataLoader worker (pid 7) is killed by signal: Terminated. "),
+            "`output` must get a checkpoint while all data workers live, got 'DataLoader worker (pid 7) is killed by",
+        ),
+    ],
+)
+@pytest.mark.parametrize("has_one_before", [True, False])
+def test_failed_checkpoint_says_what_failed_and_what_is_left(
+    tmp_path: Path, error: Exception, text: str, has_one_before: bool
+) -> None:
+    if has_one_before:
+        write_checkpoint(tmp_path, 1)
+    with (
+        pytest.raises(OSError, match="while writing checkpoint-2") as caught,
+        removed_on_failure(begin_checkpoint(tmp_path, 2)),
+    ):
+        raise error
+    assert text in str(caught.value)
+    state = "checkpoint-1 is intact: " if has_one_before else "there is none before it: "
+    assert state in str(caught.value)
+    assert str(caught.value).endswith(", then --resume")
+    assert not (tmp_path / "checkpoint-2.tmp").exists()

@@ -163,6 +163,24 @@ def test_resuming_without_a_checkpoint_is_refused(place: SimpleNamespace, tmp_pa
         run(recipe_file(place, tmp_path), tmp_path / "new", resume=True)
 
 
+def test_run_that_was_killed_before_its_first_checkpoint_begins_anew(
+    place: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = recipe_file(place, tmp_path, steps=4, validate_every=2)
+    assert run(recipe, tmp_path / "straight", "training.workers=0")
+
+    def kill() -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patched:
+        after_step(patched, 3, kill)
+        with pytest.raises(MemoryError):
+            run(recipe, tmp_path / "killed", "training.workers=0")
+    assert log_of(tmp_path / "killed")
+    assert run(recipe, tmp_path / "killed", "training.workers=0", resume=True)
+    assert_same_run(tmp_path / "straight", tmp_path / "killed")
+
+
 def test_description_run_is_scored_without_pictures_and_gives_a_restorer_its_head(
     place: SimpleNamespace, tmp_path: Path
 ) -> None:
@@ -224,7 +242,8 @@ def test_loss_gradients_and_scan_parameters_stay_in_float32_under_bf16(
 
     def check(self: Trainer, batch: Batch) -> torch.Tensor:
         loss = original(self, batch)
-        assert {loss.dtype, *(p.grad.dtype for p in self.trained), *(p.dtype for p in self.trained)} == {torch.float32}
+        trained = [one for part in self.parts for one in part]
+        assert {loss.dtype, *(p.grad.dtype for p in trained), *(p.dtype for p in trained)} == {torch.float32}
         return loss
 
     monkeypatch.setattr(Trainer, "_accumulate", check)

@@ -7,7 +7,15 @@ from torch.optim import AdamW, Muon
 
 from modeling_dpmambair import DPMambaIRModel
 from tests.modeling_dpmambair.models import small_config
-from training.optimization import average_weights, build_optimizer, build_schedule, orthogonalize, restore_rate
+from training.optimization import (
+    average_weights,
+    build_optimizer,
+    build_schedule,
+    clip_parts,
+    find_trained_parts,
+    orthogonalize,
+    restore_rate,
+)
 from training.recipe import TrainingRecipe
 
 
@@ -175,3 +183,14 @@ def test_averaged_weights_follow_the_recurrence_with_a_growing_decay() -> None:
         decay = min(0.3, (1 + step) / (10 + step))
         expected = value if expected is None else decay * expected + (1 - decay) * value
         assert averaged.module.weight.item() == pytest.approx(expected)
+
+
+def test_a_parts_long_gradient_leaves_that_of_the_others_as_it_is() -> None:
+    model = nn.ModuleDict({name: nn.Linear(4, 1, bias=False) for name in ("extractor", "frozen", "network")})
+    model["frozen"].requires_grad_(False)
+    model["extractor"].weight.grad = torch.tensor([[6.0, 8.0, 0.0, 0.0]])
+    model["network"].weight.grad = torch.tensor([[0.0, 0.3, 0.4, 0.0]])
+    norm = clip_parts(find_trained_parts(model), 1.0)
+    assert norm.item() == pytest.approx(math.hypot(10, 0.5))
+    assert model["extractor"].weight.grad.norm().item() == pytest.approx(1, rel=1e-4)
+    assert model["network"].weight.grad.norm().item() == pytest.approx(0.5)

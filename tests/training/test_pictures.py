@@ -10,7 +10,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from dataset_scripts import DegradationRecipe
-from training.pictures import SYNTHETIC, load_sets, patch_size_at, training_steps
+from training.pictures import SYNTHETIC, ReadablePatches, load_sets, patch_size_at, training_steps
 from training.recipe import DataRecipe, ModelRecipe, Recipe, TrainingRecipe
 
 SCHEDULE = ((0, 32), (6, 40), (13, 48))
@@ -97,6 +97,17 @@ def test_batch_size_follows_its_schedule_and_begins_a_new_epoch() -> None:
 @pytest.mark.parametrize("start", [1, 4, 5, 8, 9, 10, 14])
 def test_batches_of_changing_size_are_the_same_wherever_one_begins(start: int) -> None:
     assert batches_from(start, recipe=SHRINKING) == batches_from(0, recipe=SHRINKING)[start:]
+
+
+def test_epoch_of_few_pictures_goes_through_all_of_them_again_and_again(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("training.pictures.LEAST_EPOCH", 10)
+    for index in range(4):
+        Image.fromarray(np.full((20, 24, 3), 40 * index, np.uint8)).save(tmp_path / f"{index}.png")
+    recipe = replace(RECIPE, data=DataRecipe(clean_dirs=(str(tmp_path),), held_out_every=4))
+    patches = ReadablePatches(load_sets(recipe.data).kept, recipe)
+    rounds = [[patches.patches.locate(place, 0)[1] for place in range(first, first + 3)] for first in range(0, 12, 3)]
+    assert len(patches) == 12
+    assert all(sorted(each) == [0, 1, 2] for each in rounds)
 
 
 def test_data_section_reaches_the_recipe_of_the_clean_photographs(tmp_path: Path) -> None:

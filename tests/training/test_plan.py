@@ -1,4 +1,5 @@
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -80,3 +81,22 @@ def test_checkpointing_keeps_fewer_activations(place: SimpleNamespace) -> None:
         for recipe in (make_recipe(place), make_recipe(place, activation_checkpointing=True))
     ]
     assert kept[1] < kept[0]
+
+
+def test_plan_opens_no_picture(place: SimpleNamespace, tmp_path: Path) -> None:
+    recipe = make_recipe(place)
+    for index in range(20):
+        (tmp_path / f"{index}.png").touch()
+    broken = replace(recipe, data=replace(recipe.data, clean_dirs=(str(tmp_path),)))
+    assert "epochs of 18 pictures" in describe_plan(broken, "no", processes=1)
+
+
+def test_plan_counts_the_pairs_of_corpora(place: SimpleNamespace, tmp_path: Path) -> None:
+    for name in ("degraded", "clean"):
+        for index in range(5):
+            path = tmp_path / "paired_folders" / "train" / name / f"{index}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+    recipe = make_recipe(place)
+    data = DataRecipe(corpora=("paired_folders",), corpora_dir=str(tmp_path), paired_task="rain", held_out_every=4)
+    assert "epochs of 3 pictures" in describe_plan(replace(recipe, data=data), "no", processes=1)
