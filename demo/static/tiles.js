@@ -1,7 +1,9 @@
 // Put a large picture together from the three parts of an exported restorer, step by step as
 // modeling_dpmambair/large_export_dpmambair.py does. A picture is {height, width, values}: three planes, RGB in [0, 1].
 
-const OVERLAP = 32, ROW_OVERLAPS = [128, OVERLAP], MEANS_TOLERANCE = 5e-4, MOST_CORRECTIONS = 2;
+const OVERLAP = 32, ROW_OVERLAPS = [128, OVERLAP], MOST_CORRECTIONS = 2;
+// Ten times the package's: of 8 bits this is an eighth of a level at most, and corrections cost a browser minutes.
+const MEANS_TOLERANCE = 5e-3;
 const GRID = 8, SCAN_CONTEXT = 4, EMBEDDED_PIXELS = 2 ** 17, EMBEDDED_CONTEXTS = 8, BAND_ROWS = 32, SHEET_SHARE = 1 / 4;
 
 const padded = (length) => length + (GRID - (length % GRID)) % GRID;

@@ -243,7 +243,7 @@ def test_bad_file_gets_a_clear_message_and_the_former_picture_stays(visit, pictu
 def test_large_picture_tells_its_progress_can_be_cancelled_and_agrees_in_tiles(visit, restorer, tmp_path, screenshots):
     if visit.width < 500:
         pytest.skip("the desktop does it")
-    large = read(ROOT / "examples" / "rain.png").convert("RGB").resize((1024, 1200))
+    large = read(ROOT / "examples" / "rain.png").convert("RGB").resize((768, 700))
     path = save(tmp_path / "in" / "large.png", large)
     visit.upload(path)
     visit.wait(lambda: "step 1 of" in visit.one("doing").text)
