@@ -10,6 +10,10 @@ All take `pixel_values`, (1, 3, H, W) float32 RGB in [0, 1], and return `reconst
 clamped, and `degradation_embedding`, (1, E). Height and width are free. With `--strength` there is a second input
 `strength`, a float32 tensor without dimensions.
 
+With `--parts` the output is a folder with three ONNX models instead, for programs that put large pictures together as
+this package does: `measure.onnx` and `embed.onnx` for the embedding of a whole picture, `restore.onnx` for a tile, and
+`parts.json`, which says how large what they exchange is.
+
 The file is checked against the model at three sizes before it is moved into its place: in float32 no value may differ
 by more than 0.001; from weights in half precision or 8 bits, not by more than noise of 40 dB PSNR.
 
@@ -17,12 +21,14 @@ Exit status: 0 when the file stands in its place, 1 when it failed its check, 2 
 """
 
 import contextlib
+import json
 import logging
 import math
 import os
 import shutil
+import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
@@ -44,6 +50,15 @@ from torch.export import Dim, ExportedProgram
 from transformers.utils.logging import disable_progress_bar
 
 from modeling_dpmambair import DPMambaIRModel, load_model, scan_backend
+from modeling_dpmambair.large_export_dpmambair import (
+    PictureEmbedding,
+    StripMeasures,
+    TileRestorer,
+    embed_in_parts,
+    embedding_context,
+    restore_in_parts,
+)
+from modeling_dpmambair.large_pictures_dpmambair import restore_tiled
 
 Format = Literal["onnx", "torch-export", "aoti"]
 Dtype = Literal["float32", "float16", "bfloat16"]
@@ -56,6 +71,9 @@ TRACED_SIZE = (40, 24)
 CHECKED_SIZES = ((64, 64), (40, 104), (61, 83))
 OUTPUTS = ("reconstruction", "degradation_embedding")
 MAX_DEVIATION, MIN_PSNR = 1e-3, 40.0
+# Of the parts: a picture of two tiles, the tiles and their overlap.
+TILED_SIZE, TILE, OVERLAP = (136, 45), (96, 48), 32
+PARTS = ("measure", "embed", "restore")
 
 main = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -136,10 +154,17 @@ def trace(restorer: PortableRestorer, has_strength: bool, is_portable: bool = Tr
     if has_strength:
         inputs["strength"], shapes["strength"] = torch.tensor(1.0), None
     with torch.no_grad(), scan_backend("export") if is_portable else contextlib.nullcontext():
-        program = torch.export.export(restorer, (), inputs, dynamic_shapes=shapes)
+        return trace_module(restorer, inputs, shapes)
+
+
+def trace_module(
+    module: torch.nn.Module, inputs: dict[str, torch.Tensor], shapes: dict[str, dict[int, Dim] | None]
+) -> ExportedProgram:
+    """Trace a module for inputs by name, with the shapes that are free."""
+    program = torch.export.export(module, (), inputs, dynamic_shapes=shapes)
     # Every node carries the stack that made it: megabytes, and paths of this machine.
-    for module in program.graph_module.modules():
-        for node in module.graph.nodes if isinstance(module, torch.fx.GraphModule) else ():
+    for part in program.graph_module.modules():
+        for node in part.graph.nodes if isinstance(part, torch.fx.GraphModule) else ():
             node.meta.pop("stack_trace", None)
     return program
 
@@ -156,14 +181,15 @@ def quiet_exporters() -> Iterator[None]:
         logging.disable(logging.NOTSET)
 
 
-def write_onnx(program: ExportedProgram, path: Path) -> None:
+def write_onnx(program: ExportedProgram, path: Path, outputs: Sequence[str] = OUTPUTS) -> None:
     """Write an ONNX model, weights included.
 
     Args:
         program: of `trace`.
         path: file to write.
+        outputs: their names.
     """
-    exported = torch.onnx.export(program, dynamo=True, output_names=OUTPUTS, verbose=False)
+    exported = torch.onnx.export(program, dynamo=True, output_names=outputs, verbose=False)
     # The exporter notes down where in this process every node came from.
     ClearMetadataAndDocStringPass()(exported.model)
     exported.save(path, external_data=False)
@@ -263,10 +289,11 @@ def open_onnx(path: Path) -> Restore:
         A function from the inputs to the outputs, by name.
     """
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    names = [each.name for each in session.get_outputs()]
 
     def restore(**inputs: torch.Tensor) -> dict[str, torch.Tensor]:
-        outputs = session.run(OUTPUTS, {name: value.numpy() for name, value in inputs.items()})
-        return {name: torch.from_numpy(value) for name, value in zip(OUTPUTS, outputs, strict=True)}
+        outputs = session.run(names, {name: value.numpy() for name, value in inputs.items()})
+        return {name: torch.from_numpy(value) for name, value in zip(names, outputs, strict=True)}
 
     return restore
 
@@ -382,6 +409,99 @@ def export(
     return found
 
 
+def write_parts(model: DPMambaIRModel, folder: Path) -> None:
+    """Write the three ONNX models of a restorer, and what a program must know of them.
+
+    Args:
+        model: the restorer.
+        folder: to write into.
+    """
+    tiles, sides, free = TileRestorer(model), {2: Dim.DYNAMIC, 3: Dim.DYNAMIC}, {0: Dim.DYNAMIC}
+    picture = {"pixel_values": torch.zeros(1, 3, *TRACED_SIZE)}
+    modules = {"measure": StripMeasures(model), "embed": PictureEmbedding(model), "restore": tiles}
+    shapes = {"pixel_values": sides, "rows": free, "moments": free, "across": free | {2: Dim.DYNAMIC}}
+    shapes["down"] = {2: Dim.DYNAMIC}
+    given = picture | {name: _place(8)[0] for name in ("start", "count")}
+    with torch.no_grad(), scan_backend("export"):
+        measured = _write_part(modules["measure"], given, shapes, folder / "measure.onnx")
+        # Three strips, because tracing binds a dimension of one to one.
+        strips = {name: each if name == "down" else torch.cat([each] * 3) for name, each in measured.items()}
+        said = _write_part(modules["embed"], strips, shapes, folder / "embed.onnx")
+        given = picture | {"degradation_embedding": said["degradation_embedding"]}
+        given |= {"rows": _place(0, 40), "columns": _place(0, 24), "seams": _place(-1, 40, 40)}
+        given |= {"means": torch.zeros(tiles.means), "knows_means": torch.tensor(1.0)}
+        given["states"] = torch.zeros(2, tiles.states)
+        _write_part(modules["restore"], given, {"pixel_values": sides}, folder / "restore.onnx")
+    knowledge = {"means": tiles.means, "states": tiles.states, "context": embedding_context(model.extractor)}
+    names = model.config.extractor_config.degradations if model.config.has_description else None
+    text = json.dumps({**knowledge, "degradations": names}, indent=2)
+    (folder / "parts.json").write_text(text + "\n", encoding="utf-8")
+
+
+def _place(*places: int) -> torch.Tensor:
+    return torch.tensor(places, dtype=torch.int32)
+
+
+def _write_part(
+    module: torch.nn.Module, given: dict[str, torch.Tensor], shapes: dict[str, dict[int, Dim]], path: Path
+) -> dict[str, torch.Tensor]:
+    """Write a part of a restorer as an ONNX model, and return what it makes of the inputs that it is traced with."""
+    program = trace_module(module, given, {name: shapes.get(name) for name in given})
+    made = module(**given)
+    write_onnx(program, path, [*made])
+    return made
+
+
+def export_parts(folder: Path, place: Path, dtype: Dtype = "float32") -> Agreement:
+    """Export a model in parts into a folder, each part checked before any stands there.
+
+    Args:
+        folder: of the model.
+        place: folder to write into; made if it is new.
+        dtype: in which matrices and kernels of the tiles' part are stored.
+
+    Returns:
+        How far whole and tiled pictures are from the model's in float32.
+
+    Raises:
+        ValueError: the model does not load.
+        ArithmeticError: the parts do not compute what the model does.
+    """
+    model = load_restorer(folder).model
+    place.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".exporting-", dir=place) as unfinished:
+        with quiet_exporters():
+            write_parts(model, Path(unfinished))
+            if dtype != "float32":
+                store_halved(Path(unfinished, "restore.onnx"), dtype)
+        found = compare_parts(Path(unfinished), model)
+        check(found, is_exact=dtype == "float32")
+        for path in Path(unfinished).iterdir():
+            os.replace(path, place / path.name)
+    return found
+
+
+@torch.no_grad()
+def compare_parts(folder: Path, reference: DPMambaIRModel) -> Agreement:
+    """Compare a restorer in parts with the model that it was made from, whole and in two tiles.
+
+    Args:
+        folder: of the parts.
+        reference: the model in float32.
+    """
+    measure, embed, restore = (open_onnx(folder / f"{part}.onnx") for part in PARTS)
+    sizes, differences = json.loads((folder / "parts.json").read_text(encoding="utf-8")), []
+    for size, tile, overlap in (*((size, None, 0) for size in CHECKED_SIZES), (TILED_SIZE, TILE, OVERLAP)):
+        degraded = draw_picture(*size)
+        embedding = embed_in_parts(measure, embed, degraded, sizes["context"])["degradation_embedding"]
+        found = restore_in_parts(restore, degraded, embedding, sizes, tile, overlap)
+        given = {"tile": tile, "overlap": overlap} if tile else {}
+        differences.append((found - restore_tiled(reference, degraded, **given).reconstruction).flatten())
+    difference = torch.cat(differences)
+    error = difference.square().mean().item()
+    return Agreement(difference.abs().max().item(), math.inf if error == 0 else -10 * math.log10(error))
+
+
 @main.command()
 def export_model(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a trained model.")],
@@ -390,18 +510,25 @@ def export_model(
     dtype: Annotated[Dtype, typer.Option(help="ONNX: in which weights are stored.")] = "float32",
     int8: Annotated[Int8 | None, typer.Option(help="ONNX: matrix products in 8 bits.")] = None,
     strength: Annotated[bool, typer.Option("--strength", help="Give the program the input `strength`.")] = False,
+    parts: Annotated[bool, typer.Option("--parts", help="ONNX: a folder with embedding and tiles apart.")] = False,
 ) -> None:
     """Export a trained restorer for onnxruntime, torch.export or AOTInductor, checked against the model.
 
     Exit status 0: the file stands in its place; 1: it failed its check; 2: it could not be made.
     """
     try:
-        found = export(folder, form, output, dtype=dtype, int8=int8, has_strength=strength)
+        if parts and (form != "onnx" or int8 or strength):
+            raise ValueError("`--parts` must go with --format onnx and --dtype alone, got more; leave the others out")
+        if parts:
+            found = export_parts(folder, output, dtype)
+        else:
+            found = export(folder, form, output, dtype=dtype, int8=int8, has_strength=strength)
     except (ArithmeticError, OSError, ValueError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1 if isinstance(error, ArithmeticError) else 2) from error
     against = f"against the model, largest deviation {found.deviation:.1e}, PSNR {found.psnr:.1f} dB"
-    typer.echo(f"{output}: {output.stat().st_size / 2**20:.2f} MiB; {against}")
+    size = sum(path.stat().st_size for path in (output.glob("*") if parts else [output]))
+    typer.echo(f"{output}: {size / 2**20:.2f} MiB; {against}")
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ from modeling_dpmambair import ImageRestorationPipeline, Restorer
 from restoration_metrics.model_index import is_evaluation, list_eval_results, measured_weights
 
 ROOT = Path(__file__).resolve().parent
-EXAMPLES = ROOT / "examples"
+EXAMPLES, DEMO = ROOT / "examples", ROOT / "demo"
 RESULTS = ROOT / "benchmarks" / "results"
 # What the page looks for beside itself (demo/app.py).
 PAGE_MODEL = SHIPPED.relative_to(ROOT).as_posix()
@@ -84,6 +84,7 @@ class Target:
         revision: the branch; made when it is new.
         tag: names the published state, once and for all; None for no name.
         deletes: patterns of files to remove when they are no longer published.
+        sdk: of a Space.
     """
 
     repo: str
@@ -92,6 +93,7 @@ class Target:
     revision: str
     tag: str | None
     deletes: str = "*"
+    sdk: Literal["gradio", "static"] = "gradio"
 
 
 @dataclass
@@ -280,7 +282,7 @@ def publish(bundle: Bundle, target: Target, *, dry_run: bool) -> None:
     if dry_run:
         return
     api, place = HfApi(), {"repo_id": target.repo, "repo_type": target.kind}
-    sdk = "gradio" if target.kind == "space" else None
+    sdk = target.sdk if target.kind == "space" else None
     api.create_repo(**place, private=not target.is_public, exist_ok=True, space_sdk=sdk)
     if api.repo_info(**place).private == target.is_public:
         raise ValueError(f"`--public` must fit the repository, got {visibility} for {target.repo}; change one of them")
@@ -353,9 +355,52 @@ def model(
         publish(bundle, Target(repo, "model", public, revision, tag), dry_run=dry_run)
 
 
+def stage_page(bundle: Bundle) -> None:
+    """Take the page that a server makes, with the shipped model, its code, and the example pictures.
+
+    Args:
+        bundle: what is to be published.
+
+    Raises:
+        ValueError: the model does not load without this package.
+    """
+    restore = stage_model(bundle, SHIPPED, f"{PAGE_MODEL}/")
+    for path in SHIPPED.glob(ATTRIBUTION):
+        bundle.add(path, f"{PAGE_MODEL}/{path.name}")
+    for path in sorted(path for path in DEMO.rglob("*") if path.is_file()):
+        # What builds the static page needs a checkout.
+        if not {"__pycache__", "static", "build_static.py"} & set(path.parts):
+            bundle.add(path, path.relative_to(DEMO).as_posix())
+    stage_examples(bundle)
+    check_committed(bundle.sources)
+    check_stranger(bundle.folder / PAGE_MODEL, restore)
+
+
+def stage_static_page(bundle: Bundle) -> None:
+    """Build the page that restores in the browser; it is exported and checked anew.
+
+    Args:
+        bundle: what is to be published.
+
+    Raises:
+        ValueError: something that it is made of is not committed, or it cannot be built.
+    """
+    parts = [*(DEMO / "static").iterdir(), *EXAMPLES.glob("*.png"), EXAMPLES / "README.md"]
+    check_committed([*parts, *SHIPPED.glob("*.safetensors"), *SHIPPED.glob("*.json"), *SHIPPED.glob(ATTRIBUTION)])
+    command = [sys.executable, "-m", "demo.build_static", str(bundle.folder)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        raise ValueError(done.stderr.strip().rpartition("error: ")[2])
+    for path in SHIPPED.glob(ATTRIBUTION):
+        shutil.copyfile(path, bundle.folder / "network" / path.name)
+
+
 @app.command()
 def space(
     repo: Repo,
+    static: Annotated[
+        bool, typer.Option("--static", help="The page that restores in the visitor's browser; no machine runs.")
+    ] = False,
     dry_run: DryRun = False,
     public: Public = False,
     revision: Revision = "main",
@@ -364,16 +409,12 @@ def space(
     """Publish the demonstration page with the shipped model, its code, and the example pictures."""
     with _preparing() as bundle:
         find_results(SHIPPED)
-        restore = stage_model(bundle, SHIPPED, f"{PAGE_MODEL}/")
-        for path in SHIPPED.glob(ATTRIBUTION):
-            bundle.add(path, f"{PAGE_MODEL}/{path.name}")
-        for path in sorted(path for path in (ROOT / "demo").rglob("*") if path.is_file()):
-            if "__pycache__" not in path.parts:
-                bundle.add(path, path.relative_to(ROOT / "demo").as_posix())
-        stage_examples(bundle)
-        check_committed(bundle.sources)
-        check_stranger(bundle.folder / PAGE_MODEL, restore)
-        publish(bundle, Target(repo, "space", public, revision, tag), dry_run=dry_run)
+        if static:
+            stage_static_page(bundle)
+        else:
+            stage_page(bundle)
+        target = Target(repo, "space", public, revision, tag, sdk="static" if static else "gradio")
+        publish(bundle, target, dry_run=dry_run)
 
 
 @app.command()

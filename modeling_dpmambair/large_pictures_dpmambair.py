@@ -14,7 +14,7 @@ narrower, and scans then begin anew in each.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -95,7 +95,7 @@ def choose_tile(height: int, width: int, pixels: int) -> tuple[tuple[int, int], 
     Raises:
         ValueError: the area is too small for tiles.
     """
-    height, width = _padded(height, width)
+    height, width = padded_size(height, width)
     for overlap in ROW_OVERLAPS:
         if pixels >= 3 * overlap * width:
             return (min(height, pixels // width // SIZE_MULTIPLE * SIZE_MULTIPLE), width), overlap
@@ -150,7 +150,7 @@ def restore_tiled(
     if embedding is None and model.config.embedding_source == "extractor":
         embedding = embed_picture(model.extractor, pixel_values, memory_budget)
     if fits:
-        tile, overlap = _padded(height, width), 0
+        tile, overlap = padded_size(height, width), 0
     elif tile is None:
         tile, overlap = choose_tile(height, width, pixels)
     tiles = plan_tiles(height, width, tile, overlap)
@@ -171,7 +171,8 @@ def restore_tiled(
     return DPMambaIROutput(reconstruction=restored, degradation_embedding=embedding)
 
 
-def _padded(height: int, width: int) -> tuple[int, int]:
+def padded_size(height: int, width: int) -> tuple[int, int]:
+    """Return the sides of a picture as the network pads it, pixels."""
     return height + -height % SIZE_MULTIPLE, width + -width % SIZE_MULTIPLE
 
 
@@ -234,10 +235,10 @@ class _PictureMeans:
     """
 
     def __init__(self, work: _Work) -> None:
-        sheet = _lay_out_sheet(work.pixel_values, work.tiles[0])
+        sheet = lay_out_sheet(work.pixel_values, work.tiles[0])
         rows, columns = sheet.shape[2:]
         self._view, self._picture = work.view, work
-        whole = plan_tiles(rows, columns, _padded(rows, columns), 0)
+        whole = plan_tiles(rows, columns, padded_size(rows, columns), 0)
         self._sheet = replace(work, pixel_values=sheet, tiles=whole)
         of_sheet = self._sheet.measure()
         self._fix(of_sheet)
@@ -269,7 +270,7 @@ class _PictureMeans:
         self._view.set_means(means)
 
 
-def _lay_out_sheet(pixel_values: torch.Tensor, tile: Tile) -> torch.Tensor:
+def lay_out_sheet(pixel_values: torch.Tensor, tile: Tile) -> torch.Tensor:
     """Stack bands of rows from all over the pictures, evenly spaced, (B, 3, h, w), of at most one tile's area."""
     height, width = pixel_values.shape[2:]
     rows, columns = (span.stop - span.start for span in (tile.rows, tile.columns))
@@ -279,6 +280,11 @@ def _lay_out_sheet(pixel_values: torch.Tensor, tile: Tile) -> torch.Tensor:
     centres = (int((band + 0.5) * height / count) for band in range(count))
     tops = [max(centre - BAND_ROWS // 2, 0) // SIZE_MULTIPLE * SIZE_MULTIPLE for centre in centres]
     return torch.cat([pixel_values[..., top : top + BAND_ROWS, :width] for top in tops], 2)
+
+
+def embedding_context(extractor: DegradationExtractorModel) -> int:
+    """Return how many rows on either side of a strip its statistics depend on."""
+    return SIZE_MULTIPLE * (max(3, *extractor.config.kernel_sizes) // 2 + 1)
 
 
 @torch.no_grad()
@@ -299,7 +305,7 @@ def embed_picture(
         The embeddings, (B, E).
     """
     batch, _, height, width = pixel_values.shape
-    context = SIZE_MULTIPLE * (max(3, *extractor.config.kernel_sizes) // 2 + 1)
+    context = embedding_context(extractor)
     rows = min(
         max(EMBEDDED_PIXELS // (width * batch), EMBEDDED_CONTEXTS * context),
         memory_budget // (16 * 4 * extractor.config.channels[0] * width * batch),
@@ -329,30 +335,37 @@ def embed_picture(
     return extractor.embed([_unite(stage) for stage in moments], _unite_profiles(profiles) if has_fine else None)
 
 
-def _shares(counts: Sequence[int], like: torch.Tensor) -> torch.Tensor:
-    return torch.tensor(counts, device=like.device).view(-1, *[1] * like.dim()) / sum(counts)
-
-
 def _unite(found: list[tuple[int, Moments, torch.Tensor]]) -> Moments:
     """Return the moments over all strips from rows, moments and third moments of each."""
     counts, strips, third = zip(*found, strict=True)
-    means, variances, fourths = map(torch.stack, zip(*strips, strict=True))
-    thirds = torch.stack(third)
-    shares = _shares(counts, means[0])
-    mean = (shares * means).sum(0)
-    offset = means - mean
-    variance = (shares * (variances + offset**2)).sum(0)
-    if not fourths.shape[-1]:
-        return Moments(mean, variance, fourths[0])
-    fourth = (shares * (fourths + 4 * offset * thirds + 6 * offset**2 * variances + offset**4)).sum(0)
-    return Moments(mean, variance, fourth)
+    stacked = Moments(*map(torch.stack, zip(*strips, strict=True)))
+    return unite_moments(torch.tensor(counts, device=stacked.mean.device), stacked, torch.stack(third))
+
+
+def unite_moments(rows: torch.Tensor, strips: Moments, thirds: torch.Tensor) -> Moments:
+    """Return the moments over all strips of pictures.
+
+    Args:
+        rows: of each strip, (S,).
+        strips: their moments, (S, B, C) each; the fourth may be empty.
+        thirds: their third central moments, of the fourth's shape.
+    """
+    shares = (rows / rows.sum())[:, None, None]
+    mean = (shares * strips.mean).sum(0)
+    offset = strips.mean - mean
+    variance = (shares * (strips.variance + offset**2)).sum(0)
+    if not strips.fourth.shape[-1]:
+        return Moments(mean, variance, strips.fourth[0])
+    terms = strips.fourth + 4 * offset * thirds + 6 * offset**2 * strips.variance + offset**4
+    return Moments(mean, variance, (shares * terms).sum(0))
 
 
 def _unite_profiles(found: list[tuple[int, Profiles]]) -> Profiles:
     """Return the profiles of whole pictures from rows and profiles of each strip."""
     counts, strips = zip(*found, strict=True)
     across = torch.stack([strip.across for strip in strips])
-    return Profiles((_shares(counts, across[0]) * across).sum(0), torch.cat([strip.down for strip in strips], -1))
+    rows = torch.tensor(counts, device=across.device)[:, None, None, None]
+    return Profiles((rows / rows.sum() * across).sum(0), torch.cat([strip.down for strip in strips], -1))
 
 
 __all__ = ["MEMORY_BUDGET", "Progress", "choose_tile", "embed_picture", "restore_tiled"]

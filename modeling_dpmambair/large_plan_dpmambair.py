@@ -41,6 +41,11 @@ class Span:
         """Its length with the network's padding."""
         return self.stop - self.start + (self.start - self.stop) % GRID
 
+    @property
+    def inner_size(self) -> int:
+        """How many pixels of it count, the network's padding with them."""
+        return self.leave - self.enter
+
     def scale(self, place: int, size: int) -> int:
         """Find a place of the picture in features of `size` rows (or columns) of this span."""
         return (place - self.start) // (self.padded // size)

@@ -301,7 +301,9 @@ class DegradationExtractorModel(DPMambaIRPreTrainedModel):
 def _refine(moments: Sequence[Moments], profiles: Profiles) -> torch.Tensor:
     statistics = [find_grid(profiles.across), find_grid(profiles.down)]
     for one in moments:
-        kurtosis = torch.log((one.fourth + KURTOSIS_EPS) / (one.variance.square() + KURTOSIS_EPS))
+        # A tensor: ONNX's exporter takes the addition of so small a number for none, and drops it.
+        floor = torch.full_like(one.variance, KURTOSIS_EPS)
+        kurtosis = torch.log((one.fourth + floor) / (one.variance.square() + floor))
         statistics += [one.mean, 0.5 * torch.log(one.variance + VARIANCE_EPS), kurtosis]
     return torch.cat(statistics, -1)
 

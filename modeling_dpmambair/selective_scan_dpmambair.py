@@ -207,13 +207,20 @@ def prompted_selective_scan(
     is_held = discretization == "zoh"
     if backend in _FUSED:
         return _FUSED[backend]((u, dt, A, B, C, D, dt_bias), prompts, is_reversed, is_held)
-    # Paper: Eq. 9 multiplies Delta without saying where; here: after softplus, because Delta_dp must stay positive.
-    delta = F.softplus(dt.to(dt_bias.dtype) + dt_bias) * prompts.delta[:, None]
-    sequences = u, delta.to(u.dtype), (B * prompts.B[:, None]).to(u.dtype), (C * prompts.C[:, None]).to(u.dtype)
-    u, delta, B, C = (each.flip(1) for each in sequences) if is_reversed else sequences
+    sequences = u, *apply_prompts(dt.to(dt_bias.dtype), B, C, dt_bias, prompts)
+    u, delta, B, C = (each.to(u.dtype).flip(1) if is_reversed else each.to(u.dtype) for each in sequences)
     options = {"is_held": True} if is_held else {}  # mamba-ssm knows no hold and is never chosen for it
     y = _SCANS[backend](u, delta, A, B, C, D, **options)
     return y.flip(1) if is_reversed else y
+
+
+def apply_prompts(
+    dt: torch.Tensor, B: torch.Tensor, C: torch.Tensor, dt_bias: torch.Tensor, prompts: ScanPrompts
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return Delta_dp, B_dp and C_dp (Eq. 9); arguments as in `prompted_selective_scan`."""
+    # Paper: Eq. 9 multiplies Delta without saying where; here: after softplus, because Delta_dp must stay positive.
+    delta = F.softplus(dt + dt_bias) * prompts.delta[:, None]
+    return delta, B * prompts.B[:, None], C * prompts.C[:, None]
 
 
 def resume_selective_scan(

@@ -113,7 +113,9 @@ def check_pip(words):
 
 def check_python(words):
     """Check a program given as a script or as a module."""
-    if words[0] == "-m":
+    if words[0] == "-m" and words[1].split(".")[0] in sys.stdlib_module_names:
+        import_module(words[1])
+    elif words[0] == "-m":
         package = (ROOT / words[1]).is_dir()
         check_ours(f"{words[1]}.__main__" if package else words[1], words[2:])
     else:

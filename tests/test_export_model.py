@@ -89,6 +89,8 @@ def wrong(**_):
      "`--int8` must go with --format onnx alone, got --format torch-export and --int8; leave one out"),
     (["-o", "a.onnx", "--dtype", "float16", "--int8", "dynamic"],
      "`--int8` must go with --format onnx alone, got --format onnx and --dtype and --int8; leave one out"),
+    (["-o", "parts", "--parts", "--strength"],
+     "`--parts` must go with --format onnx and --dtype alone, got more; leave the others out"),
 ])  # fmt: skip
 def test_options_that_do_not_go_together_are_refused(small, tmp_path, monkeypatch, arguments, rule):
     monkeypatch.chdir(tmp_path)
@@ -245,6 +247,17 @@ def test_smaller_weights_hold_and_save_space(restorer_onnx, shipped, tmp_path, o
     found = compare(open_onnx(path), shipped, has_strength=False)
     assert found.deviation > 1e-6
     check(found, is_exact=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_parts_agree_with_the_model_whole_and_in_tiles(small, tmp_path, dtype):
+    result = run(small, "--parts", "--dtype", dtype, "-o", tmp_path / "parts")
+    assert result.exit_code == 0, result.stderr
+    names = {"measure.onnx", "embed.onnx", "restore.onnx", "parts.json"}
+    assert {path.name for path in (tmp_path / "parts").iterdir()} == names
+    for path in (tmp_path / "parts").glob("*.onnx"):
+        assert {node.domain for node in onnx.load(path).graph.node} == {""}
 
 
 # torch.export

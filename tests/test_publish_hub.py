@@ -33,6 +33,7 @@ from tests.restoring import save_random_model
 # The client sends large files through a form of call that its own transport advises against.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>' to upload raw bytes:DeprecationWarning")
 
+ROOT_OF_PAGE = publish_hub.DEMO / "static"
 METADATA = {name: ["psnr"] for name in ("tags", "datasets", "metrics")}
 
 
@@ -153,9 +154,22 @@ def test_push_of_one_split_leaves_the_others(hub, bundle):
     assert {"data/train-0.parquet", "data/test-0.parquet"} <= set(files)
 
 
-def test_space_is_made_for_gradio(hub, bundle):
-    publish(bundle, model_target(kind="space"), dry_run=False)
-    assert hub.repositories["space", "org/small"].sdk == "gradio"
+@pytest.mark.parametrize("sdk", ["gradio", "static"])
+def test_space_is_made_for_its_kind_of_page(hub, bundle, sdk):
+    publish(bundle, model_target(kind="space", sdk=sdk), dry_run=False)
+    assert hub.repositories["space", "org/small"].sdk == sdk
+
+
+def test_static_page_is_built_of_what_is_committed_alone(monkeypatch, tmp_path):
+    def refuse(sources):
+        assert ROOT_OF_PAGE / "index.html" in sources
+        assert publish_hub.SHIPPED / "model.safetensors" in sources
+        raise ValueError("files must be committed")
+
+    monkeypatch.setattr(publish_hub, "check_committed", refuse)
+    with pytest.raises(ValueError, match="must be committed"):
+        publish_hub.stage_static_page(Bundle(tmp_path / "page"))
+    assert not (tmp_path / "page").exists()
 
 
 def test_dry_run_lists_files_with_sizes_and_asks_no_server(hub, bundle, capsys):

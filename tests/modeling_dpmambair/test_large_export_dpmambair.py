@@ -1,0 +1,89 @@
+"""The parts for programs elsewhere, put together, do what the package does with large pictures."""
+
+import json
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+import torch
+
+from modeling_dpmambair import large_export_dpmambair as parts
+from modeling_dpmambair import scan_backend
+from modeling_dpmambair.large_pictures_dpmambair import choose_tile, embed_picture, restore_tiled
+from modeling_dpmambair.large_plan_dpmambair import plan_tiles
+from tests.modeling_dpmambair.models import pictures, small_model
+from tests.sources import ROOT
+
+FINE = {"has_fine_statistics": True}
+# Prints plans of tiles as the page makes them.
+PLANS = """
+import {chooseTile, planTiles} from "./tiles.js";
+const plans = JSON.parse(process.argv[1]).map(([height, width, pixels]) => {
+  const [tile, overlap] = chooseTile(height, width, pixels);
+  const spans = planTiles(height, width, tile, overlap).map(({rows, columns}) => [rows, columns].map((span) =>
+    ({...span, weights: [...span.weights]})));
+  return {tile, overlap, spans};
+});
+console.log(JSON.stringify(plans));
+"""
+
+
+@pytest.fixture(autouse=True)
+def _portable():
+    """What is traced: torch's own operators, without gradients."""
+    with torch.no_grad(), scan_backend("export"):
+        yield
+
+
+@pytest.mark.parametrize("extractor", [{}, FINE], ids=["means", "fine"])
+@pytest.mark.parametrize("is_cut", [False, True], ids=["whole", "strips"])
+def test_embedding_and_description_in_parts_are_the_pictures(monkeypatch, extractor, is_cut):
+    model, degraded = small_model(extractor, has_description=True), pictures(1, 203, 45)
+    expected = model.describe(degraded)
+    if is_cut:
+        monkeypatch.setattr(parts, "EMBEDDED_PIXELS", 1)
+        monkeypatch.setattr(parts, "EMBEDDED_CONTEXTS", 4)
+    measure, embed = parts.StripMeasures(model), parts.PictureEmbedding(model)
+    found = parts.embed_in_parts(measure, embed, degraded, parts.embedding_context(model.extractor))
+    embedding = embed_picture(model.extractor, degraded)
+    torch.testing.assert_close(found["degradation_embedding"], embedding, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found["presence"], expected.presence, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found["severity"], expected.severity, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("changes", [
+    {}, {"discretization": "zoh"}, {"scan_directions": 2}, {"has_heb": False},
+    {"first_mixer_level": 2, "has_film": True},
+], ids=str)  # fmt: skip
+@pytest.mark.parametrize(("tile", "overlap"), [(None, 0), ((96, 96), 32), ((64, 64), 32)], ids=str)
+def test_tiles_in_parts_are_restored_as_the_package_restores_them(changes, tile, overlap):
+    model, degraded = small_model(**changes), pictures(1, 203, 90)
+    embedding, restorer = embed_picture(model.extractor, degraded), parts.TileRestorer(model)
+    sizes = {"means": restorer.means, "states": restorer.states}
+    found = parts.restore_in_parts(restorer, degraded, embedding, sizes, tile, overlap)
+    given = {"tile": tile, "overlap": overlap} if tile else {}
+    expected = restore_tiled(model, degraded, degradation_embedding=embedding, **given).reconstruction
+    assert (expected - degraded).abs().max() > 0.1
+    torch.testing.assert_close(found, expected, rtol=0, atol=2e-5)
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="needs node")
+def test_page_plans_tiles_as_the_package_does():
+    cases = [(512, 512, 2**19), (1200, 1024, 2**19), (1021, 1003, 2**18), (900, 5000, 2**18), (203, 90, 10**4)]
+    command = [
+        "node",
+        "--input-type=module",
+        "-e",
+        PLANS.replace("./tiles.js", (ROOT / "demo/static/tiles.js").as_uri()),
+    ]
+    printed = subprocess.run([*command, json.dumps(cases)], check=True, capture_output=True, text=True).stdout
+    for (height, width, pixels), plan in zip(cases, json.loads(printed), strict=True):
+        if height * width > pixels:
+            assert (tuple(plan["tile"]), plan["overlap"]) == choose_tile(height, width, pixels)
+        tiles = plan_tiles(height, width, tuple(plan["tile"]), plan["overlap"])
+        for ours, tile in zip(plan["spans"], tiles, strict=True):
+            for found, span in zip(ours, (tile.rows, tile.columns), strict=True):
+                np.testing.assert_allclose(found.pop("weights"), span.weights, atol=1e-6)
+                assert found == {name: getattr(span, name) for name in found}
+                assert len(found) == 5
