@@ -468,15 +468,16 @@ def export_parts(folder: Path, place: Path, dtype: Dtype = "float32") -> Agreeme
         ArithmeticError: the parts do not compute what the model does.
     """
     model = load_restorer(folder).model
-    place.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".exporting-", dir=place) as unfinished:
+    with new_place(place) as unfinished:
+        unfinished.mkdir()
         with quiet_exporters():
-            write_parts(model, Path(unfinished))
+            write_parts(model, unfinished)
             if dtype != "float32":
-                store_halved(Path(unfinished, "restore.onnx"), dtype)
-        found = compare_parts(Path(unfinished), model)
+                store_halved(unfinished / "restore.onnx", dtype)
+        found = compare_parts(unfinished, model)
         check(found, is_exact=dtype == "float32")
-        for path in Path(unfinished).iterdir():
+        place.mkdir(exist_ok=True)
+        for path in unfinished.iterdir():
             os.replace(path, place / path.name)
     return found
 

@@ -21,6 +21,8 @@ from .block_dpmambair import PromptedScan
 from .large_pictures_dpmambair import (
     EMBEDDED_CONTEXTS,
     EMBEDDED_PIXELS,
+    MEANS_TOLERANCE,
+    MOST_CORRECTIONS,
     embedding_context,
     lay_out_sheet,
     padded_size,
@@ -355,22 +357,33 @@ def restore_in_parts(
             states = found["found_states"] if is_carried else states
             yield found
 
-    def measure(pictures: torch.Tensor, parts: list[Tile], means: torch.Tensor | None) -> torch.Tensor:
+    def average(found: list[dict[str, torch.Tensor]], parts: list[Tile]) -> torch.Tensor:
         areas = torch.tensor([float(part.rows.inner_size * part.columns.inner_size) for part in parts])
-        found = torch.stack([each["found_means"] for each in run(pictures, parts, means)])
-        return areas @ found / areas.sum()
+        return areas @ torch.stack([each["found_means"] for each in found]) / areas.sum()
 
-    means = None
-    if len(tiles) > 1 and sizes["means"]:
-        sheet = lay_out_sheet(pixel_values, tiles[0])
-        rows, columns = sheet.shape[2:]
-        whole = plan_tiles(rows, columns, padded_size(rows, columns), 0)
-        of_sheet = measure(sheet, whole, None)
-        of_picture = measure(pixel_values, tiles, of_sheet)
-        means = of_picture + measure(sheet, whole, of_picture) - of_sheet
-    restored = torch.zeros_like(pixel_values)
-    for part, found in zip(tiles, run(pixel_values, tiles, means), strict=True):
-        part.of(restored).add_(found["reconstruction"] * part.weights)
+    def measure(pictures: torch.Tensor, parts: list[Tile], means: torch.Tensor | None) -> torch.Tensor:
+        return average([{"found_means": each["found_means"]} for each in run(pictures, parts, means)], parts)
+
+    def blend(means: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+        restored, kept = torch.zeros_like(pixel_values), []
+        for part, found in zip(tiles, run(pixel_values, tiles, means), strict=True):
+            part.of(restored).add_(found["reconstruction"] * part.weights)
+            kept.append({"found_means": found["found_means"]})
+        return restored, average(kept, tiles)
+
+    if len(tiles) == 1 or not sizes["means"]:
+        return blend(None)[0]
+    sheet = lay_out_sheet(pixel_values, tiles[0])
+    rows, columns = sheet.shape[2:]
+    whole = plan_tiles(rows, columns, padded_size(rows, columns), 0)
+    of_sheet = measure(sheet, whole, None)
+    seen = measure(pixel_values, tiles, of_sheet)
+    for correction in range(MOST_CORRECTIONS + 1):
+        means = seen + measure(sheet, whole, seen) - of_sheet
+        restored, seen = blend(means)
+        if correction == MOST_CORRECTIONS or (seen - means).abs().max() <= MEANS_TOLERANCE:
+            break
+        of_sheet = measure(sheet, whole, means)
     return restored
 
 

@@ -1,7 +1,7 @@
 // Put a large picture together from the three parts of an exported restorer, step by step as
 // modeling_dpmambair/large_export_dpmambair.py does. A picture is {height, width, values}: three planes, RGB in [0, 1].
 
-export const OVERLAP = 32;
+const OVERLAP = 32, ROW_OVERLAPS = [128, OVERLAP], MEANS_TOLERANCE = 5e-4, MOST_CORRECTIONS = 2;
 const GRID = 8, SCAN_CONTEXT = 4, EMBEDDED_PIXELS = 2 ** 17, EMBEDDED_CONTEXTS = 8, BAND_ROWS = 32, SHEET_SHARE = 1 / 4;
 
 const padded = (length) => length + (GRID - (length % GRID)) % GRID;
@@ -9,9 +9,10 @@ const padded = (length) => length + (GRID - (length % GRID)) % GRID;
 // The largest height and width of a tile of so many pixels, and the overlap of neighbours.
 export function chooseTile(height, width, pixels) {
   if (height * width <= pixels) return [[padded(height), padded(width)], 0];
-  if (pixels >= 3 * OVERLAP * padded(width)) {
+  const overlap = ROW_OVERLAPS.find((each) => pixels >= 3 * each * padded(width));
+  if (overlap) {
     const rows = Math.floor(pixels / padded(width) / GRID) * GRID;
-    return [[Math.min(padded(height), rows), padded(width)], OVERLAP];
+    return [[Math.min(padded(height), rows), padded(width)], overlap];
   }
   const side = Math.floor(Math.sqrt(pixels) / GRID) * GRID;
   return [[side, side], SCAN_CONTEXT * OVERLAP];
@@ -122,8 +123,8 @@ export async function embed(run, picture, {context}) {
 // Restore a picture; `report` is told after each step how many are done, and of how many.
 export async function restore(run, picture, embedding, sizes, [tile, overlap], report = () => {}) {
   const {height, width} = picture, tiles = planTiles(height, width, tile, overlap), isCarried = tile[1] >= width;
-  const hasMeans = tiles.length > 1 && sizes.means > 0, total = hasMeans ? 2 * tiles.length + 2 : tiles.length;
-  let done = 0;
+  const hasMeans = tiles.length > 1 && sizes.means > 0;
+  let done = 0, total = hasMeans ? 2 * tiles.length + 2 : tiles.length;
 
   async function* restoreParts(pictures, parts, means) {
     let states = {data: new Float32Array(2 * sizes.states), dims: [2, sizes.states]};
@@ -145,31 +146,43 @@ export async function restore(run, picture, embedding, sizes, [tile, overlap], r
     }
   }
 
-  async function measure(pictures, parts, means) {
+  // Run over all parts, and return the means over all of them; `use` gets the result and the part of each.
+  async function measure(pictures, parts, means, use = () => {}) {
     const sum = new Float64Array(sizes.means);
-    let area = 0, part = 0;
-    for await (const {found_means: found} of restoreParts(pictures, parts, means)) {
-      const {rows, columns} = parts[part++], size = (rows.leave - rows.enter) * (columns.leave - columns.enter);
-      found.data.forEach((value, place) => (sum[place] += size * value));
+    let area = 0, place = 0;
+    for await (const found of restoreParts(pictures, parts, means)) {
+      const part = parts[place++], {rows, columns} = part;
+      const size = (rows.leave - rows.enter) * (columns.leave - columns.enter);
+      found.found_means.data.forEach((value, channel) => (sum[channel] += size * value));
       area += size;
+      use(found, part);
     }
     return Float32Array.from(sum, (value) => value / area);
   }
 
-  let means = null;
-  if (hasMeans) {
-    const sheet = layOutSheet(picture, tiles[0]);
-    const whole = planTiles(sheet.height, sheet.width, [padded(sheet.height), padded(sheet.width)], 0);
-    const ofSheet = await measure(sheet, whole, null), ofPicture = await measure(picture, tiles, ofSheet);
-    const shifted = await measure(sheet, whole, ofPicture);
-    means = ofPicture.map((mean, place) => mean + shifted[place] - ofSheet[place]);
+  const restored = {height, width, values: new Float32Array(3 * height * width)};
+  function blendAll(means) {
+    restored.values.fill(0);
+    return measure(picture, tiles, means, ({reconstruction}, part) =>
+      blend(restored.values, reconstruction.data, part, height, width));
   }
-  const restored = new Float32Array(3 * height * width);
-  let part = 0;
-  for await (const {reconstruction} of restoreParts(picture, tiles, means)) {
-    blend(restored, reconstruction.data, tiles[part++], height, width);
+
+  if (!hasMeans) {
+    await blendAll(null);
+    return restored;
   }
-  return {height, width, values: restored};
+  const sheet = layOutSheet(picture, tiles[0]);
+  const whole = planTiles(sheet.height, sheet.width, [padded(sheet.height), padded(sheet.width)], 0);
+  let ofSheet = await measure(sheet, whole, null), seen = await measure(picture, tiles, ofSheet);
+  for (let correction = 0; ; correction++) {
+    const shifted = await measure(sheet, whole, seen);
+    const means = seen.map((mean, channel) => mean + shifted[channel] - ofSheet[channel]);
+    seen = await blendAll(means);
+    const isNear = seen.every((mean, channel) => Math.abs(mean - means[channel]) <= MEANS_TOLERANCE);
+    if (isNear || correction === MOST_CORRECTIONS) return restored;
+    total += tiles.length + 2;
+    ofSheet = await measure(sheet, whole, means);
+  }
 }
 
 function blend(restored, values, {rows, columns}, height, width) {
