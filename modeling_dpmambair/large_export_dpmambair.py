@@ -357,19 +357,19 @@ def restore_in_parts(
             states = found["found_states"] if is_carried else states
             yield found
 
-    def average(found: list[dict[str, torch.Tensor]], parts: list[Tile]) -> torch.Tensor:
+    def average(found_means: list[torch.Tensor], parts: list[Tile]) -> torch.Tensor:
         areas = torch.tensor([float(part.rows.inner_size * part.columns.inner_size) for part in parts])
-        return areas @ torch.stack([each["found_means"] for each in found]) / areas.sum()
+        return areas @ torch.stack(found_means) / areas.sum()
 
     def measure(pictures: torch.Tensor, parts: list[Tile], means: torch.Tensor | None) -> torch.Tensor:
-        return average([{"found_means": each["found_means"]} for each in run(pictures, parts, means)], parts)
+        return average([found["found_means"] for found in run(pictures, parts, means)], parts)
 
     def blend(means: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-        restored, kept = torch.zeros_like(pixel_values), []
+        restored, found_means = torch.zeros_like(pixel_values), []
         for part, found in zip(tiles, run(pixel_values, tiles, means), strict=True):
             part.of(restored).add_(found["reconstruction"] * part.weights)
-            kept.append({"found_means": found["found_means"]})
-        return restored, average(kept, tiles)
+            found_means.append(found["found_means"])
+        return restored, average(found_means, tiles)
 
     if len(tiles) == 1 or not sizes["means"]:
         return blend(None)[0]

@@ -15,7 +15,7 @@ from dpmambair.shipped import SHIPPED
 from modeling_dpmambair import DPMambaIRImageProcessor, DPMambaIRModel, ImageRestorationPipeline
 from tests.documents import code_blocks
 from tests.hub_stand_in import TOKEN, serving
-from tests.publishing import ROOT, commit_all, copy_checkout, run_python
+from tests.publishing import ROOT, STAYING, commit_all, copy_checkout, run_python
 
 pytestmark = pytest.mark.slow
 
@@ -97,7 +97,7 @@ def test_pushed_model_is_private_whole_and_tagged(published, checkout):
     files = published.find("v1.0").files
     assert published.private
     assert files["model.safetensors"] == (checkout / MODEL / "model.safetensors").read_bytes()
-    code = {path.name for path in (checkout / "modeling_dpmambair").glob("*.py")} - {"__init__.py"}
+    code = {path.name for path in (checkout / "modeling_dpmambair").glob("*.py")} - STAYING
     examples = {f"examples/{path.name}" for path in (checkout / "examples").glob("*.png")}
     rest = {"README.md", "config.json", "preprocessor_config.json", "results/synthetic7_cbsd68.json"}
     assert code | examples | rest | {"docs/images/failures.png"} <= set(files)

@@ -27,6 +27,36 @@ const plans = JSON.parse(process.argv[1]).map(([height, width, pixels]) => {
 });
 console.log(JSON.stringify(plans));
 """
+# Restores a picture as the page does, with the stand-in for a network that the test has in Python.
+RESTORATION = """
+import {readFileSync} from "node:fs";
+import {restore} from "./tiles.js";
+const {height, width, values, feedback, plan} = JSON.parse(readFileSync(process.argv[1]));
+const sum = (array) => array.reduce((total, each) => total + each, 0), mean = (array) => sum(array) / array.length;
+let calls = 0, total;
+async function run(part, {pixel_values: {data, dims}, rows, columns, seams, means, knows_means, states}) {
+  calls++;
+  const [, , h, w] = dims, isWithin = (place, [start, stop]) => place >= start && place < stop;
+  const own = [0, 1, 2].map((plane) => mean(Array.from(data.subarray(plane * h * w, (plane + 1) * h * w)).filter(
+    (_, i) => isWithin(Math.floor(i / w), rows.data) && isWithin(i % w, columns.data))));
+  const used = knows_means.data[0] ? means.data : own, added = sum(seams.data) / 1e4 + sum(states.data) / 10;
+  return {
+    reconstruction: {data: data.map((value, i) => value / 2 + used[Math.floor(i / (h * w))] + added)},
+    found_means: {data: own.map((value, plane) => value + feedback * used[2 - plane] + mean(states.data) / 10)},
+    found_states: {data: states.data.map((value) => value / 2 + mean(own)), dims: states.dims},
+  };
+}
+const picture = {height, width, values: Float32Array.from(values)};
+const restored = await restore(run, picture, null, {means: 3, states: 2}, plan, (done, all) => (total = all));
+console.log(JSON.stringify({calls, total, values: [...restored.values]}));
+"""
+
+
+def run_node(script, argument):
+    """Run a script that imports the page's tiles, and return what it prints as JSON."""
+    script = script.replace("./tiles.js", (ROOT / "demo/static/tiles.js").as_uri())
+    command = ["node", "--input-type=module", "-e", script, str(argument)]
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
 @pytest.fixture(autouse=True)
@@ -71,14 +101,7 @@ def test_tiles_in_parts_are_restored_as_the_package_restores_them(changes, tile,
 @pytest.mark.skipif(shutil.which("node") is None, reason="needs node")
 def test_page_plans_tiles_as_the_package_does():
     cases = [(512, 512, 2**19), (1200, 1024, 2**19), (1021, 1003, 2**18), (900, 5000, 2**18), (203, 90, 10**4)]
-    command = [
-        "node",
-        "--input-type=module",
-        "-e",
-        PLANS.replace("./tiles.js", (ROOT / "demo/static/tiles.js").as_uri()),
-    ]
-    printed = subprocess.run([*command, json.dumps(cases)], check=True, capture_output=True, text=True).stdout
-    for (height, width, pixels), plan in zip(cases, json.loads(printed), strict=True):
+    for (height, width, pixels), plan in zip(cases, run_node(PLANS, json.dumps(cases)), strict=True):
         if height * width > pixels:
             assert (tuple(plan["tile"]), plan["overlap"]) == choose_tile(height, width, pixels)
         tiles = plan_tiles(height, width, tuple(plan["tile"]), plan["overlap"])
@@ -87,3 +110,28 @@ def test_page_plans_tiles_as_the_package_does():
                 np.testing.assert_allclose(found.pop("weights"), span.weights, atol=1e-6)
                 assert found == {name: getattr(span, name) for name in found}
                 assert len(found) == 5
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="needs node")
+@pytest.mark.parametrize(("feedback", "corrections"), [(0.001, 0), (0.05, 1), (0.9, 2)])
+@pytest.mark.parametrize(("tile", "overlap"), [((288, 56), 128), ((64, 40), 16)], ids=["rows", "columns too"])
+def test_page_puts_tiles_together_as_the_package_does(tmp_path, feedback, corrections, tile, overlap):
+    degraded, calls = pictures(1, 403, 56) * torch.linspace(0, 1, 403)[:, None], []
+
+    def restore(pixel_values, degradation_embedding, states, means, knows_means, rows, columns, seams):
+        calls.append(tile)
+        own = pixel_values[0, :, rows[0] : rows[1], columns[0] : columns[1]].mean((1, 2))
+        used = means if knows_means else own
+        restored = pixel_values / 2 + used[:, None, None] + seams.sum() / 1e4 + states.sum() / 10
+        found_means = own + feedback * used.flip(0) + states.mean() / 10
+        return {"reconstruction": restored, "found_means": found_means, "found_states": states / 2 + own.mean()}
+
+    expected = parts.restore_in_parts(restore, degraded, torch.zeros(1, 1), {"means": 3, "states": 2}, tile, overlap)
+    given = {"height": 403, "width": 56, "values": degraded.flatten().tolist()}
+    given |= {"feedback": feedback, "plan": [tile, overlap]}
+    (tmp_path / "given.json").write_text(json.dumps(given))
+    found = run_node(RESTORATION, tmp_path / "given.json")
+    count = len(plan_tiles(403, 56, tile, overlap))
+    assert len(calls) == 2 * count + 2 + corrections * (count + 2)
+    assert found["calls"] == found["total"] == len(calls)
+    torch.testing.assert_close(torch.tensor(found["values"]), expected.flatten(), rtol=0, atol=1e-5)

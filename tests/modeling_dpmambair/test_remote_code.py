@@ -23,8 +23,9 @@ from modeling_dpmambair import (
     scan_backend,
 )
 from tests.modeling_dpmambair.models import pictures, randomized, small_extractor_config, small_model
+from tests.publishing import STAYING
 
-SOURCES = {path.name for path in Path(modeling_dpmambair.__file__).parent.glob("*.py")} - {"__init__.py"}
+SOURCES = {path.name for path in Path(modeling_dpmambair.__file__).parent.glob("*.py")} - STAYING
 ABOVE_MODEL = {
     "pipeline_dpmambair.py", "restorer_dpmambair.py", "large_strips_dpmambair.py", "large_plan_dpmambair.py",
     "large_pictures_dpmambair.py", "steering_dpmambair.py",
