@@ -1,6 +1,7 @@
 """The parts for programs elsewhere, put together, do what the package does with large pictures."""
 
 import json
+import re
 import shutil
 import subprocess
 
@@ -14,6 +15,8 @@ from modeling_dpmambair.large_pictures_dpmambair import choose_tile, embed_pictu
 from modeling_dpmambair.large_plan_dpmambair import plan_tiles
 from tests.modeling_dpmambair.models import pictures, small_model
 from tests.sources import ROOT
+
+TILES = ROOT / "demo/static/tiles.js"
 
 FINE = {"has_fine_statistics": True}
 # Prints plans of tiles as the page makes them.
@@ -54,7 +57,7 @@ console.log(JSON.stringify({calls, total, values: [...restored.values]}));
 
 def run_node(script, argument):
     """Run a script that imports the page's tiles, and return what it prints as JSON."""
-    script = script.replace("./tiles.js", (ROOT / "demo/static/tiles.js").as_uri())
+    script = script.replace("./tiles.js", TILES.as_uri())
     command = ["node", "--input-type=module", "-e", script, str(argument)]
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
@@ -112,15 +115,13 @@ def test_page_plans_tiles_as_the_package_does():
                 assert len(found) == 5
 
 
-# The page stops correcting the means earlier: it shows 8 bits.
-PAGE_TOLERANCE = 5e-3
-
-
 @pytest.mark.skipif(shutil.which("node") is None, reason="needs node")
 @pytest.mark.parametrize(("feedback", "corrections"), [(0.001, 0), (0.2, 1), (0.9, 2)])
 @pytest.mark.parametrize(("tile", "overlap"), [((288, 56), 128), ((64, 40), 16)], ids=["rows", "columns too"])
 def test_page_puts_tiles_together_as_the_package_does(tmp_path, monkeypatch, feedback, corrections, tile, overlap):
-    monkeypatch.setattr(parts, "MEANS_TOLERANCE", PAGE_TOLERANCE)
+    # The page stops correcting the means earlier: it shows 8 bits.
+    (tolerance,) = re.findall(r"MEANS_TOLERANCE = (\S+);", TILES.read_text())
+    monkeypatch.setattr(parts, "MEANS_TOLERANCE", float(tolerance))
     degraded, calls = pictures(1, 403, 56) * torch.linspace(0, 1, 403)[:, None], []
 
     def restore(pixel_values, degradation_embedding, states, means, knows_means, rows, columns, seams):
