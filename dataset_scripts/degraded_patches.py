@@ -46,16 +46,24 @@ class RestorationSet:
         dataset: has the column `clean`; real pairs also `degraded`, `task` and `record`, depth maps `file_name`.
         recipe: how clean photographs are degraded; None for real pairs.
         fields: real snow masks and depth maps, for a recipe.
+        scales: range, within (0, 1], of the factor by which a clean photograph is shrunk before it is degraded, drawn
+            evenly over its logarithm, so that patches show more of a scene; never so far that it is smaller than the
+            patch.
 
     Raises:
-        ValueError: `dataset` lacks a column.
+        ValueError: `dataset` lacks a column, `scales` leave their range, or pairs are to be shrunk.
     """
 
     dataset: datasets.Dataset
     recipe: DegradationRecipe | None = None
     fields: RealFields | None = None
+    scales: tuple[float, float] = (1.0, 1.0)
 
     def __post_init__(self) -> None:
+        if not 0 < self.scales[0] <= self.scales[1] <= 1:
+            raise ValueError(f"`scales` must be ascending and within (0, 1], got {self.scales}; (1, 1) shrinks nothing")
+        if self.scales[0] < 1 and self.recipe is None:
+            raise ValueError(f"`scales` must be (1, 1) for pairs, got {self.scales}; a smaller picture is less degraded")
         needed = {"clean", "file_name"} if self.fields else {"clean"}
         if self.recipe is None:
             needed = {"clean", "degraded", "task", "record"}
@@ -70,6 +78,45 @@ class RestorationSet:
         return len(self.dataset)
 
 
+class ShrunkPicture:
+    """A picture made smaller, of which parts are read.
+
+    Args:
+        picture: as stored.
+        height: rows of the smaller one.
+        width: columns of the smaller one.
+    """
+
+    def __init__(self, picture: Picture, height: int, width: int) -> None:
+        whole = picture.read(Window(0, 0, picture.height, picture.width))
+        self._pixels = cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA)
+        self.height, self.width = height, width
+
+    def read(self, window: Window) -> np.ndarray:
+        """Cut a rectangle out, (window.height, window.width, 3) uint8, RGB."""
+        return crop(self._pixels, window)
+
+
+def shrink(
+    picture: Picture, scales: tuple[float, float], patch_size: int, rng: np.random.Generator
+) -> Picture | ShrunkPicture:
+    """Make a picture smaller by a random factor, but not smaller than a patch.
+
+    Args:
+        picture: as stored.
+        scales: range of the factor.
+        patch_size: side of the patch, pixels.
+        rng: source of randomness; one number is drawn, none if the range is one number.
+    """
+    scale = scales[0]
+    if scale < scales[1]:
+        scale = float(np.exp(rng.uniform(*np.log(scales))))
+    scale = max(scale, patch_size / min(picture.height, picture.width))
+    if scale >= 1:
+        return picture
+    return ShrunkPicture(picture, round(scale * picture.height), round(scale * picture.width))
+
+
 class OrientedPicture:
     """A picture as it is after flips, turns and padding, of which only parts are read.
 
@@ -79,7 +126,7 @@ class OrientedPicture:
         patch_size: side that it is padded to by reflection if it is smaller, pixels.
     """
 
-    def __init__(self, picture: Picture, orientation: Orientation, patch_size: int) -> None:
+    def __init__(self, picture: Picture | ShrunkPicture, orientation: Orientation, patch_size: int) -> None:
         self._picture, self._orientation, self._patch_size = picture, orientation, patch_size
         height, width = picture.height, picture.width
         self._inner = (width, height) if orientation.quarter_turns % 2 else (height, width)
@@ -161,7 +208,7 @@ class PatchSource:
             return self._draw_pair(index, patch_size, rng)
         # The record comes first, so that it does not depend on the picture's size or the patch's.
         record = self._draw_record(index, rng)
-        stored = self._clean[index]
+        stored = shrink(self._clean[index], self._members.scales, patch_size, rng)
         clean = OrientedPicture(stored, sample_orientation(rng), patch_size)
         window = sample_window(clean.height, clean.width, patch_size, rng)
         fields = self._members.fields.open(record, stored.height, stored.width) if self._members.fields else {}

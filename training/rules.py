@@ -59,6 +59,7 @@ PATH_OR_NULL = Rule("a path or null", lambda value: value is None or PATH.holds(
 PATHS = Rule("a list of paths", lambda value: isinstance(value, tuple) and all(map(PATH.holds, value)))
 BETAS = Rule("two numbers in [0, 1)", lambda value: _is_pair(value) and all(0 <= beta < 1 for beta in value))
 SEVERITY = Rule("two ascending numbers in [0, 1]", lambda value: _is_pair(value) and 0 <= value[0] <= value[1] <= 1)
+SCALES = Rule("two ascending numbers in (0, 1]", lambda value: _is_pair(value) and 0 < value[0] <= value[1] <= 1)
 SCHEDULE = Rule("a list of [step, patch size] with ascending steps from 0 and positive sizes", _is_schedule)
 BATCH = Rule(
     "a positive integer, or a list of [step, patches] with ascending steps from 0 and positive numbers",
