@@ -61,9 +61,9 @@ class RestorationSet:
 
     def __post_init__(self) -> None:
         if not 0 < self.scales[0] <= self.scales[1] <= 1:
-            raise ValueError(f"`scales` must be ascending and within (0, 1], got {self.scales}; (1, 1) shrinks nothing")
+            raise ValueError(f"`scales` must be ascending and within (0, 1], got {self.scales}; correct them")
         if self.scales[0] < 1 and self.recipe is None:
-            raise ValueError(f"`scales` must be (1, 1) for pairs, got {self.scales}; a smaller picture is less degraded")
+            raise ValueError(f"`scales` must be (1, 1) for pairs, got {self.scales}; shrinking undoes degradation")
         needed = {"clean", "file_name"} if self.fields else {"clean"}
         if self.recipe is None:
             needed = {"clean", "degraded", "task", "record"}

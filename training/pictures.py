@@ -88,9 +88,7 @@ def load_sets(data: DataRecipe) -> TrainingSets:
             file_jpeg_probability=data.file_jpeg_probability,
             varied_weather=data.varied_weather,
         )
-        whole[SYNTHETIC] = RestorationSet(
-            load_clean_photographs(data.clean_dirs), degradations, scales=data.scales
-        )
+        whole[SYNTHETIC] = RestorationSet(load_clean_photographs(data.clean_dirs), degradations, scales=data.scales)
     kept = {name: _select(members, data.held_out_every, is_held_out=False) for name, members in whole.items()}
     held_out = {name: _select(members, data.held_out_every, is_held_out=True) for name, members in whole.items()}
     return TrainingSets(kept, held_out)

@@ -2,11 +2,13 @@
 
 import itertools
 import json
+import re
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.utils.data import DataLoader
 from torchvision.transforms.functional import to_tensor
 
@@ -193,6 +195,31 @@ def test_margin_of_a_patch_covers_the_largest_blur():
     assert {size // 2 for shape in sizes for size in shape} == {BLUR_REACH}
 
 
+def test_shrunk_patch_is_a_part_of_its_photograph_made_smaller(dataset):
+    unchanged = DegradationRecipe(identity_probability=1.0)
+    source = PatchSource(RestorationSet(dataset, unchanged, scales=(0.5, 0.5)), Memory())
+    patch = source.draw(0, 24, np.random.default_rng(1))["labels"].numpy().transpose(1, 2, 0)
+    whole = Image.fromarray(np.asarray(dataset[0]["clean"])).reduce(2)
+    views = [np.rot90(view, turns) for view in (np.asarray(whole), np.asarray(whole)[:, ::-1]) for turns in range(4)]
+    distances = [
+        np.abs(windows - 255 * patch.transpose(2, 0, 1)).max(axis=(2, 3, 4)).min()
+        for windows in (np.lib.stride_tricks.sliding_window_view(view, (24, 24), axis=(0, 1)) for view in views)
+    ]
+    assert min(distances) <= 1
+
+
+def test_photographs_are_never_shrunk_below_the_patch(dataset):
+    source = PatchSource(RestorationSet(dataset, DegradationRecipe(), scales=(0.01, 1.0)), Memory())
+    side = min(np.asarray(dataset[0]["clean"]).shape[:2])
+    assert source.draw(0, side, np.random.default_rng(0))["labels"].shape == (3, side, side)
+
+
+@pytest.mark.parametrize("scales", [(0.0, 1.0), (0.8, 0.5), (0.5, 1.5)])
+def test_scales_outside_their_range_are_refused(dataset, scales):
+    with pytest.raises(ValueError, match=re.escape(f"`scales` must be ascending and within (0, 1], got {scales}")):
+        RestorationSet(dataset, DegradationRecipe(), scales=scales)
+
+
 def test_single_kind_is_never_composed_with_itself(dataset):
     patches = DegradedPatches(dataset, 16, composite_probability=1, kinds=("noise",))
     assert all(len(json.loads(example["record"])) == 1 for example in patches)
@@ -282,6 +309,11 @@ def test_pair_of_two_sizes_is_refused(dataset):
     wrong = wrong.map(lambda _, index: {"degraded": shifted[index], "task": "rain", "record": ""}, with_indices=True)
     with pytest.raises(ValueError, match="`dataset` must hold pairs of one size, got .* beside 90 x 150 at index 0"):
         draw(source_of(wrong), 0)
+
+
+def test_pairs_are_not_shrunk(pairs):
+    with pytest.raises(ValueError, match=r"`scales` must be \(1, 1\) for pairs, got \(0.5, 1.0\)"):
+        RestorationSet(pairs, scales=(0.5, 1.0))
 
 
 def test_missing_column_is_refused(dataset):

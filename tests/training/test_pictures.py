@@ -122,10 +122,13 @@ def test_data_section_reaches_the_recipe_of_the_clean_photographs(tmp_path: Path
         "file_jpeg_probability": 0.5,
         "varied_weather": True,
     }
-    data = DataRecipe(clean_dirs=(str(tmp_path),), kind_weights={"rain": 2.0}, held_out_every=2, **drawn)
+    data = DataRecipe(
+        clean_dirs=(str(tmp_path),), kind_weights={"rain": 2.0}, scales=(0.5, 1.0), held_out_every=2, **drawn
+    )
     sets = load_sets(data)
     expected = DegradationRecipe(weights={"rain": 2.0}, **drawn)
     assert (sets.kept[SYNTHETIC].recipe, sets.held_out[SYNTHETIC].recipe) == (expected, expected)
+    assert sets.kept[SYNTHETIC].scales == (0.5, 1.0)
     assert (len(sets), len(sets.held_out[SYNTHETIC])) == (2, 2)
 
 

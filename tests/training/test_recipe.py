@@ -174,6 +174,7 @@ def test_portable_recipe_names_no_local_path(tmp_path: Path) -> None:
         ("data.identity_probability=-1", r"`data.identity_probability` must be a number in \[0, 1\], got -1"),
         ("data.grey_probability=2", r"`data.grey_probability` must be a number in \[0, 1\], got 2"),
         ("data.file_jpeg_probability=half", r"`data.file_jpeg_probability` must be a number in .*, got 'half'"),
+        ("data.scales=[0,1]", r"`data.scales` must be two ascending numbers in .0, 1., got .0, 1."),
         ("data.varied_weather=1", "`data.varied_weather` must be true or false, got 1"),
         ("data.held_out_every=1", "`data.held_out_every` must be an integer of at least 2, got 1"),
         ('data.kinds=["haze","fog"]', r"`data.kinds` must be a list of different kinds out of haze, rain, .*'fog'"),
