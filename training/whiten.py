@@ -157,7 +157,10 @@ def main(
     """Write a model whose embedding spreads alike in all directions and which otherwise does the same."""
     if output.exists():
         raise typer.BadParameter(f"`output` must be a new folder, got {str(output)!r}; remove it, or name another")
-    loaded = load(model).eval()
+    try:
+        loaded = load(model).eval()
+    except (ValueError, OSError) as error:
+        raise typer.BadParameter(str(error)) from error
     extractor = loaded if isinstance(loaded, DegradationExtractorModel) else loaded.extractor
     whitened = whiten(loaded, draw_embeddings(extractor, clean, samples, patch))
     if restarts_prompts:  # after whitening, which would narrow the new layers to what the old embedding showed

@@ -117,6 +117,15 @@ def test_command_writes_a_model_that_restores_the_same(tmp_path):
     assert "`output` must be a new folder" in " ".join(again.output.split())
 
 
+def test_command_refuses_a_broken_model_without_a_trace(tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{")
+    paths = [str(tmp_path / "model"), "--clean", str(tmp_path), "--output", str(tmp_path / "out")]
+    result = CliRunner().invoke(app, paths)
+    assert (result.exit_code, (tmp_path / "out").exists()) == (2, False)
+    assert "Invalid value" in result.output
+
+
 def test_whitening_returns_what_the_extractor_embeds_from_now_on():
     extractor = randomized(DegradationExtractorModel(small_extractor_config())).eval()
     returned = whiten(extractor, embeddings_of(extractor))
