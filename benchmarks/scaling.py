@@ -13,7 +13,6 @@ import typer
 
 from benchmarks.files import RESULTS
 from benchmarks.rendering import format_markdown
-from training.pictures import patch_size_at
 from training.recipe import Recipe, TrainingRecipe
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -56,13 +55,7 @@ def count_area(training: TrainingRecipe) -> int:
     Args:
         training: the recipe's section.
     """
-    changes = {first for _, first, _ in training.batch_phases()} | {step for step, _ in training.patch_schedule}
-    steps = sorted({*(step for step in changes if step < training.steps), training.steps})
-    stretches = zip(steps, steps[1:], strict=False)
-    return sum(
-        training.count_patches(start, end) * patch_size_at(training.patch_schedule, start)[0] ** 2
-        for start, end in stretches
-    )
+    return sum(training.count_patches(start, end) * side**2 for _, side, start, end in training.phases())
 
 
 def scaling_grid(training: TrainingRecipe, cost: Cost) -> list[list[str]]:
@@ -103,7 +96,7 @@ def main(
     training = Recipe.from_file(recipe).training
     cost = assume_cost(json.loads((RESULTS / "cost.json").read_text()))
     if measured:
-        cost = Cost(measured * patch_size_at(training.patch_schedule, training.steps)[0] ** 2, cost.gradients)
+        cost = Cost(measured * training.phases()[-1][1] ** 2, cost.gradients)
     typer.echo(format_markdown(scaling_grid(training, cost)))
 
 

@@ -265,26 +265,6 @@ def _end_by(process: int) -> None:
     os._exit(0)
 
 
-def patch_size_at(schedule: tuple[tuple[int, int], ...], step: int) -> tuple[int, int | None]:
-    """Look up the patch size of a step.
-
-    Args:
-        schedule: pairs (first step, side in pixels), ascending from step 0.
-        step: the step.
-
-    Returns:
-        The side in pixels, and the step at which it next changes (None: never).
-
-    Example:
-        >>> patch_size_at(((0, 48), (100, 64)), 99)
-        (48, 100)
-        >>> patch_size_at(((0, 48), (100, 64)), 100)
-        (64, None)
-    """
-    position = bisect_right(schedule, step, key=lambda pair: pair[0])
-    return schedule[position - 1][1], schedule[position][0] if position < len(schedule) else None
-
-
 def training_steps(open_loader: Callable[[int], Any], recipe: Recipe, start: int) -> Iterator[list[dict[str, Tensor]]]:
     """Yield the batches that each step accumulates, from step `start` to the recipe's last, the same whatever it is.
 
@@ -316,11 +296,11 @@ def _phase_batches(
     """Yield the batches of some steps of a phase, which began at step `begin` with epoch `first_epoch`."""
     a_step = training.accumulation_steps
     batch, batches = (steps.start - begin) * a_step, (steps.stop - begin) * a_step
+    phases = training.patch_phases()
     while batch < batches:
         epoch, position = divmod(batch, len(loader))
-        patch_size, change = patch_size_at(training.patch_schedule, begin + batch // a_step)
-        end = batches if change is None else min(batches, (change - begin) * a_step)
-        count = min(len(loader) - position, end - batch)
+        patch_size, _, change = phases[bisect_right(phases, begin + batch // a_step, key=lambda phase: phase[1]) - 1]
+        count = min(len(loader) - position, min(batches, (change - begin) * a_step) - batch)
         loader.dataset.set_epoch(first_epoch + epoch)
         loader.dataset.set_patch_size(patch_size)
         loader.set_epoch(first_epoch + epoch)

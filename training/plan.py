@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from training.optimization import build_optimizer, build_schedule
-from training.pictures import count_pictures, patch_size_at
+from training.pictures import count_pictures
 from training.recipe import Recipe, TrainingRecipe
 from training.stages import build_untrained
 
@@ -53,10 +53,15 @@ def _describe_schedule(model: nn.Module, training: TrainingRecipe) -> list[str]:
     decay = training.steps - (training.decay_steps or training.steps)
     marks = sorted({0, training.warmup_steps, training.steps // 2, decay, training.steps - 1})
     rates = ", ".join(f"{training.lr * rate(step):.2e} at step {step:,}" for step in marks)
-    ends = [*training.patch_schedule, (training.steps, 0)]
+    ends = [*training.patch_schedule, (training.patch_cycle or training.steps, 0)]
     sides = ", ".join(f"{side} to step {end:,}" for (_, side), (end, _) in pairwise(ends))
+    again = "" if training.patch_cycle is None else ", and again"
     batches = ", ".join(f"{patches} to step {end:,}" for patches, _, end in training.batch_phases())
-    return [f"rate         {rates}", f"patches      side {sides}", f"batch        {batches}, a pass and process"]
+    return [
+        f"rate         {rates}",
+        f"patches      side {sides}{again}",
+        f"batch        {batches}, a pass and process",
+    ]
 
 
 def _describe_memory(model: nn.Module, recipe: Recipe, precision: str, total: int, trained: int) -> list[str]:
@@ -76,14 +81,7 @@ def _describe_memory(model: nn.Module, recipe: Recipe, precision: str, total: in
 
 def _find_largest(training: TrainingRecipe) -> tuple[int, int]:
     """Return batch size and side of the patches where a forward pass has the most pixels."""
-    changes = {first for _, first, _ in training.batch_phases()}
-    changes |= {step for step, _ in training.patch_schedule if step < training.steps}
-    forms = [
-        (patches, patch_size_at(training.patch_schedule, step)[0])
-        for patches, first, end in training.batch_phases()
-        for step in changes
-        if first <= step < end
-    ]
+    forms = {(patches, side) for patches, side, *_ in training.phases()}
     return max(forms, key=lambda form: form[0] * form[1] ** 2)
 
 

@@ -1,6 +1,6 @@
 """Training recipes: JSON in, typed and validated settings out; a misspelt key or a wrong value is an error."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import pairwise
 from pathlib import Path
@@ -129,6 +129,8 @@ class TrainingRecipe:
         batch_size: patches per process and forward pass; or pairs (step, patches): from this step on so many.
         accumulation_steps: forward passes per step, whose gradients are averaged.
         patch_schedule: pairs (step, side in pixels): from this step on patches have this side.
+        patch_cycle: after how many steps the schedule begins again, such as 225 for 25 steps of large patches, which
+            show nearly whole pictures, after every 200 of small ones; null: it runs once.
         lr: highest learning rate.
         final_lr: learning rate of the last step.
         warmup_steps: steps of linear warm-up.
@@ -156,6 +158,7 @@ class TrainingRecipe:
     batch_size: int | tuple[tuple[int, int], ...] = _setting(1, BATCH)
     accumulation_steps: int = _setting(1, POSITIVE_INTEGER)
     patch_schedule: tuple[tuple[int, int], ...] = _setting(((0, 192),), SCHEDULE)
+    patch_cycle: int | None = _setting(None, POSITIVE_INTEGER_OR_NULL)
     lr: float = _setting(3e-4, POSITIVE)
     final_lr: float = _setting(1e-6, AT_LEAST_ZERO)
     warmup_steps: int = _setting(0, WHOLE_NUMBER)
@@ -179,8 +182,25 @@ class TrainingRecipe:
     def batch_phases(self) -> list[tuple[int, int, int]]:
         """List the stretches of one batch size: (patches per process and forward pass, first step, step after)."""
         schedule = ((0, self.batch_size),) if isinstance(self.batch_size, int) else self.batch_size
-        begun = [(step, patches) for step, patches in schedule if step < self.steps]
-        return [(patches, step, end) for (step, patches), (end, _) in pairwise([*begun, (self.steps, 0)])]
+        return self._list_phases(schedule)
+
+    def patch_phases(self) -> list[tuple[int, int, int]]:
+        """List the stretches of one patch size: (side in pixels, first step, step after)."""
+        rounds = range(0, self.steps, self.patch_cycle or self.steps)
+        return self._list_phases((first + step, side) for first in rounds for step, side in self.patch_schedule)
+
+    def _list_phases(self, schedule: Iterable[tuple[int, int]]) -> list[tuple[int, int, int]]:
+        begun = [(step, value) for step, value in schedule if step < self.steps]
+        return [(value, step, end) for (step, value), (end, _) in pairwise([*begun, (self.steps, 0)])]
+
+    def phases(self) -> list[tuple[int, int, int, int]]:
+        """List the stretches of one batch and patch size: (patches, side in pixels, first step, step after)."""
+        return [
+            (patches, side, max(first, start), min(last, end))
+            for patches, first, last in self.batch_phases()
+            for side, start, end in self.patch_phases()
+            if max(first, start) < min(last, end)
+        ]
 
     def count_patches(self, start: int, end: int) -> int:
         """Count the patches of a process from step `start` up to, not including, step `end`."""
@@ -218,6 +238,11 @@ class Recipe:
             raise ValueError(
                 f"`training.warmup_steps` must be below `training.steps` {training.steps}, "
                 f"got {training.warmup_steps}; shorten the warm-up"
+            )
+        if training.patch_cycle is not None and training.patch_cycle <= training.patch_schedule[-1][0]:
+            raise ValueError(
+                f"`training.patch_cycle` must be above the last step of `training.patch_schedule` "
+                f"{training.patch_schedule[-1][0]}, got {training.patch_cycle}; lengthen the cycle"
             )
         unwarmed = training.steps - training.warmup_steps
         if training.decay_steps is not None and training.decay_steps > unwarmed:

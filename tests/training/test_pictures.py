@@ -10,11 +10,12 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from dataset_scripts import DegradationRecipe
-from training.pictures import SYNTHETIC, ReadablePatches, load_sets, patch_size_at, training_steps
+from training.pictures import SYNTHETIC, ReadablePatches, load_sets, training_steps
 from training.recipe import DataRecipe, ModelRecipe, Recipe, TrainingRecipe
 
 SCHEDULE = ((0, 32), (6, 40), (13, 48))
 RECIPE = Recipe(ModelRecipe(), DataRecipe(), TrainingRecipe(steps=14, batch_size=3, patch_schedule=SCHEDULE))
+SIDES = [32] * 6 + [40] * 7 + [48]
 # Of the twelve samples 4, 5 and 3 make a batch: epochs of 3, 2 and 4 steps, the second phase ending inside one.
 SHRINKING = replace(RECIPE, training=replace(RECIPE.training, batch_size=((0, 4), (4, 5), (9, 3))))
 
@@ -73,7 +74,7 @@ def test_every_epoch_shows_every_picture_once_in_another_order() -> None:
 def test_batches_know_their_epoch_and_the_patch_size_of_their_step() -> None:
     for step, (_, epochs, patch_sizes) in enumerate(batches_from(0)):
         assert set(epochs) == {step // 4}
-        assert set(patch_sizes) == {patch_size_at(RECIPE.training.patch_schedule, step)[0]}
+        assert set(patch_sizes) == {SIDES[step]}
 
 
 @pytest.mark.parametrize("start", [1, 4, 6, 7, 13, 14])
@@ -89,7 +90,7 @@ def test_batch_size_follows_its_schedule_and_begins_a_new_epoch() -> None:
     batches = batches_from(0, recipe=SHRINKING)
     assert [len(batch[0]) for batch in batches] == [4] * 4 + [5] * 5 + [3] * 5
     assert [epochs[0] for _, epochs, _ in batches] == [0, 0, 0, 1, 2, 2, 3, 3, 4, 5, 5, 5, 5, 6]
-    assert [sizes[0] for *_, sizes in batches] == [patch_size_at(SCHEDULE, step)[0] for step in range(14)]
+    assert [sizes[0] for *_, sizes in batches] == SIDES
     epoch = [index for batch in batches[9:13] for index in batch[0]]
     assert sorted(epoch) == list(range(12))
 
@@ -132,6 +133,7 @@ def test_data_section_reaches_the_recipe_of_the_clean_photographs(tmp_path: Path
     assert (len(sets), len(sets.held_out[SYNTHETIC])) == (2, 2)
 
 
-@pytest.mark.parametrize(("step", "expected"), [(0, (32, 6)), (5, (32, 6)), (6, (40, 13)), (99, (48, None))])
-def test_patches_change_size_at_the_step_of_the_schedule(step: int, expected: tuple[int, int | None]) -> None:
-    assert patch_size_at(RECIPE.training.patch_schedule, step) == expected
+def test_patch_sizes_come_again_after_a_cycle() -> None:
+    training = replace(RECIPE.training, patch_schedule=((0, 32), (3, 40)), patch_cycle=4)
+    sizes = [batch[2][0] for batch in batches_from(0, recipe=replace(RECIPE, training=training))]
+    assert sizes == [32, 32, 32, 40] * 3 + [32, 32]

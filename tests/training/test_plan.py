@@ -59,6 +59,12 @@ def test_plan_of_growing_patches_in_shrinking_batches(place: SimpleNamespace) ->
     assert "GB activations of 9 at side 32" in plan
 
 
+def test_plan_of_patches_that_grow_again_and_again(place: SimpleNamespace) -> None:
+    plan = describe_plan(make_recipe(place, patch_schedule=((0, 32), (8, 64)), patch_cycle=10), "no", processes=1)
+    assert "side 32 to step 8, 64 to step 10, and again" in plan
+    assert "GB activations of 2 at side 64" in plan
+
+
 class Chain(nn.Module):
     """Keeps the input of one multiplication and the output of one exponential for the backward pass."""
 

@@ -147,6 +147,7 @@ def test_portable_recipe_names_no_local_path(tmp_path: Path) -> None:
         ("training.workers=-1", "`training.workers` must be an integer of at least 0, got -1"),
         ("training.lr=-1", "`training.lr` must be a number above 0, got -1"),
         ("training.lr=fast", "`training.lr` must be a number above 0, got 'fast'"),
+        ("training.patch_cycle=0", "`training.patch_cycle` must be a positive integer or null, got 0"),
         ("training.lr=1e-7", "`training.final_lr` must be at most `training.lr` 1e-07, got 1e-06"),
         ("training.warmup_steps=300000", "`training.warmup_steps` must be below `training.steps` 300000, got 300000"),
         (
@@ -197,6 +198,11 @@ def test_portable_recipe_names_no_local_path(tmp_path: Path) -> None:
 def test_wrong_override_is_refused_by_name(tmp_path: Path, override: str, text: str) -> None:
     with pytest.raises(ValueError, match=text):
         read(tmp_path, {}, override)
+
+
+def test_cycle_that_cuts_its_schedule_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="`training.patch_cycle` must be above the last step .* 9, got 9; lengthen"):
+        read(tmp_path, {}, "training.patch_schedule=[[0,64],[9,96]]", "training.patch_cycle=9")
 
 
 def test_wrong_files_are_refused(tmp_path: Path) -> None:
