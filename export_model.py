@@ -419,19 +419,26 @@ def write_parts(model: DPMambaIRModel, folder: Path) -> None:
     picture = {"pixel_values": torch.zeros(1, 3, *TRACED_SIZE)}
     modules = {"measure": StripMeasures(model), "embed": PictureEmbedding(model), "restore": tiles}
     shapes = {"pixel_values": sides, "rows": free, "moments": free, "across": free | {2: Dim.DYNAMIC}}
-    shapes["down"] = {2: Dim.DYNAMIC}
+    window = model.config.extractor_config.window
+    shapes["down"] = {2: Dim.DYNAMIC} if window is None else shapes["across"]
     given = picture | {name: _place(8)[0] for name in ("start", "count")}
     with torch.no_grad(), scan_backend("export"):
         measured = _write_part(modules["measure"], given, shapes, folder / "measure.onnx")
         # Three strips, because tracing binds a dimension of one to one.
-        strips = {name: each if name == "down" else torch.cat([each] * 3) for name, each in measured.items()}
+        joined = {"down"} if window is None else set()
+        strips = {name: each if name in joined else torch.cat([each] * 3) for name, each in measured.items()}
         said = _write_part(modules["embed"], strips, shapes, folder / "embed.onnx")
         given = picture | {"degradation_embedding": said["degradation_embedding"]}
         given |= {"rows": _place(0, 40), "columns": _place(0, 24), "seams": _place(-1, 40, 40)}
         given |= {"means": torch.zeros(tiles.means), "knows_means": torch.tensor(1.0)}
         given["states"] = torch.zeros(2, tiles.states)
         _write_part(modules["restore"], given, {"pixel_values": sides}, folder / "restore.onnx")
-    knowledge = {"means": tiles.means, "states": tiles.states, "context": embedding_context(model.extractor)}
+    knowledge = {
+        "means": tiles.means,
+        "states": tiles.states,
+        "context": embedding_context(model.extractor),
+        "window": window,
+    }
     names = model.config.extractor_config.degradations if model.config.has_description else None
     text = json.dumps({**knowledge, "degradations": names}, indent=2)
     (folder / "parts.json").write_text(text + "\n", encoding="utf-8")
@@ -493,7 +500,9 @@ def compare_parts(folder: Path, reference: DPMambaIRModel) -> Agreement:
     sizes, differences = json.loads((folder / "parts.json").read_text(encoding="utf-8")), []
     for size, tile, overlap in (*((size, None, 0) for size in CHECKED_SIZES), (TILED_SIZE, TILE, OVERLAP)):
         degraded = draw_picture(*size)
-        embedding = embed_in_parts(measure, embed, degraded, sizes["context"])["degradation_embedding"]
+        embedding = embed_in_parts(measure, embed, degraded, sizes["context"], sizes["window"])[
+            "degradation_embedding"
+        ]
         found = restore_in_parts(restore, degraded, embedding, sizes, tile, overlap)
         given = {"tile": tile, "overlap": overlap} if tile else {}
         differences.append((found - restore_tiled(reference, degraded, **given).reconstruction).flatten())

@@ -14,6 +14,7 @@ MOST_NAMES = 1000
 LARGEST_KERNEL = 31
 MOST_STATES = 256  # the largest N of Mamba's own kernels
 MOST_WEIGHTS = 1_000_000_000
+LEAST_WINDOW = 16  # pixels; four stages halve it thrice
 LONGEST_VALUE = 200  # characters of a wrong value that an error shows
 
 
@@ -70,6 +71,10 @@ class DegradationExtractorConfig(PreTrainedConfig):
             Whether the embedding is read, beside each stage's means, from the logarithms of the deviations, from
             kurtoses and from the traces of a codec's grid, all on one scale; not in the paper, which reads means and
             deviations as they are.
+        window (`int`, *optional*):
+            Side of the windows, pixels, into which a picture is cut and whose embeddings are averaged; statistics of
+            larger pictures are unlike those of the patches that training saw. Not in the paper, which reads pictures
+            whole, as is done without it.
         description_weight (`float`, *optional*, defaults to `0.0`):
             Weight, in the pre-training loss, of naming the degradations and their severities; 0: without that head.
         degradations (`list[str]`, *optional*):
@@ -93,6 +98,7 @@ class DegradationExtractorConfig(PreTrainedConfig):
     has_noise_channel: bool = True
     lpips_weight: float = 0.1
     has_fine_statistics: bool = False
+    window: int | None = None
     description_weight: float = 0.0
     degradations: list[str] | tuple[str, ...] = ("haze", "rain", "snow", "low_light", "blur", "jpeg", "noise")
     description_dim: int = 64
@@ -116,6 +122,8 @@ class DegradationExtractorConfig(PreTrainedConfig):
         _check(unique, "degradations", "one or more different names", self.degradations, "name each once")
         _check_at_least(self, 1, "embedding_dim", "reconstruction_dim", "description_dim")
         _check_at_least(self, 0.0, "lpips_weight", "description_weight")
+        if self.window is not None:
+            _check_at_least(self, LEAST_WINDOW, "window")
         self._check_bounds()
 
     def _check_bounds(self) -> None:

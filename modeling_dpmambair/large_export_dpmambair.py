@@ -2,8 +2,8 @@
 
 | part | from | to |
 |---|---|---|
-| `StripMeasures` | a strip of the picture | what the extractor measures of it |
-| `PictureEmbedding` | the measures of all strips | embedding and description |
+| `StripMeasures` | a strip of the picture, or a window | what the extractor measures of it |
+| `PictureEmbedding` | the measures of all strips, or windows | embedding and description |
 | `TileRestorer` | a tile, the embedding, and what the tiles before it left | the tile restored, and what it leaves |
 
 All take and return tensors, of one picture. `restore_in_parts` says how they go together; the page that restores in a
@@ -30,7 +30,7 @@ from .large_pictures_dpmambair import (
 )
 from .large_plan_dpmambair import GRID, Span, Tile, plan_tiles
 from .layers_dpmambair import HighFrequencyEnhancement
-from .modeling_degradation_extractor import Moments, Profiles, measure_profiles
+from .modeling_degradation_extractor import Moments, Profiles, measure_profiles, split_windows
 from .modeling_dpmambair import DPMambaIRModel
 from .selective_scan_dpmambair import apply_prompts
 from .selective_scan_export_dpmambair import RowStates, selective_scan_rows
@@ -101,7 +101,7 @@ def _absolute_differences(pixel_values: torch.Tensor) -> torch.Tensor:
 
 
 class PictureEmbedding(nn.Module):
-    """Embed a picture from the measures of its strips, and describe it where the model does.
+    """Embed a picture from the measures of its strips or windows, and describe it where the model does.
 
     Args:
         model: with an extractor.
@@ -122,26 +122,30 @@ class PictureEmbedding(nn.Module):
         """Embed.
 
         Args:
-            rows: of all strips S, (S, T).
+            rows: of all strips or windows S, (S, T).
             moments: likewise, (S, 4, C).
             across: likewise, (S, 3, W - 1), with fine statistics only.
-            down: of the picture, (1, 3, H - 1): the strips' own rows, one after the other.
+            down: of the picture, (1, 3, H - 1): the strips' own rows, one after the other; of windows (S, 3, H - 1).
 
         Returns:
             `degradation_embedding`, (1, E); of a model that describes also `presence` and `severity`, (1, K).
         """
-        config, found = self.extractor.config, []
-        parts = zip(rows.unbind(1), moments.split(config.channels, 2), strict=True)
-        for counts, measured in parts:
-            mean, variance, third, fourth = (each[:, None] for each in measured.unbind(1))
-            if not config.has_fine_statistics:
+        config = self.extractor.config
+        has_windows, has_fine = config.window is not None, config.has_fine_statistics
+        found = []
+        for counts, measured in zip(rows.unbind(1), moments.split(config.channels, 2), strict=True):
+            mean, variance, third, fourth = measured.unbind(1)
+            if not has_fine:
                 third = fourth = mean[..., :0]
-            found.append(unite_moments(counts, Moments(mean, variance, fourth), third))
-        profiles = None
-        if across is not None:
+            if has_windows:
+                found.append(Moments(mean, variance, fourth))
+            else:
+                strips = Moments(mean[:, None], variance[:, None], fourth[:, None])
+                found.append(unite_moments(counts, strips, third[:, None]))
+        if has_fine and not has_windows:
             shares = rows[:, 0] / rows[:, 0].sum()
-            profiles = Profiles((shares[:, None, None] * across).sum(0, keepdim=True), down)
-        embedding = self.extractor.embed(found, profiles)
+            across = (shares[:, None, None] * across).sum(0, keepdim=True)
+        embedding = self.extractor.embed(found, Profiles(across, down) if has_fine else None).mean(0, keepdim=True)
         said = {}
         if self.description_head is not None:
             presence, severity = self.description_head(embedding)
@@ -295,18 +299,26 @@ class TileRestorer(nn.Module):
         return {"reconstruction": restored, "found_means": found_means, "found_states": found_states}
 
 
-def embed_in_parts(measure: Run, embed: Run, pixel_values: torch.Tensor, context: int) -> dict[str, torch.Tensor]:
-    """Embed a picture, (1, 3, H, W), large ones strip by strip.
+def embed_in_parts(
+    measure: Run, embed: Run, pixel_values: torch.Tensor, context: int, window: int | None
+) -> dict[str, torch.Tensor]:
+    """Embed a picture, (1, 3, H, W), window by window, or strip by strip where it is large.
 
     Args:
         measure: a `StripMeasures`.
         embed: a `PictureEmbedding`.
         pixel_values: the picture, RGB in [0, 1].
         context: rows around a strip that it depends on.
+        window: the extractor's.
 
     Returns:
         As `PictureEmbedding`.
     """
+    if window is not None:
+        windows = split_windows(pixel_values, window)
+        start, count = (torch.tensor(each, dtype=torch.int32) for each in (0, windows.shape[2]))
+        measured = [measure(pixel_values=each, start=start, count=count) for each in windows.split(1)]
+        return embed(**{name: torch.cat([each[name] for each in measured]) for name in measured[0]})
     height, width = pixel_values.shape[2:]
     rows = max(EMBEDDED_PIXELS // width, EMBEDDED_CONTEXTS * context)
     rows = height if height <= rows else (rows - 2 * context) // GRID * GRID

@@ -4,7 +4,7 @@ Tiles share what the network takes from the whole picture:
 
 | the network takes from the whole picture | tiles get it by |
 |---|---|
-| the degradation embedding | `embed_picture`, strip by strip |
+| the degradation embedding | `embed_picture`, window by window or strip by strip |
 | the means of the enhancement blocks (HEB) | a first pass over all tiles, which only measures them, or two |
 | the states of the scans, which run through all rows | handing them on from tile to tile |
 | what lies around a pixel, through convolutions | their overlap |
@@ -28,6 +28,8 @@ from .modeling_degradation_extractor import (
     Profiles,
     measure_moments,
     measure_profiles,
+    plan_windows,
+    split_windows,
 )
 from .modeling_dpmambair import SIZE_MULTIPLE, DPMambaIRModel, DPMambaIROutput
 
@@ -291,10 +293,10 @@ def embedding_context(extractor: DegradationExtractorModel) -> int:
 def embed_picture(
     extractor: DegradationExtractorModel, pixel_values: torch.Tensor, memory_budget: int = MEMORY_BUDGET
 ) -> torch.Tensor:
-    """Embed whole pictures, large ones strip by strip.
+    """Embed whole pictures, large ones window by window where the extractor reads windows, else strip by strip.
 
-    The embedding is read from means and variances over all positions, and those of strips add up: with enough rows of
-    context around each strip the result is the whole picture's, to rounding.
+    Without windows the embedding is read from means and variances over all positions, and those of strips add up: with
+    enough rows of context around each strip the result is the whole picture's, to rounding.
 
     Args:
         extractor: embeds.
@@ -304,6 +306,8 @@ def embed_picture(
     Returns:
         The embeddings, (B, E).
     """
+    if extractor.config.window is not None:
+        return _embed_windows(extractor, pixel_values)
     batch, _, height, width = pixel_values.shape
     context = embedding_context(extractor)
     rows = min(
@@ -333,6 +337,18 @@ def embed_picture(
             _, down = measure_profiles(strip[..., start - top : start - top + own + 1, :])
             profiles.append((own, Profiles(across, down)))
     return extractor.embed([_unite(stage) for stage in moments], _unite_profiles(profiles) if has_fine else None)
+
+
+def _embed_windows(extractor: DegradationExtractorModel, pixel_values: torch.Tensor) -> torch.Tensor:
+    """Embed pictures, a few windows at a time."""
+    batch, _, height, width = pixel_values.shape
+    rows, _, high, wide = plan_windows(height, width, extractor.config.window)
+    most, found = max(EMBEDDED_PIXELS // (high * wide), 1), []
+    for top in range(0, rows * high, high):
+        windows = split_windows(pixel_values[..., top : top + high, :], extractor.config.window)
+        parts = [extractor(each.to(extractor.device), return_dict=True) for each in windows.split(most)]
+        found.append(torch.cat([each.degradation_embedding for each in parts]).unflatten(0, (batch, -1)))
+    return torch.cat(found, 1).mean(1)
 
 
 def _unite(found: list[tuple[int, Moments, torch.Tensor]]) -> Moments:

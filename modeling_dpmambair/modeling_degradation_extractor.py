@@ -210,6 +210,30 @@ def find_grid(profile: torch.Tensor) -> torch.Tensor:
     return (levels - levels.mean(-1, keepdim=True)).sort(-1, descending=True).values.flatten(1)
 
 
+def plan_windows(height: int, width: int, side: int) -> tuple[int, int, int, int]:
+    """Say into which equal windows of about a side a picture is cut, between two thirds of it and one and a half.
+
+    Args:
+        height: of the picture, pixels; fewer last rows than there are rows of windows may be left out.
+        width: likewise.
+        side: pixels.
+
+    Returns:
+        How many windows stand one below the other and side by side, and their height and width, pixels.
+    """
+    rows, columns = (max(1, (length + side // 2) // side) for length in (height, width))
+    return rows, columns, height // rows, width // columns
+
+
+def split_windows(pixel_values: torch.Tensor, side: int) -> torch.Tensor:
+    """Cut pictures into windows, (B, C, H, W) -> (B * windows, C, H', W'), the windows of each picture in turn."""
+    batch, channels, *size = pixel_values.shape
+    rows, columns, height, width = plan_windows(*size, side)
+    cut = pixel_values[..., : rows * height, : columns * width]
+    grid = cut.reshape(batch, channels, rows, height, columns, width)
+    return grid.permute(0, 2, 4, 1, 3, 5).reshape(batch * rows * columns, channels, height, width)
+
+
 class Moments(NamedTuple):
     """Central moments of features over all positions, float32, (B, C) each."""
 
@@ -259,6 +283,10 @@ class DegradationExtractorModel(DPMambaIRPreTrainedModel):
         Returns:
             The embedding, (B, E), and features on request; a tuple of these with `return_dict=False`.
         """
+        # Paper: statistics of the whole picture; here, with `window`, of windows as large as the patches trained on.
+        batch = pixel_values.shape[0]
+        if self.config.window is not None:
+            pixel_values = split_windows(pixel_values, self.config.window)
         # (B, 3, H, W) -> (B, H, W, 3), in the dtype of the weights
         x = pixel_values.permute(0, 2, 3, 1).to(self.head.weight.dtype)
         moments, hidden_states = [], () if self._returns_hidden_states(output_hidden_states) else None
@@ -268,12 +296,11 @@ class DegradationExtractorModel(DPMambaIRPreTrainedModel):
                 hidden_states += (x,)
             moments.append(measure_moments(x.float(), has_fourth=self.config.has_fine_statistics))
         profiles = measure_profiles(pixel_values) if self.config.has_fine_statistics else None
-        return DegradationExtractorOutput(
-            degradation_embedding=self.embed(moments, profiles), hidden_states=hidden_states
-        )
+        embedding = self.embed(moments, profiles).unflatten(0, (batch, -1)).mean(1)
+        return DegradationExtractorOutput(degradation_embedding=embedding, hidden_states=hidden_states)
 
     def embed(self, moments: Sequence[Moments], profiles: Profiles | None) -> torch.Tensor:
-        """Map what was measured of whole pictures to their embeddings.
+        """Map what was measured of whole pictures or windows to their embeddings.
 
         Args:
             moments: of the features after each stage.

@@ -80,9 +80,9 @@ const image = ({values, height, width}) => ({data: values, dims: [1, 3, height, 
 const places = (...values) => ({data: Int32Array.from(values), dims: [values.length]});
 const count = (value) => ({data: Int32Array.of(value), dims: []});
 
-// Join what was measured of strips: everything one below the other, `down` one after the other.
-function join(tensors, name) {
-  if (name !== "down") {
+// Join what was measured of windows or strips: everything one below the other, but `down` of strips one after the other.
+function join(tensors, isDownOfStrips = false) {
+  if (!isDownOfStrips) {
     const data = new Float32Array(tensors.reduce((sum, each) => sum + each.data.length, 0));
     tensors.reduce((place, each) => (data.set(each.data, place), place + each.data.length), 0);
     return {data, dims: [tensors.length, ...tensors[0].dims.slice(1)]};
@@ -107,7 +107,22 @@ function cutProfile({data, dims}, start, stop) {
 }
 
 // The degradation embedding of a whole picture, and its description where the network gives one.
-export async function embed(run, picture, {context}) {
+export function embed(run, picture, {context, window}) {
+  return window ? embedWindows(run, picture, window) : embedStrips(run, picture, context);
+}
+
+async function embedWindows(run, picture, side) {
+  const [rows, columns] = [picture.height, picture.width].map((length) => Math.max(1, Math.floor((length + Math.floor(side / 2)) / side)));
+  const height = Math.floor(picture.height / rows), width = Math.floor(picture.width / columns), found = [];
+  for (let place = 0; place < rows * columns; place++) {
+    const top = Math.floor(place / columns) * height, left = (place % columns) * width;
+    const part = cut(picture, top, top + height, left, left + width);
+    found.push(await run("measure", {pixel_values: image(part), start: count(0), count: count(height)}));
+  }
+  return run("embed", joinAll(found));
+}
+
+async function embedStrips(run, picture, context) {
   const {height, width} = picture, strips = [];
   let rows = Math.max(Math.floor(EMBEDDED_PIXELS / width), EMBEDDED_CONTEXTS * context);
   rows = height <= rows ? height : Math.floor((rows - 2 * context) / GRID) * GRID;
@@ -118,9 +133,11 @@ export async function embed(run, picture, {context}) {
     if (found.down) found.down = cutProfile(found.down, start - top, start - top + own);
     strips.push(found);
   }
-  const names = Object.keys(strips[0]);
-  return run("embed", Object.fromEntries(names.map((name) => [name, join(strips.map((each) => each[name]), name)])));
+  return run("embed", joinAll(strips, "down"));
 }
+
+const joinAll = (measures, sequential) => Object.fromEntries(
+  Object.keys(measures[0]).map((name) => [name, join(measures.map((each) => each[name]), name === sequential)]));
 
 // Restore a picture; `report` is told after each step how many are done, and of how many.
 export async function restore(run, picture, embedding, sizes, [tile, overlap], report = () => {}) {

@@ -69,7 +69,7 @@ def _portable():
         yield
 
 
-@pytest.mark.parametrize("extractor", [{}, FINE], ids=["means", "fine"])
+@pytest.mark.parametrize("extractor", [{}, FINE, {"window": 32}, FINE | {"window": 32}], ids=str)
 @pytest.mark.parametrize("is_cut", [False, True], ids=["whole", "strips"])
 def test_embedding_and_description_in_parts_are_the_pictures(monkeypatch, extractor, is_cut):
     model, degraded = small_model(extractor, has_description=True), pictures(1, 203, 45)
@@ -78,7 +78,9 @@ def test_embedding_and_description_in_parts_are_the_pictures(monkeypatch, extrac
         monkeypatch.setattr(parts, "EMBEDDED_PIXELS", 1)
         monkeypatch.setattr(parts, "EMBEDDED_CONTEXTS", 4)
     measure, embed = parts.StripMeasures(model), parts.PictureEmbedding(model)
-    found = parts.embed_in_parts(measure, embed, degraded, parts.embedding_context(model.extractor))
+    found = parts.embed_in_parts(
+        measure, embed, degraded, parts.embedding_context(model.extractor), extractor.get("window")
+    )
     embedding = embed_picture(model.extractor, degraded)
     torch.testing.assert_close(found["degradation_embedding"], embedding, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(found["presence"], expected.presence, rtol=1e-4, atol=1e-5)

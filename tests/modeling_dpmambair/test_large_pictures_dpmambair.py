@@ -129,6 +129,16 @@ def test_embedding_by_strips_is_the_whole_pictures(size, has_fine_statistics):
     assert torch.equal(embed_picture(extractor, x), expected)
 
 
+@pytest.mark.parametrize("size", [(203, 70), (16, 9), (65, 33)])
+def test_embedding_window_by_window_is_the_whole_pictures(monkeypatch, size):
+    monkeypatch.setattr(large_pictures_dpmambair, "EMBEDDED_PIXELS", 2000)
+    extractor = small_model({"window": 24, "has_fine_statistics": True}).extractor
+    x = pictures(2, *size)
+    with torch.no_grad():
+        expected = extractor(x).degradation_embedding
+    torch.testing.assert_close(embed_picture(extractor, x), expected, rtol=1e-5, atol=1e-5)
+
+
 def test_budget_decides_the_tiles():
     assert choose_tile(3000, 2000, 500_000) == ((248, 2000), 32)
     assert choose_tile(3000, 2000, 768_000) == ((384, 2000), 128)
