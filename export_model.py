@@ -66,12 +66,12 @@ Restore = Callable[..., dict[str, torch.Tensor]]
 
 # Traced sizes do not matter, as long as no side is 1 at an eighth of the resolution.
 TRACED_SIZE = (40, 24)
-# The last is divisible by nothing: it is padded, and cropped again.
-CHECKED_SIZES = ((64, 64), (40, 104), (61, 83))
+# One is divisible by nothing: it is padded, and cropped again. The last has several windows.
+CHECKED_SIZES = ((64, 64), (40, 104), (61, 83), (310, 200))
 OUTPUTS = ("reconstruction", "degradation_embedding")
 MAX_DEVIATION, MIN_PSNR = 1e-3, 40.0
-# Of the parts: a picture of two tiles, the tiles and their overlap.
-TILED_SIZE, TILE, OVERLAP = (136, 45), (96, 48), 32
+# Of the parts: a picture of several windows and tiles, the tiles and their overlap.
+TILED_SIZE, TILE, OVERLAP = (310, 45), (96, 48), 32
 PARTS = ("measure", "embed", "restore")
 
 main = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -148,12 +148,18 @@ def trace(restorer: PortableRestorer, has_strength: bool, is_portable: bool = Tr
         has_strength: whether the program takes the input `strength`.
         is_portable: whether to use torch's own operators only, or this package's kernels.
     """
-    inputs = {"pixel_values": torch.zeros(1, 3, *TRACED_SIZE)}
+    inputs = {"pixel_values": torch.zeros(1, 3, *traced_size(restorer.model))}
     shapes: dict[str, dict[int, Dim] | None] = {"pixel_values": {2: Dim.DYNAMIC, 3: Dim.DYNAMIC}}
     if has_strength:
         inputs["strength"], shapes["strength"] = torch.tensor(1.0), None
     with torch.no_grad(), scan_backend("export") if is_portable else contextlib.nullcontext():
         return trace_module(restorer, inputs, shapes)
+
+
+def traced_size(model: DPMambaIRModel) -> tuple[int, int]:
+    """Return a size for tracing: of several windows, since what is one then would stay one."""
+    window = model.config.extractor_config.window or 0
+    return 2 * window + TRACED_SIZE[0], 2 * window + TRACED_SIZE[1]
 
 
 def trace_module(

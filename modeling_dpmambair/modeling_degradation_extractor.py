@@ -221,7 +221,8 @@ def plan_windows(height: int, width: int, side: int) -> tuple[int, int, int, int
     Returns:
         How many windows stand one below the other and side by side, and their height and width, pixels.
     """
-    rows, columns = (max(1, (length + side // 2) // side) for length in (height, width))
+    # `sym_max`: sizes are symbols while a program for any size is traced.
+    rows, columns = (torch.sym_max(1, (length + side // 2) // side) for length in (height, width))
     return rows, columns, height // rows, width // columns
 
 
