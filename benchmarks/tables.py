@@ -62,6 +62,7 @@ class Table:
 TABLES = {
     "bulk": Table("bulk.json", render_bulk),
     "command": Table("command.json", render_command),
+    "composites": Table("composites7_cbsd68.json", render_quality),
     "cost": Table("cost.json", render_cost),
     "description": Table("description.json", render_description),
     "doors": Table("doors.json", render_doors),
