@@ -20,7 +20,7 @@ def quality_grid(results: dict[str, Any]) -> Grid:
 
 
 def _spell(task: str) -> str:
-    return task.replace("_", " ")
+    return task.replace("_", " ").replace("+", " + ")
 
 
 def render_quality(results: dict[str, Any]) -> str:

@@ -35,6 +35,7 @@ from benchmarks.pairs_table import render_methods, render_pairs
 from benchmarks.quality_table import render_losses, render_quality
 from benchmarks.reliability_table import render_reliability
 from benchmarks.scan_table import render_scan
+from benchmarks.severity_table import render_severity
 from benchmarks.steering_table import render_steering
 from benchmarks.tiling_table import render_tiling
 from restoration_metrics.model_index import is_evaluation, list_eval_results, measured_weights
@@ -62,6 +63,7 @@ class Table:
 TABLES = {
     "bulk": Table("bulk.json", render_bulk),
     "command": Table("command.json", render_command),
+    "composites": Table("composites7_cbsd68.json", render_quality),
     "cost": Table("cost.json", render_cost),
     "description": Table("description.json", render_description),
     "doors": Table("doors.json", render_doors),
@@ -78,6 +80,7 @@ TABLES = {
     "quality": Table("synthetic7_cbsd68.json", render_quality),
     "reliability": Table("reliability.json", render_reliability),
     "scan": Table("scan.json", render_scan),
+    "severity": Table("severity.json", render_severity),
     "steering": Table("steering.json", render_steering),
     "tiling": Table("tiling.json", render_tiling),
 }

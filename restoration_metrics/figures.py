@@ -27,7 +27,7 @@ def draw_gains(gains: Mapping[str, float], label: str) -> Figure:
     axes.axhline(0, color="black", linewidth=0.8)
     axes.set_ylabel(label)
     if max(map(len, gains)) > 9:  # names of corpora and of composites are longer than a bar is wide
-        axes.tick_params("x", rotation=30)
+        axes.set_xticks(range(len(gains)), list(gains), rotation=30, ha="right", rotation_mode="anchor")
     axes.margins(y=0.15)
     return figure
 

@@ -114,6 +114,13 @@ def test_restoration_is_the_same_again(one):
     assert one(noisy).tobytes() == one(noisy).tobytes()
 
 
+def test_bm3d_takes_one_thread_since_several_differ_from_run_to_run(monkeypatch):
+    threads = []
+    monkeypatch.setattr("bm3d.bm3d_rgb", lambda noisy, sigma, profile: threads.append(profile.num_threads) or noisy)
+    find("BM3D")(degrade("noise", 0.2).crop((0, 0, 24, 20)))
+    assert threads == [1]
+
+
 def test_noise_of_grey_pictures_is_removed_too():
     clean = Image.fromarray(CLEAN[:48, :48]).convert("L")
     noise = np.random.default_rng(0).normal(0, 25, (48, 48))
