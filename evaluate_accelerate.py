@@ -7,9 +7,6 @@ when its command is given again, and ends in the same results.
 """
 
 import json
-import shlex
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -25,7 +22,7 @@ from tqdm import tqdm
 from transformers.utils import logging
 
 from dpmambair.files import clear_leftovers, hash_files, replacing
-from dpmambair.machine import describe_machine
+from dpmambair.machine import describe_command, describe_machine, read_commit
 from dpmambair.shipped import SHIPPED
 from evaluation.journal import Journal
 from evaluation.measuring import Meter, measure_all
@@ -135,33 +132,20 @@ def describe_run(
 
 
 def describe_start(accelerator: Accelerator) -> dict[str, Any]:
-    """Say when, where and by what a run was begun; of paths from the root, which tell of one machine, only the names.
+    """Say when, where and by what a run was begun.
 
     Args:
         accelerator: knows device and processes.
 
     Returns:
-        `command`; `commit`, of `read_commit`; `machine`; and `date`, the day.
+        `command`, of `describe_command`; `commit`, of `read_commit`; `machine`; and `date`, the day.
     """
-    words = [Path(word).name if Path(word).is_absolute() else word for word in sys.argv]
     return {
-        "command": shlex.join(["python", *words]),
+        "command": describe_command(),
         "commit": read_commit(),
         "machine": describe_machine(accelerator.device.type, accelerator.num_processes),
         "date": datetime.now(UTC).date().isoformat(),
     }
-
-
-def read_commit() -> str | None:
-    """Return the commit of this code, with a plus if tracked files were changed since; None where git knows none."""
-    git = ["git", "-C", str(ROOT)]
-    try:
-        head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
-        status = [*git, "status", "--porcelain", "--untracked-files=no"]
-        changes = subprocess.run(status, check=True, capture_output=True, text=True).stdout
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return head + "+" * bool(changes)
 
 
 def write_all(results: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], output: Path) -> None:

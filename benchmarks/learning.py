@@ -26,6 +26,7 @@ from benchmarks.learning_pictures import draw_validation, find_patches
 from benchmarks.learning_run import JOB, RECORD, Budget, Job, run
 from benchmarks.learning_table import group_runs, learning_grid, name_budget
 from benchmarks.rendering import format_columns
+from dpmambair.machine import describe_command, read_commit
 from dpmambair.shipped import SHIPPED
 from training.recipe import Recipe
 
@@ -234,6 +235,7 @@ def main(
         patches="",
         validation=str(draw_validation(data, VALIDATION_PICTURES, VALIDATION_SIDE, work)),
         extractor=str(extractor),
+        origin={"command": describe_command("benchmarks.learning"), "commit": read_commit()},
     )
     folders = prepare([known[name] for name in names or known], seeded, base, work)
     faults = []

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import analysis
+from benchmarks.learning_pictures import Batch
 from modeling_dpmambair import DegradationExtractorForDescription, DPMambaIRModel
 from training.recipe import ModelRecipe, Recipe, TrainingRecipe
 from training.stages import build_stage
@@ -207,31 +208,46 @@ def _count_channels(peer: nn.Module, names: list[str]) -> dict[str, int]:
     return channels
 
 
-def restore(network: nn.Module, degraded: Tensor) -> Tensor:
+def restore(network: nn.Module, degraded: Tensor, classes: Tensor) -> Tensor:
     """Restore pictures with one of ours or a peer.
 
     Args:
         network: from `build_network`.
         degraded: (B, 3, H, W), RGB in [0, 1].
+        classes: what each suffers most from, by its place in `KINDS`, (B,); read by networks of class labels alone.
     """
-    return network(degraded).reconstruction if isinstance(network, DPMambaIRModel) else network(degraded)
+    if isinstance(network, DPMambaIRModel):
+        return network(degraded, **_tell(network, classes)).reconstruction
+    return network(degraded)
 
 
-def compute_loss(network: nn.Module, loss: str, degraded: Tensor, clean: Tensor) -> Tensor:
+def reads_classes(network: nn.Module) -> bool:
+    """Tell whether a network is given class labels instead of looking at the picture.
+
+    Args:
+        network: from `build_network`.
+    """
+    return isinstance(network, DPMambaIRModel) and network.config.embedding_source == "class_label"
+
+
+def _tell(network: DPMambaIRModel, classes: Tensor) -> dict[str, Tensor]:
+    return {"class_labels": classes} if reads_classes(network) else {}
+
+
+def compute_loss(network: nn.Module, loss: str, batch: Batch) -> Tensor:
     """Run the forward of a training step.
 
     Args:
         network: from `build_network`.
         loss: the candidate's.
-        degraded: (B, 3, H, W), RGB in [0, 1].
-        clean: of the same shape.
+        batch: what it is computed on.
 
     Returns:
         A scalar.
     """
     if loss == "own":
-        return network(pixel_values=degraded, labels=clean).loss
-    return LOSSES[loss](restore(network, degraded), clean)
+        return network(pixel_values=batch.degraded, labels=batch.clean, **_tell(network, batch.classes)).loss
+    return LOSSES[loss](restore(network, batch.degraded, batch.classes), batch.clean)
 
 
 def logarithm(restored: Tensor, clean: Tensor) -> Tensor:

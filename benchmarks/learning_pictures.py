@@ -41,6 +41,18 @@ class Validation(NamedTuple):
     clean: Tensor
 
 
+class Drawn(NamedTuple):
+    """Patches as they are kept on disk.
+
+    Attributes:
+        pairs: degraded and clean ones, (N, 2, 3, p, p) uint8, RGB.
+        classes: of each the kind that is severest, by its place in `KINDS`, (N,) int64.
+    """
+
+    pairs: np.ndarray
+    classes: np.ndarray
+
+
 class Drawer:
     """Draws the patches of a recipe one after another, over all epochs.
 
@@ -52,22 +64,20 @@ class Drawer:
         cv2.setNumThreads(0)  # no more than the one core that the process is given
         self.patches = ReadablePatches(load_sets(recipe.data).kept, recipe)
 
-    def draw(self, places: range) -> np.ndarray:
+    def draw(self, places: range) -> Drawn:
         """Draw some patches.
 
         Args:
             places: their numbers, from 0 over all epochs.
-
-        Returns:
-            Degraded and clean ones, (N, 2, 3, p, p) uint8, RGB.
         """
-        return np.stack([self._draw_one(place) for place in tqdm(places, desc="draw", leave=False, disable=None)])
+        rows = [self._draw_one(place) for place in tqdm(places, desc="draw", leave=False, disable=None)]
+        return Drawn(*(np.stack(column) for column in zip(*rows, strict=True)))
 
-    def _draw_one(self, place: int) -> np.ndarray:
+    def _draw_one(self, place: int) -> tuple[np.ndarray, np.ndarray]:
         epoch, index = divmod(place, len(self.patches))
         self.patches.set_epoch(epoch)
         patch = self.patches[index]
-        return to_bytes(torch.stack([patch["pixel_values"], patch["labels"]]))
+        return to_bytes(torch.stack([patch["pixel_values"], patch["labels"]])), patch["severity"].argmax().numpy()
 
 
 def to_bytes(pictures: Tensor) -> np.ndarray:
@@ -100,7 +110,7 @@ def find_patches(recipe: Recipe, side: int, seed: int, work: Path) -> Path:
         work: folder in which everything drawn lies.
     """
     own = with_patches(recipe, side, seed)
-    return work / f"patches-{side}-{seed}-{_name(Drawer(own).draw(range(PROBED)), own)}"
+    return work / f"patches-{side}-{seed}-{_name(Drawer(own).draw(range(PROBED)).pairs, own)}"
 
 
 def with_patches(recipe: Recipe, side: int, seed: int) -> Recipe:
@@ -119,6 +129,20 @@ def _name(probed: np.ndarray, recipe: Recipe) -> str:
     return hashlib.sha256(settings.encode() + probed.tobytes()).hexdigest()[:10]
 
 
+class Batch(NamedTuple):
+    """The patches of a step.
+
+    Attributes:
+        degraded: (B, 3, p, p) float32, RGB in [0, 1].
+        clean: of the same shape.
+        classes: of each the kind that is severest, by its place in `KINDS`, (B,) int64.
+    """
+
+    degraded: Tensor
+    clean: Tensor
+    classes: Tensor
+
+
 class Patches:
     """Patches on disk, in an order that depends on nothing but their seed; more are drawn when they are asked for.
 
@@ -132,29 +156,29 @@ class Patches:
         self._drawer: Drawer | None = None
         self._chunk = lru_cache(maxsize=2)(self._open)
 
-    def batch(self, step: int, size: int) -> tuple[Tensor, Tensor]:
+    def batch(self, step: int, size: int) -> Batch:
         """Give the patches of a step.
 
         Args:
             step: from 0.
             size: patches of each step.
-
-        Returns:
-            Degraded and clean ones, (size, 3, p, p) float32, RGB in [0, 1].
         """
         places = range(step * size, (step + 1) * size)
-        pairs = to_floats(np.stack([self._chunk(place // CHUNK)[place % CHUNK] for place in places]))
-        return pairs[:, 0].contiguous(), pairs[:, 1].contiguous()
+        chunks = [self._chunk(place // CHUNK) for place in places]
+        pairs = to_floats(np.stack([one.pairs[place % CHUNK] for one, place in zip(chunks, places, strict=True)]))
+        classes = [int(one.classes[place % CHUNK]) for one, place in zip(chunks, places, strict=True)]
+        return Batch(pairs[:, 0].contiguous(), pairs[:, 1].contiguous(), torch.tensor(classes))
 
-    def _open(self, number: int) -> np.ndarray:
-        path = self.folder / f"{number:04d}.npy"
+    def _open(self, number: int) -> Drawn:
+        paths = [self.folder / f"{number:04d}{part}.npy" for part in ("", "-classes")]
         with locked(self.folder):
-            if not path.exists():
+            if not all(path.exists() for path in paths):
                 self._drawer = self._drawer or Drawer(self.recipe)
                 drawn = self._drawer.draw(range(number * CHUNK, (number + 1) * CHUNK))
-                with replacing(path) as unfinished:
-                    np.save(unfinished, drawn)
-        return np.load(path, mmap_mode="r")
+                for path, part in zip(paths, drawn, strict=True):
+                    with replacing(path) as unfinished:
+                        np.save(unfinished, part)
+        return Drawn(*(np.load(path, mmap_mode="r") for path in paths))
 
 
 @contextmanager

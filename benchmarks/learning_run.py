@@ -10,6 +10,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,10 +26,12 @@ from benchmarks.learning_networks import (
     compute_loss,
     count_cost,
     parse_candidate,
+    reads_classes,
     restore,
 )
-from benchmarks.learning_pictures import Patches, Validation, load_validation, locked, with_patches
+from benchmarks.learning_pictures import Batch, Patches, Validation, load_validation, locked, with_patches
 from benchmarks.machine import measure_memory
+from dataset_scripts import KINDS
 from dpmambair.files import replacing
 from dpmambair.machine import describe_machine
 from dpmambair.memory import keep_freed_memory
@@ -77,6 +80,7 @@ class Job:
         patches: folder of the patches.
         validation: file of the held-out pictures.
         extractor: folder of the trained extractor.
+        origin: `command` of the study, and `commit` of the code.
     """
 
     name: str
@@ -88,6 +92,7 @@ class Job:
     patches: str
     validation: str
     extractor: str
+    origin: dict[str, Any]
 
     @classmethod
     def read(cls, path: Path) -> "Job":
@@ -159,17 +164,17 @@ class Run:
 
     def _warm_up(self) -> None:
         """Compile what a step compiles, outside the budget; no weight changes."""
-        compute_loss(self.network, self.candidate.loss, *self._batch()).backward()
+        compute_loss(self.network, self.candidate.loss, self._batch()).backward()
         self.network.zero_grad()
 
-    def _batch(self) -> tuple[Tensor, Tensor]:
+    def _batch(self) -> Batch:
         return self.patches.batch(self.steps, self.training.batch_size)
 
     def _step(self) -> None:
         self._set_rate()
-        degraded, clean = self._batch()
+        batch = self._batch()
         start = time.process_time()
-        loss = compute_loss(self.network, self.candidate.loss, degraded, clean)
+        loss = compute_loss(self.network, self.candidate.loss, batch)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.training.max_grad_norm)
         self.optimizer.step()
@@ -226,6 +231,7 @@ class Run:
             **count_cost(self.averaged.module),
             **measure_inference(self.averaged.module),
             "machine": describe_machine(),
+            **self.job.origin,
             "curve": self.curve,
         }
         write_text(self.folder / RECORD, json.dumps(record, indent=2, allow_nan=False) + "\n")
@@ -242,14 +248,20 @@ def score(network: torch.nn.Module, pictures: Validation) -> dict[str, Any]:
 
     Returns:
         `gain`: for each kind the mean of PSNR after minus PSNR before, dB; `mean` over the kinds; `clean`: mean PSNR
-        of what becomes of undegraded pictures, dB, None where they stay as they are.
+        of what becomes of undegraded pictures, dB, None where they stay as they are, or no class label is theirs.
     """
     gain = {}
     for kind, degraded in pictures.degraded.items():
-        after = psnr(restore(network, degraded).clamp(0, 1), pictures.clean)
+        classes = torch.full((len(degraded),), KINDS.index(kind))
+        after = psnr(restore(network, degraded, classes).clamp(0, 1), pictures.clean)
         gain[kind] = _mean_of_finite(after - psnr(degraded, pictures.clean)) or 0.0
-    clean = psnr(restore(network, pictures.clean).clamp(0, 1), pictures.clean)
-    return {"gain": gain, "mean": statistics.fmean(gain.values()), "clean": _mean_of_finite(clean)}
+    clean = None if reads_classes(network) else _score_clean(network, pictures.clean)
+    return {"gain": gain, "mean": statistics.fmean(gain.values()), "clean": clean}
+
+
+def _score_clean(network: torch.nn.Module, clean: Tensor) -> float | None:
+    no_class = torch.zeros(len(clean), dtype=torch.long)
+    return _mean_of_finite(psnr(restore(network, clean, no_class).clamp(0, 1), clean))
 
 
 def _mean_of_finite(values: Tensor) -> float | None:
@@ -271,9 +283,10 @@ def measure_inference(network: torch.nn.Module) -> dict[str, float | None]:
     """
     picture = torch.rand(1, 3, INFERENCE_SIDE, INFERENCE_SIDE)
     # Ours as its users run it, where large pictures pass in strips.
-    run = restore_tiled if isinstance(network, DPMambaIRModel) else restore
-    peaks = [measure_memory(lambda: run(network, picture)) for _ in range(2)]
-    seconds = [_time_cpu(lambda: run(network, picture)) for _ in range(INFERENCE_REPEATS)]
+    given = {"degradation_embedding": network.class_embedding.weight[:1]} if reads_classes(network) else {}
+    run = partial(restore_tiled, network, **given) if isinstance(network, DPMambaIRModel) else network
+    peaks = [measure_memory(lambda: run(picture)) for _ in range(2)]
+    seconds = [_time_cpu(lambda: run(picture)) for _ in range(INFERENCE_REPEATS)]
     return {
         "megapixel_seconds": statistics.median(seconds) / INFERENCE_SIDE**2 * 1e6,
         "memory": None if None in peaks else min(peaks),

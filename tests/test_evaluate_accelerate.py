@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -32,7 +31,6 @@ from dataset_scripts import KINDS, apply_degradations, sample_degradation
 from dpmambair.shipped import SHIPPED
 from evaluation.measuring import Meter
 from modeling_dpmambair import DPMambaIRConfig, DPMambaIRImageProcessor, DPMambaIRModel
-from tests.publishing import commit_all
 
 ROOT = Path(__file__).resolve().parents[1]
 WINDOW = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
@@ -627,16 +625,3 @@ def test_failed_writing_leaves_the_old_summary_and_what_was_measured(model, stre
     assert (tmp_path / "r.json").read_text() == "old"
     interrupt_after(monkeypatch, 0)
     measure(model, tmp_path / "r.json", "--pairs", street)
-
-
-def test_commit_is_that_of_the_repository_and_tells_of_changes(tmp_path, monkeypatch):
-    (tmp_path / "file").write_text("one")
-    commit_all(tmp_path)
-    monkeypatch.setattr(evaluate_accelerate, "ROOT", tmp_path)
-    head = evaluate_accelerate.read_commit()
-    assert re.fullmatch("[0-9a-f]{40}", head)
-    (tmp_path / "file").write_text("two")
-    (tmp_path / "other").touch()
-    assert evaluate_accelerate.read_commit() == f"{head}+"
-    monkeypatch.setenv("PATH", "")
-    assert evaluate_accelerate.read_commit() is None

@@ -22,7 +22,15 @@ from benchmarks.learning_networks import (
     read_candidates,
     restore,
 )
-from benchmarks.learning_pictures import Drawer, Patches, Validation, draw_validation, find_patches, with_patches
+from benchmarks.learning_pictures import (
+    Batch,
+    Drawer,
+    Patches,
+    Validation,
+    draw_validation,
+    find_patches,
+    with_patches,
+)
 from benchmarks.learning_run import Budget, Job, Run, run, score
 from benchmarks.learning_table import learning_grid, render_learning
 from dataset_scripts import KINDS
@@ -34,12 +42,14 @@ PEER = {
     "class": "spandrel.architectures.NAFNet.__arch.NAFNet_arch.NAFNet",
     "arguments": {"width": 4, "enc_blk_nums": [1], "middle_blk_num": 1, "dec_blk_nums": [1]},
 }
+ORIGIN = {"command": "python -m benchmarks.learning", "commit": "0" * 40}
 SMALL = {"dim": 4, "d_state": 2, "prompt_dim": 2, "refinement_depth": 0}
 TRAINING = {"batch_size": 2, "patch_schedule": [[0, 16]]}
 CANDIDATES = {
     "ours": {"network": {"config": "configuration/model/tiny.json", "overrides": SMALL}, "training": TRAINING},
     "peer": {"network": PEER, "loss": "psnr", "training": TRAINING | {"lr": 1e-2, "betas": [0.9, 0.9]}},
     "told": {"extends": "peer", "network": {"film": "NAFBlock"}, "training": {"lr": 1e-3}},
+    "labelled": {"extends": "ours", "network": {"overrides": {"embedding_source": "class_label"}}},
 }
 
 
@@ -81,7 +91,7 @@ def prepared(recipe, tmp_path):
         path.write_text(json.dumps(CANDIDATES))
         work = tmp_path / "work"
         validation = str(draw_validation(recipe, 2, 24, work))
-        base = Job("", {}, 0, Budget(unit, amount), 2, recipe.to_dict(), "", validation, str(SHIPPED))
+        base = Job("", {}, 0, Budget(unit, amount), 2, recipe.to_dict(), "", validation, str(SHIPPED), ORIGIN)
         known = read_candidates(path)
         return learning.prepare([known[name] for name in names], seeds, base, work)
 
@@ -109,15 +119,16 @@ def test_command_trains_all_and_adds_to_results_table_and_plot(photographs, tmp_
     assert second.exit_code == 0, second.output
     assert [path.stat().st_mtime_ns for path in records] == written  # finished runs are kept
     results = json.loads((tmp_path / "results" / "learning.json").read_text())
-    assert [one["candidate"] for one in results["records"]] == ["ours", "peer", "told"]
+    assert [one["candidate"] for one in results["records"]] == ["labelled", "ours", "peer", "told"]
     for one in results["records"]:
         assert set(one["gain"]) == set(KINDS)
         assert one["mean"] == pytest.approx(np.mean(list(one["gain"].values())))
         assert [point["steps"] for point in one["curve"]] == [1, 2]
         assert one["pixels_per_second"] == pytest.approx(2 * 16**2 / one["step_seconds"])
         assert one["step_seconds"] == pytest.approx(one["minutes"] * 60 / 2)
-    assert [one["scan_flops"] > 0 for one in results["records"]] == [True, False, False]
+    assert [one["scan_flops"] > 0 for one in results["records"]] == [True, True, False, False]
     assert len({tuple(one["pictures"]) for one in results["records"]}) == 1
+    assert all(one["command"].startswith("python -m benchmarks.learning") for one in results["records"])
     assert "peer" in second.stdout
     with Image.open(tmp_path / "results" / "learning.png") as picture:
         assert picture.size == (840, 600)
@@ -130,7 +141,7 @@ def test_command_trains_all_and_adds_to_results_table_and_plot(photographs, tmp_
         (["peer", "--minutes", 1, "--steps", 1], "`minutes` or `steps` must be given"),
         (["peer", "--minutes", 0], "`minutes` or `steps` must be given"),
         (["peer", "--steps", 1, "--seeds", "one"], "`seeds` must be whole numbers from 0, got 'one'; write them as"),
-        (["rival", "--steps", 1], "`candidate` must be one of ours, peer, told"),
+        (["rival", "--steps", 1], "`candidate` must be one of ours, peer, told, labelled"),
     ],
 )
 def test_command_refuses_what_it_cannot_do(arguments, text, photographs, tmp_path):
@@ -229,7 +240,8 @@ def test_patches_are_those_of_training_across_files_and_epochs(recipe, tmp_path,
     monkeypatch.setattr("training.pictures.LEAST_EPOCH", 1)
     own = with_patches(recipe, 16, 7)
     patches = Patches(find_patches(recipe, 16, 7, tmp_path), own)
-    degraded, clean = (torch.cat(parts) for parts in zip(*(patches.batch(step, 3) for step in range(3)), strict=True))
+    batches = [patches.batch(step, 3) for step in range(3)]
+    degraded, clean, classes = (torch.cat(parts) for parts in zip(*batches, strict=True))
     drawer = Drawer(own)
     for place in range(9):
         epoch, index = divmod(place, 4)  # a third of the six photographs is held out
@@ -237,7 +249,8 @@ def test_patches_are_those_of_training_across_files_and_epochs(recipe, tmp_path,
         drawn = drawer.patches[index]
         assert (degraded[place] - drawn["pixel_values"].clamp(0, 1)).abs().max() <= 0.5001 / 255
         assert (clean[place] - drawn["labels"]).abs().max() <= 0.5001 / 255
-    assert len(list(patches.folder.glob("*.npy"))) == 3
+        assert drawn["severity"][classes[place]] == drawn["severity"].max() > 0
+    assert len(list(patches.folder.glob("[0-9]*[0-9].npy"))) == 3
     again = Patches(patches.folder, own)
     again._drawer = "not needed"
     assert torch.equal(again.batch(2, 3)[0], degraded[6:])
@@ -287,8 +300,9 @@ def test_losses_are_those_of_the_papers():
     assert LOSSES["psnr"](restored, clean).item() == pytest.approx(-np.mean(psnrs), rel=1e-5)
     assert LOSSES["log"](restored, clean).item() == pytest.approx(-np.mean(psnrs) * math.log(10) / 10, rel=1e-5)
     ours = build_network(parse_candidate("ours", CANDIDATES["ours"]), SHIPPED)
-    expected = compute_loss(ours, "own", restored, clean).item()  # its correction starts at zero
-    assert compute_loss(ours, "eq11", restored, clean).item() == pytest.approx(expected, rel=1e-5)
+    batch = Batch(restored, clean, torch.zeros(3, dtype=torch.long))
+    expected = compute_loss(ours, "own", batch).item()  # its correction starts at zero
+    assert compute_loss(ours, "eq11", batch).item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_told_peer_starts_as_the_peer_and_learns_from_the_embedding():
@@ -299,15 +313,30 @@ def test_told_peer_starts_as_the_peer_and_learns_from_the_embedding():
     peer = build_network(parse_candidate("peer", CANDIDATES["peer"]), SHIPPED)
     state = {name.replace(".block.", "."): value for name, value in told.peer.state_dict().items()}
     peer.load_state_dict({name: value for name, value in state.items() if ".film." not in name})
-    pictures = torch.rand(2, 3, 16, 16)
-    assert torch.equal(restore(told, pictures), restore(peer, pictures))
-    compute_loss(told, "l1", pictures, torch.rand(2, 3, 16, 16)).backward()
+    batch = Batch(torch.rand(2, 3, 16, 16), torch.rand(2, 3, 16, 16), torch.zeros(2, dtype=torch.long))
+    pictures, classes = batch.degraded, batch.classes
+    assert torch.equal(restore(told, pictures, classes), restore(peer, pictures, classes))
+    compute_loss(told, "l1", batch).backward()
     trained = {name: parameter.grad for name, parameter in told.named_parameters() if parameter.requires_grad}
     assert all(gradient is not None for gradient in trained.values())
     assert sum(".film." in name for name in trained) == 6
     assert any(name.startswith("extractor.extractor.") for name in trained)
     cost, head = count_cost(told), told.extractor.description_head
     assert cost["parameters"] - cost["trained"] == sum(one.numel() for one in head.parameters())
+
+
+def test_network_of_class_labels_is_told_them_and_learns_them(prepared):
+    (folder,) = prepared("labelled")
+    trained = Run(Job.read(folder / "job.json"), folder)
+    batch = trained._batch()
+    for parameter in trained.network.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)  # past the zeros, behind which no label shows
+    others = restore(trained.network, batch.degraded, (batch.classes + 1) % len(KINDS))
+    assert not torch.equal(restore(trained.network, batch.degraded, batch.classes), others)
+    compute_loss(trained.network, "own", batch).backward()
+    learnt = trained.network.class_embedding.weight.grad.any(1).nonzero().flatten()
+    assert learnt.tolist() == sorted(set(batch.classes.tolist()))
+    assert run(folder)["clean"] is None  # no label says that nothing is wrong
 
 
 def test_peer_without_the_named_blocks_is_refused():
