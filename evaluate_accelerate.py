@@ -284,7 +284,8 @@ def main(
     methods = Methods(description, restorers, peers, weights, classical)
     with blaming("--lpips"):
         scorer = Scorer(border, None if lpips is None else load_lpips(*lpips).to(accelerator.device))
-    meter = Meter({each.name: methods.list_for(each) for each in sets}, scorer, pictures)
+    with blaming("--model"):
+        meter = Meter({each.name: methods.list_for(each) for each in sets}, scorer, pictures)
     facts = None if definition is None else {**asdict(definition), "clean": clean.resolve().name}
     try:
         is_whole = run(accelerator, sets, meter, describe_run(sets, methods, scorer, lpips, facts), output)

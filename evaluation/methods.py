@@ -12,7 +12,7 @@ from dpmambair.files import hash_files
 from evaluation.classical import CLASSICAL, classical_for
 from evaluation.pair_sets import PairSet
 from evaluation.peers import Peer, load_peer
-from modeling_dpmambair import Restorer
+from modeling_dpmambair import Restorer, read_picture
 from restoration_metrics.scores import DEGRADED
 
 Restore = Callable[[Image.Image], Image.Image]
@@ -41,10 +41,13 @@ class Methods:
 
         Args:
             pair_set: the set; its task decides about the classical ones.
+
+        Raises:
+            ValueError: the model reads class labels, and the task has none.
         """
         baselines = classical_for(pair_set.task) if self.has_classical else ()
         return {
-            self.model["name"]: self.restorers[pair_set.name],
+            self.model["name"]: tell_class(self.restorers[pair_set.name], pair_set.task),
             **self.peers,
             **{each.name: each for each in baselines},
         }
@@ -58,6 +61,28 @@ class Methods:
         tasks = {each.task for each in sets} if self.has_classical else set()
         peers = {name: f"weights {checksum[:12]}" for name, checksum in self.peer_weights.items()}
         return peers | {each.name: each.settings for each in CLASSICAL if tasks & set(each.tasks)}
+
+
+def tell_class(restorer: Restorer, task: str) -> Restore:
+    """Tell a model that reads class labels (Table 4) what a set suffers; any other model looks for itself.
+
+    Args:
+        restorer: the model.
+        task: of the set.
+
+    Raises:
+        ValueError: the model has no label for the task.
+    """
+    config = restorer.model.config
+    if config.embedding_source != "class_label":
+        return restorer
+    known = config.extractor_config.degradations
+    if task not in known:
+        raise ValueError(
+            f"`task` must be one of {', '.join(known)} for a model of class labels, got {task!r}; leave the set out"
+        )
+    embedding = restorer.model.class_embedding.weight[[known.index(task)]].detach()
+    return lambda picture: restorer.restore_picture(read_picture(picture), degradation_embedding=embedding).image
 
 
 def load_restorers(model: Path, sets: Sequence[PairSet], device: torch.device, dtype: str) -> dict[str, Restorer]:

@@ -44,11 +44,12 @@ def model(tmp_path_factory):
     return save_model(tmp_path_factory.mktemp("model") / "random-restorer", 0)
 
 
-def save_model(folder, seed):
+def save_model(folder, seed, **changes):
     torch.manual_seed(seed)
     sizes = {"dim": 8, "encoder_depths": (1, 1, 1), "latent_depth": 1, "decoder_depths": (1, 1, 1), "d_state": 2}
     extractor = {"channels": (8, 8, 8, 8), "embedding_dim": 8}
-    restorer = DPMambaIRModel(DPMambaIRConfig(**sizes, refinement_depth=1, prompt_dim=4, extractor_config=extractor))
+    sizes |= {"refinement_depth": 1, "prompt_dim": 4, "extractor_config": extractor}
+    restorer = DPMambaIRModel(DPMambaIRConfig(**sizes | changes))
     with torch.no_grad():
         for parameter in restorer.parameters():
             parameter.add_(0.02 * torch.randn_like(parameter))
@@ -625,3 +626,22 @@ def test_failed_writing_leaves_the_old_summary_and_what_was_measured(model, stre
     assert (tmp_path / "r.json").read_text() == "old"
     interrupt_after(monkeypatch, 0)
     measure(model, tmp_path / "r.json", "--pairs", street)
+
+
+def test_model_of_class_labels_is_told_what_each_set_suffers(clean, street, tmp_path):
+    model = save_model(tmp_path / "labelled", 0, embedding_source="class_label")
+    measured = measure(model, tmp_path / "r.json", "--clean", clean)
+    assert [each["name"] for each in measured["sets"]] == list(KINDS)
+    with torch.no_grad():
+        restorer = DPMambaIRModel.from_pretrained(model)
+        restorer.class_embedding.weight.copy_(restorer.class_embedding.weight[[0] * len(KINDS)])
+    restorer.save_pretrained(tmp_path / "blind")
+    DPMambaIRImageProcessor().save_pretrained(tmp_path / "blind")
+    blind = measure(tmp_path / "blind", tmp_path / "b.json", "--clean", clean)
+    pairs = zip(measured["sets"], blind["sets"], strict=True)
+    same = [one["scores"]["labelled"]["psnr"] == other["scores"]["blind"]["psnr"] for one, other in pairs]
+    assert same == [True] + [False] * (len(KINDS) - 1)
+    refused = run(model, tmp_path / "p.json", "--pairs", street)
+    assert refused.exit_code == 2
+    text = " ".join(refused.stderr.replace("│", " ").split())
+    assert "`task` must be one of haze, rain, snow, low_light, blur, jpeg, noise for a model of class labels" in text
