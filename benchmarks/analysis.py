@@ -102,7 +102,7 @@ def _count_unmerged_weights(branches: CentralDifferenceBranches) -> int:
 
 @torch.no_grad()
 def read_prompts(model: DPMambaIRModel, pixel_values: torch.Tensor) -> dict[str, BlockPrompts]:
-    """Read what the embedding of pictures does to every scan (v3's Fig. 5 is drawn from it).
+    """Read what the embedding of pictures does to every scan (`benchmarks.figures` draws v3's Figure 5 from it).
 
     Args:
         model: the restorer.
