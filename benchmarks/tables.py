@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,6 +32,7 @@ from benchmarks.forward_table import render_forward
 from benchmarks.kernels_table import render_kernels
 from benchmarks.large_table import render_large
 from benchmarks.learning_table import render_learning
+from benchmarks.mini_table import render_mini
 from benchmarks.pairs_table import render_methods, render_pairs
 from benchmarks.quality_table import render_losses, render_quality
 from benchmarks.reliability_table import render_reliability
@@ -76,6 +78,9 @@ TABLES = {
     "learning": Table("learning.json", render_learning),
     "losses": Table("synthetic7_cbsd68.json", render_losses),
     "methods": Table("pairs.json", render_methods),
+    "mini_table3": Table("mini_table3.json", partial(render_mini, "table3")),
+    "mini_table4": Table("mini_table4.json", partial(render_mini, "table4")),
+    "mini_table5": Table("mini_table5.json", partial(render_mini, "table5")),
     "pairs": Table("pairs.json", render_pairs),
     "quality": Table("synthetic7_cbsd68.json", render_quality),
     "reliability": Table("reliability.json", render_reliability),
@@ -97,7 +102,7 @@ def render_table(name: str, results: Path) -> str:
         ValueError: no such table, or a results file that is not what its table expects.
     """
     if name not in TABLES:
-        raise ValueError(f"`table` must be one of {', '.join(TABLES)}, got {name!r}; correct the mark")
+        raise ValueError(f"`table` must be one of {', '.join(TABLES)}, got {name!r}; correct it")
     source = results / TABLES[name].source
     if not source.is_file():
         return NOT_MEASURED
@@ -202,18 +207,28 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @app.command()
 def main(
-    documents: Annotated[list[Path], typer.Argument(metavar="DOCUMENT...", help="Markdown files with marked tables.")],
+    documents: Annotated[
+        list[Path] | None, typer.Argument(metavar="[DOCUMENT]...", help="Markdown files with marked tables.")
+    ] = None,
     results: Annotated[
         Path, typer.Option(metavar="DIR", help="Folder of the results files.", show_default="benchmarks/results")
     ] = RESULTS,
     check: Annotated[bool, typer.Option("--check", help="Write nothing; exit status 1 if a table is stale.")] = False,
+    show: Annotated[str | None, typer.Option(metavar="TABLE", help="Print a table by its name.")] = None,
 ) -> None:
     """Renew the tables of documents from results files.
 
     Exit status 0: all is well; 1: with --check, a document is stale; 2: a document or a results file is at fault.
     """
+    if show is not None:
+        try:
+            typer.echo(render_table(show, results))
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from error
+    elif not documents:
+        raise typer.BadParameter("`DOCUMENT` must be given, got none; name Markdown files, or a table by --show")
     stale, failed = [], False
-    for path in documents:
+    for path in documents or []:
         try:
             if renew_document(path, results, check=check):
                 stale.append(path)

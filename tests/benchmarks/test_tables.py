@@ -89,7 +89,7 @@ def test_line_of_a_lone_mark_counts_the_blocks_before_it(results):
 
 
 def test_unknown_table_is_refused(results):
-    rule = f"^`table` must be one of {', '.join(sorted(TABLES))}, got 'speed'; correct the mark$"
+    rule = f"^`table` must be one of {', '.join(sorted(TABLES))}, got 'speed'; correct it$"
     with pytest.raises(ValueError, match=rule):
         render_document("<!-- table:speed -->\n<!-- /table -->", results)
 
