@@ -8,7 +8,7 @@ CONSTRAINTS ?=
 DEV_INSTALL := $(PIP_INSTALL) $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 PYTEST := HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
 
-.PHONY: restore test test-slow style quality smoke bench
+.PHONY: restore test test-slow style quality smoke bench reproduce-mini
 
 # Restore the eight example pictures into restored/ and show them in one grid.
 restore: $(VENV)/.restore
@@ -40,6 +40,12 @@ quality: $(VENV)/.dev
 # Time the selective scan.
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.scan
+
+# Print a table of the mini study, TABLE=3, 4 or 5, from its results file. FRESH=1 CLEAN=DIR trains all its networks on
+# the photographs in DIR, and prints what they reach; LPIPS=FILE names the backbone that torch's hub cache lacks.
+reproduce-mini: $(VENV)/.dev
+	$(BIN)/python $(if $(FRESH),reproduce.py table$(TABLE) --scale mini $(if $(CLEAN),--clean "$(CLEAN)") \
+	    $(if $(LPIPS),--lpips-backbone "$(LPIPS)"),-m benchmarks.tables --show mini_table$(TABLE))
 
 # The stamps keep pip from running again until pyproject.toml changes. bin/pip is made last, so it tells a whole environment.
 $(BIN)/pip:

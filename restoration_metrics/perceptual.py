@@ -108,7 +108,7 @@ def _build_lpips(network: str) -> nn.Module:
 
 def _read_backbone(network: str, backbone: str | Path | None) -> dict[str, Tensor]:
     if backbone is None:
-        return torch.load(_find_cached_backbone(network), map_location="cpu", weights_only=True)
+        return torch.load(find_cached_backbone(network), map_location="cpu", weights_only=True)
     if not Path(backbone).is_file():
         raise FileNotFoundError(
             f"`backbone` must be an existing safetensors file, got {str(backbone)!r}; "
@@ -123,7 +123,15 @@ def _read_backbone(network: str, backbone: str | Path | None) -> dict[str, Tenso
         ) from error
 
 
-def _find_cached_backbone(network: str) -> Path:
+def find_cached_backbone(network: str) -> Path:
+    """Find the weights that torchvision keeps in torch's hub cache.
+
+    Args:
+        network: "squeeze", "alex" or "vgg".
+
+    Raises:
+        FileNotFoundError: they are not there.
+    """
     name = TORCHVISION_NAMES[network]
     # `lpips` was calibrated on the first ImageNet weights; torchvision's newer ones would give other distances.
     weights = get_model_weights(name).IMAGENET1K_V1
