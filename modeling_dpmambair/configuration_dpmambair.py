@@ -71,7 +71,7 @@ class DegradationExtractorConfig(PreTrainedConfig):
             Whether the embedding is read, beside each stage's means, from the logarithms of the deviations, from
             kurtoses and from the traces of a codec's grid, all on one scale; not in the paper, which reads means and
             deviations as they are.
-        window (`int`, *optional*):
+        window (`int`, *optional*, defaults to `None`):
             Side of the windows, pixels, into which a picture is cut and whose embeddings are averaged; statistics of
             larger pictures are unlike those of the patches that training saw. Not in the paper, which reads pictures
             whole, as is done without it.
