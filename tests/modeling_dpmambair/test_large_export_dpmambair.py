@@ -13,6 +13,7 @@ from modeling_dpmambair import large_export_dpmambair as parts
 from modeling_dpmambair import scan_backend
 from modeling_dpmambair.large_pictures_dpmambair import choose_tile, embed_picture, restore_tiled
 from modeling_dpmambair.large_plan_dpmambair import plan_tiles
+from modeling_dpmambair.modeling_degradation_extractor import split_windows
 from tests.modeling_dpmambair.models import pictures, small_model
 from tests.sources import ROOT
 
@@ -52,6 +53,17 @@ async function run(part, {pixel_values: {data, dims}, rows, columns, seams, mean
 const picture = {height, width, values: Float32Array.from(values)};
 const restored = await restore(run, picture, null, {means: 3, states: 2}, plan, (done, all) => (total = all));
 console.log(JSON.stringify({calls, total, values: [...restored.values]}));
+"""
+
+
+WINDOWS = """
+import {readFileSync} from "node:fs";
+import {embed} from "./tiles.js";
+const [height, width, window, values] = JSON.parse(readFileSync(process.argv[1]));
+const sum = (array) => array.reduce((total, each) => total + each, 0);
+const run = (part, {pixel_values, moments}) => part === "embed" ? [...moments.data] :
+  {moments: {data: Float32Array.of(sum(pixel_values.data)), dims: [1, 1]}};
+console.log(JSON.stringify(await embed(run, {height, width, values: Float32Array.from(values)}, {window})));
 """
 
 
@@ -101,6 +113,15 @@ def test_tiles_in_parts_are_restored_as_the_package_restores_them(changes, tile,
     expected = restore_tiled(model, degraded, degradation_embedding=embedding, **given).reconstruction
     assert (expected - degraded).abs().max() > 0.1
     torch.testing.assert_close(found, expected, rtol=0, atol=2e-5)
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="needs node")
+@pytest.mark.parametrize("size", [(50, 71), (13, 20)])
+def test_page_cuts_windows_as_the_package_does(tmp_path, size):
+    picture = pictures(1, *size)
+    (tmp_path / "picture.json").write_text(json.dumps([*size, 24, picture.flatten().tolist()]))
+    found = run_node(WINDOWS, tmp_path / "picture.json")
+    torch.testing.assert_close(torch.tensor(found), split_windows(picture, 24).sum((1, 2, 3)), rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="needs node")

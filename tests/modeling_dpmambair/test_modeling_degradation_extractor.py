@@ -178,6 +178,26 @@ def test_stage_is_branches_then_a_residual_convolution():
     assert [each.mix.kernel_size for each in model.stages] == [(1, 1), (1, 1), (1, 1), (3, 3)]
 
 
+def test_embedding_by_windows_is_the_mean_of_theirs():
+    whole = small_extractor(has_fine_statistics=True).eval()
+    windowed = small_extractor(has_fine_statistics=True, window=16).eval()
+    windowed.load_state_dict(whole.state_dict())
+    x = pictures(2, 41, 17)  # three windows of 13 x 17; two rows are left out
+    with torch.no_grad():
+        expected = torch.stack([whole(x[:, :, top : top + 13]).degradation_embedding for top in (0, 13, 26)]).mean(0)
+        torch.testing.assert_close(windowed(x).degradation_embedding, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_picture_of_one_window_is_read_whole():
+    x = pictures(2, 20, 23)
+    extractor = small_extractor(window=16).eval()
+    expected = small_extractor().eval()
+    expected.load_state_dict(extractor.state_dict())
+    with torch.no_grad():
+        found = [each(x).degradation_embedding for each in (extractor, expected)]
+    assert torch.equal(*found)
+
+
 def test_batch_gives_the_embeddings_of_its_pictures():
     model, batch = small_extractor(), pictures(3)
     singles = torch.cat([model(each[None]).degradation_embedding for each in batch])
