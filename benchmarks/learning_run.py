@@ -3,6 +3,7 @@
 Alone in a process pinned to one core: `python -m benchmarks.learning_run FOLDER --core 0`, where FOLDER holds its job.
 """
 
+import copy
 import json
 import math
 import os
@@ -163,9 +164,8 @@ class Run:
         return int(self.share * self.job.validations + 1e-9)
 
     def _warm_up(self) -> None:
-        """Compile what a step compiles, outside the budget; no weight changes."""
-        compute_loss(self.network, self.candidate.loss, self._batch()).backward()
-        self.network.zero_grad()
+        """Compile what a step compiles, outside the budget, on a copy: running norms learn from what they see."""
+        compute_loss(copy.deepcopy(self.network), self.candidate.loss, self._batch()).backward()
 
     def _batch(self) -> Batch:
         return self.patches.batch(self.steps, self.training.batch_size)
