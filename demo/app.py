@@ -1,7 +1,7 @@
 """Serve the demonstration page: `python demo/app.py`, or this folder as a Space of the Hub.
 
 `DPMAMBAIR_MODEL` names the model: a local folder, or a repository of the Hub as `OWNER/NAME` or `OWNER/NAME@REVISION`.
-By default the page takes `checkpoints/dpmambair-tiny`, which lies beside this folder in the repository.
+By default the page takes `checkpoints/dpmambair-light`, which lies beside this folder in the repository.
 """
 
 import os
@@ -17,7 +17,7 @@ from restoration_page.restorer import Restorer  # noqa: E402
 
 HERE = Path(__file__).resolve().parent
 # By its path in the repository and in a Space, where nothing else of the repository can be imported.
-SHIPPED = "checkpoints/dpmambair-tiny"
+SHIPPED = "checkpoints/dpmambair-light"
 
 
 def find(name: str) -> Path:

@@ -11,7 +11,7 @@ import pytest
 from huggingface_hub import ModelCard
 from PIL import Image
 
-from dpmambair.shipped import SHIPPED
+from dpmambair.shipped import ATTRIBUTION, SHIPPED
 from modeling_dpmambair import DPMambaIRImageProcessor, DPMambaIRModel, ImageRestorationPipeline
 from tests.documents import code_blocks
 from tests.hub_stand_in import TOKEN, serving
@@ -101,6 +101,7 @@ def test_pushed_model_is_private_whole_and_tagged(published, checkout):
     examples = {f"examples/{path.name}" for path in (checkout / "examples").glob("*.png")}
     rest = {"README.md", "config.json", "preprocessor_config.json", "results/synthetic7_cbsd68.json"}
     assert code | examples | rest | {"docs/images/failures.png"} <= set(files)
+    assert files[ATTRIBUTION] == (checkout / MODEL / ATTRIBUTION).read_bytes()
     assert not [name for name in files if name.endswith((".pkl", ".bin", ".pt")) or name.startswith(("tests", "data"))]
 
 
@@ -204,7 +205,7 @@ def test_space_holds_all_that_its_page_needs(hub, push, read):
     assert (space.sdk, space.private) == ("gradio", False)
     metadata = ModelCard(space.find("main").files["README.md"].decode(), ignore_metadata_errors=True).data
     assert metadata.get("sdk") == "gradio"
-    assert metadata.get("app_file") in space.find("main").files
+    assert {metadata.get("app_file"), f"{MODEL}/{ATTRIBUTION}"} <= set(space.find("main").files)
     folder, is_whole = read(RUN_SPACE, "somebody/restoration", token=None)
     assert is_whole
     with Image.open(folder / "restored.png") as restored, Image.open(ROOT / "examples/rain.png") as degraded:

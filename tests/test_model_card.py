@@ -1,6 +1,9 @@
 """The card's metadata are what the Hub reads, and its text keeps its word."""
 
+import csv
 import json
+import re
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -9,7 +12,7 @@ from PIL import Image
 
 from benchmarks.files import RESULTS
 from benchmarks.tables import TABLES
-from dpmambair.shipped import SHIPPED
+from dpmambair.shipped import ATTRIBUTION, SHIPPED
 from tests.documents import (
     ROOT,
     check_command,
@@ -33,7 +36,7 @@ def test_metadata_parse_and_say_what_the_hub_asks(card):
     assert metadata["pipeline_tag"] == "image-to-image"
     assert {"image-restoration", "mamba"} <= set(metadata["tags"])
     assert metadata["metrics"] == ["psnr", "ssim"]
-    assert len(metadata["datasets"]) == 2
+    assert metadata["datasets"] == ["free-photographs"]
 
 
 def test_model_index_holds_every_measured_mean_with_its_conditions(card):
@@ -60,10 +63,33 @@ def test_sections_are_there_and_not_empty(card):
     assert [name for name, section in sections.items() if len(section.split()) <= 5] == []
 
 
-def test_card_says_that_the_training_photographs_are_for_research_only(card):
+def test_card_says_that_the_weights_are_free_and_what_is_doubtful(card):
     words = " ".join(card.text.split())
-    assert "trained on photographs that are free for research only" in words
-    assert "non-commercial research" in words
+    assert "trained on free photographs alone" in words
+    assert "read from credit lines" in words
+    assert "SqueezeNet 1.1, was trained on ImageNet" in words
+
+
+def test_photographs_are_counted_as_in_the_attribution(card):
+    with (SHIPPED / ATTRIBUTION).open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert f"\n{len(rows)} photographs " in card.text
+    table = re.findall(r"^\| .* \| (\d+) \| ([A-Z].*) \|$", card.text, re.MULTILINE)
+    counted = Counter(row["source"] for row in rows)
+    assert sorted(int(number) for number, _ in table) == sorted(counted.values())
+    licences = {re.sub(r"-\d.*", "", row["licence"]).replace("CC-", "CC ").lower() for row in rows}
+    assert {name for _, names in table for name in names.lower().split(", ")} == licences
+
+
+def test_every_photograph_has_an_author_and_a_licence_that_allows_any_use():
+    with (SHIPPED / ATTRIBUTION).open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert all(row["title"] and row["author"] and row["source"] for row in rows)
+    assert {
+        row["licence"]
+        for row in rows
+        if not re.fullmatch(r"CC0-1\.0|CC-BY(-SA)?-\d\.\d|Public domain", row["licence"])
+    } == set()
 
 
 @pytest.mark.parametrize("line", shell_commands("model_card.md"))

@@ -90,7 +90,7 @@ def test_wheel_holds_two_packages_and_the_shipped_weights(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
     sources = {path.as_posix() for path in list_sources("*.py") if path.parts[0] in PACKAGES}
-    weights = ("README.md", "config.json", "model.safetensors", "preprocessor_config.json")
+    weights = ("ATTRIBUTION.csv", "README.md", "config.json", "model.safetensors", "preprocessor_config.json")
     assert names == sources | {f"dpmambair/weights/{name}" for name in weights}
 
 

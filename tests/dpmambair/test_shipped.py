@@ -8,7 +8,7 @@ from tests.sources import ROOT
 
 
 def test_a_checkout_has_them_among_its_checkpoints():
-    assert shipped.SHIPPED == ROOT / "checkpoints" / "dpmambair-tiny"
+    assert shipped.SHIPPED == ROOT / "checkpoints" / "dpmambair-light"
     assert (shipped.SHIPPED / "model.safetensors").is_file()
 
 
