@@ -3,7 +3,7 @@
 import {chooseTile, embed, restore} from "./tiles.js";
 
 // Fixed, so that a picture is restored alike everywhere; it keeps the runtime well below the 4 GiB that it can address.
-const TILE_PIXELS = 2 ** 18;
+const TILE_PIXELS = 2 ** 19;
 const PARTS = ["measure", "embed", "restore"];
 // The sides of the picture that engines are tried with, and how far they may differ: half a grey level.
 const TRIAL = 128, TRIAL_DIFFERENCE = 0.5 / 255;
