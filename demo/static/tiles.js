@@ -112,8 +112,9 @@ export function embed(run, picture, {context, window}) {
 }
 
 async function embedWindows(run, picture, side) {
-  const [rows, columns] = [picture.height, picture.width].map((length) => Math.max(1, Math.floor((length + Math.floor(side / 2)) / side)));
-  const height = Math.floor(picture.height / rows), width = Math.floor(picture.width / columns), found = [];
+  const divide = (length) => Math.max(1, Math.floor((length + Math.floor(side / 2)) / side));
+  const rows = divide(picture.height), columns = divide(picture.width), found = [];
+  const height = Math.floor(picture.height / rows), width = Math.floor(picture.width / columns);
   for (let place = 0; place < rows * columns; place++) {
     const top = Math.floor(place / columns) * height, left = (place % columns) * width;
     const part = cut(picture, top, top + height, left, left + width);

@@ -33,6 +33,7 @@ from dataset_scripts.degraded_patches import (
     degrade_window,
     mark_kinds,
     severity_of,
+    shrink,
 )
 from dataset_scripts.transforms import Orientation, Window, to_float
 
@@ -208,10 +209,11 @@ def test_shrunk_patch_is_a_part_of_its_photograph_made_smaller(dataset):
     assert min(distances) <= 1
 
 
-def test_photographs_are_never_shrunk_below_the_patch(dataset):
-    source = PatchSource(RestorationSet(dataset, DegradationRecipe(), scales=(0.01, 1.0)), Memory())
-    side = min(np.asarray(dataset[0]["clean"]).shape[:2])
-    assert source.draw(0, side, np.random.default_rng(0))["labels"].shape == (3, side, side)
+def test_photographs_are_never_shrunk_below_the_patch():
+    picture = Picture(encode(draw_picture(60, 90, 0), "PNG"))
+    smaller = shrink(picture, (0.01, 0.02), 24, np.random.default_rng(0))
+    assert (smaller.height, smaller.width) == (24, 36)
+    assert shrink(picture, (0.01, 0.02), 61, np.random.default_rng(0)) is picture
 
 
 @pytest.mark.parametrize("scales", [(0.0, 1.0), (0.8, 0.5), (0.5, 1.5)])
