@@ -75,6 +75,10 @@ class DegradationExtractorConfig(PreTrainedConfig):
             Side of the windows, pixels, into which a picture is cut and whose embeddings are averaged; statistics of
             larger pictures are unlike those of the patches that training saw. Not in the paper, which reads pictures
             whole, as is done without it.
+        head_dim (`int`, *optional*, defaults to `None`):
+            Width of a hidden layer beside the linear map from statistics to embedding, which it completes: whether a
+            pale window is hazy depends on several statistics at once. Not in the paper, whose map is linear alone, as
+            it is without it.
         description_weight (`float`, *optional*, defaults to `0.0`):
             Weight, in the pre-training loss, of naming the degradations and their severities; 0: without that head.
         degradations (`list[str]`, *optional*):
@@ -99,6 +103,7 @@ class DegradationExtractorConfig(PreTrainedConfig):
     lpips_weight: float = 0.1
     has_fine_statistics: bool = False
     window: int | None = None
+    head_dim: int | None = None
     description_weight: float = 0.0
     degradations: list[str] | tuple[str, ...] = ("haze", "rain", "snow", "low_light", "blur", "jpeg", "noise")
     description_dim: int = 64
@@ -124,6 +129,9 @@ class DegradationExtractorConfig(PreTrainedConfig):
         _check_at_least(self, 0.0, "lpips_weight", "description_weight")
         if self.window is not None:
             _check_at_least(self, LEAST_WINDOW, "window")
+        if self.head_dim is not None:
+            _check_at_least(self, 1, "head_dim")
+            _check_at_most(self, MOST_FEATURES, "head_dim")
         self._check_bounds()
 
     def _check_bounds(self) -> None:
@@ -146,7 +154,8 @@ class DegradationExtractorConfig(PreTrainedConfig):
         stages = sum(width * (taps * before + 9 * width) for before, width in zip(inputs, self.channels, strict=True))
         unit = 8 * self.reconstruction_dim * (72 * self.reconstruction_dim + 4 * features)
         head = features * self.description_dim + 2 * len(self.degradations) * self.description_dim
-        return stages + 3 * sum(self.channels) * features + unit + head
+        hidden = (self.head_dim or 0) * (3 * sum(self.channels) + features)
+        return stages + 3 * sum(self.channels) * features + hidden + unit + head
 
 
 @strict

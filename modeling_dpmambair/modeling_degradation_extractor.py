@@ -14,7 +14,14 @@ from transformers import initialization as init
 from transformers.utils import ModelOutput, can_return_tuple
 
 from .configuration_dpmambair import DegradationExtractorConfig
-from .layers_dpmambair import CentralDifferenceBranches, ChannelsLastConv2d, Downsample, Upsample
+from .layers_dpmambair import (
+    CentralDifferenceBranches,
+    ChannelsLastConv2d,
+    Downsample,
+    Upsample,
+    ZeroStartConv2d,
+    ZeroStartLinear,
+)
 from .weights_dpmambair import check_weights
 
 # Under the root of a variance: keeps the gradient finite where a channel is constant.
@@ -119,12 +126,15 @@ class DPMambaIRPreTrainedModel(PreTrainedModel):
         | their biases | 0 |
         | norms | 1, 0 |
         | class embeddings | standard normal |
+        | what starts at zero (the last layer of a prompt, ...) | 0 |
         | running norms | nothing seen: 0, 1 |
         """
         if isinstance(module, nn.Linear | nn.Conv2d):
             init.kaiming_uniform_(module.weight, a=5**0.5)
             if module.bias is not None:
                 init.zeros_(module.bias)
+            if isinstance(module, ZeroStartLinear | ZeroStartConv2d):
+                init.zeros_(module.weight)
         elif isinstance(module, nn.LayerNorm):
             init.ones_(module.weight)
             init.zeros_(module.bias)
@@ -269,6 +279,9 @@ class DegradationExtractorModel(DPMambaIRPreTrainedModel):
             width += sum(config.channels) + 2 * 3 * GRID
             self.norm = RunningNorm(width)
         self.head = nn.Linear(width, config.embedding_dim)
+        if config.head_dim is not None:
+            self.head_hidden = nn.Linear(width, config.head_dim)
+            self.head_out = ZeroStartLinear(config.head_dim, config.embedding_dim, bias=False)
         self.post_init()
 
     @can_return_tuple
@@ -317,7 +330,12 @@ class DegradationExtractorModel(DPMambaIRPreTrainedModel):
                 statistics = torch.cat(read, -1)
             else:
                 statistics = self.norm(_refine(moments, profiles))
-            return self.head(statistics.to(self.head.weight.dtype))
+            statistics = statistics.to(self.head.weight.dtype)
+            embedding = self.head(statistics)
+            # Paper: linear; here, with `head_dim`, a hidden layer as well, because linear maps take pale for hazy.
+            if self.config.head_dim is not None:
+                embedding = embedding + self.head_out(F.gelu(self.head_hidden(statistics)))
+            return embedding
 
     def reparameterize(self) -> None:
         """Merge each stage's branches into one convolution, in place; the outputs stay the same to rounding."""

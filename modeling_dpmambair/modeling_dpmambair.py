@@ -21,7 +21,6 @@ from .layers_dpmambair import (
     LinearUpsample,
     Upsample,
     ZeroStartConv2d,
-    ZeroStartLinear,
     crop,
     pad_to_multiple,
 )
@@ -199,15 +198,13 @@ class DPMambaIRModel(DPMambaIRPreTrainedModel):
         |---|---|
         | A_log, D | log(1..N), 1 (Mamba's) |
         | dt_proj | uniform in R^-1/2; its bias such that softplus gives steps in [dt_min, dt_max], log-uniform |
-        | last layer of a prompt | 0: all prompts equal 1 |
+        | last layer of a prompt | 0 (shared): all prompts equal 1 |
         | HEB's scalar | 0 |
-        | output convolution, or each block's last layers (`zero_start`) | 0 |
+        | output convolution, or each block's last layers (`zero_start`) | 0 (shared) |
         """
         super()._init_weights(module)
         if isinstance(module, PromptedScan):
             self._init_scan(module)
-        elif isinstance(module, ZeroStartLinear | ZeroStartConv2d):
-            init.zeros_(module.weight)
         elif isinstance(module, HighFrequencyEnhancement):
             init.zeros_(module.scale)
 

@@ -73,9 +73,10 @@ def whiten(model: PreTrainedModel, embeddings: Tensor) -> Tensor:
         )
     matrix, mean = find_whitening(embeddings)
     inverse = torch.linalg.inv(matrix)
-    for head in (extractor.head for extractor in extractors):
-        head.bias.copy_(matrix @ (head.bias.double() - mean))
-        head.weight.copy_(matrix @ head.weight.double())
+    for extractor in extractors:
+        extractor.head.bias.copy_(matrix @ (extractor.head.bias.double() - mean))
+        for head in (extractor.head, *([extractor.head_out] if extractor.config.head_dim else [])):
+            head.weight.copy_(matrix @ head.weight.double())
     for name, reader in model.named_modules():
         is_reader = name.rpartition(".")[2] in READERS and getattr(reader, "in_features", None) == len(mean)
         if is_reader and isinstance(reader, nn.Linear) and _reads_embedding(name):
