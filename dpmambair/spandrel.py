@@ -2,8 +2,8 @@
 
 Afterwards every `spandrel.ModelLoader` opens a restorer's `model.safetensors` like a model of its own. spandrel hands
 over tensors only, no configuration. So the sizes and switches are read off their names and shapes; what these do not
-show (`discretization`, `layer_norm_eps`, and `theta` where branches are not merged) has its default value unless
-`DPMambaIRArch` is given a configuration. What matters in training alone is not read.
+show (`discretization`, `layer_norm_eps`, and `theta` where branches are not merged) has its default value, and the
+windows of fine statistics are the shipped weights', unless `DPMambaIRArch` is given a configuration. What matters in training alone is not read.
 """
 
 import torch
@@ -17,6 +17,8 @@ BLOCK = "network.latent.blocks.0"
 # How often the resolution is halved before it: its width is that much more than `dim`.
 HALVINGS = 3
 PROMPTS = ("delta", "B", "C")
+# Side of the windows in which the shipped weights read a picture, pixels.
+SHIPPED_WINDOW = 192
 
 
 class DPMambaIRArch(Architecture[DPMambaIRModel]):
@@ -146,6 +148,10 @@ def _read_extractor_config(state_dict: StateDict) -> DegradationExtractorConfig:
         kinds = len(state_dict["description_head.out_proj.weight"]) // 2
         if kinds != len(DegradationExtractorConfig().degradations):
             options["degradations"] = [f"degradation {kind}" for kind in range(kinds)]
+    if "extractor.norm.mean" in state_dict:
+        options |= {"has_fine_statistics": True, "window": SHIPPED_WINDOW}
+    if (hidden := state_dict.get("extractor.head_hidden.weight")) is not None:
+        options["head_dim"] = len(hidden)
     return DegradationExtractorConfig(
         channels=[len(state_dict[f"extractor.stages.{stage}.mix.weight"]) for stage in range(4)],
         kernel_sizes=[state_dict[f"{branches}.{kernel}.weight"].shape[-1] for kernel in kernels],

@@ -19,7 +19,7 @@ SEEN = (
     "prompts", "insertion", "embedding_source", "scan_directions", "has_heb", "has_description", "has_film",
     "reads_description", "stem_dim", "first_mixer_level", "has_linear_resampling", "has_summed_skips",
 )  # fmt: skip
-SEEN_OF_EXTRACTOR = ("channels", "embedding_dim", "is_merged")
+SEEN_OF_EXTRACTOR = ("channels", "embedding_dim", "is_merged", "has_fine_statistics", "window", "head_dim")
 VARIANTS = {
     "default": {},
     "two directions, two prompts": {"scan_directions": 2, "prompts": ["delta", "B"]},
@@ -33,7 +33,8 @@ VARIANTS = {
     "as the light network": {
         "stem_dim": 6, "refinement_depth": 0, "first_mixer_level": 2, "ffn_ratio": 1.0, "has_film": True,
         "has_description": True, "reads_description": True, "has_linear_resampling": True, "has_summed_skips": True,
-        "zero_start": "branches", "extractor": {"is_merged": True},
+        "zero_start": "branches",
+        "extractor": {"is_merged": True, "has_fine_statistics": True, "window": 192, "head_dim": 5},
     },
     "scan in the latent stage alone": {"first_mixer_level": 3, "prompts": [], "has_film": True},
     "a narrow stem, two directions": {"stem_dim": 2, "scan_directions": 2, "has_film": True},

@@ -37,6 +37,7 @@ EXTRACTOR_RULES = [
     ("embedding_dim", 0, "`embedding_dim` must be at least 1, got 0; choose a larger one"),
     ("reconstruction_dim", 0, "`reconstruction_dim` must be at least 1, got 0"),
     ("description_dim", 0, "`description_dim` must be at least 1, got 0"),
+    ("head_dim", 0, "`head_dim` must be at least 1, got 0; choose a larger one"),
     ("window", 15, "`window` must be at least 16, got 15; choose a larger one"),
     ("lpips_weight", -1.0, "`lpips_weight` must be at least 0.0, got -1.0"),
 ]

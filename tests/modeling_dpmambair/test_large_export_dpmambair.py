@@ -81,7 +81,7 @@ def _portable():
         yield
 
 
-@pytest.mark.parametrize("extractor", [{}, FINE, {"window": 32}, FINE | {"window": 32}], ids=str)
+@pytest.mark.parametrize("extractor", [{}, FINE, {"window": 32}, FINE | {"window": 32, "head_dim": 5}], ids=str)
 @pytest.mark.parametrize("is_cut", [False, True], ids=["whole", "strips"])
 def test_embedding_and_description_in_parts_are_the_pictures(monkeypatch, extractor, is_cut):
     model, degraded = small_model(extractor, has_description=True), pictures(1, 203, 45)

@@ -159,6 +159,22 @@ def test_fine_statistics_are_read_from_a_trained_folder_as_they_were(tmp_path):
     assert torch.equal(restorer.extractor.norm.mean, model.norm.mean)
 
 
+def test_hidden_layer_completes_the_linear_map():
+    linear, completed = small_extractor(), small_extractor(head_dim=5)
+    assert not DegradationExtractorModel(small_extractor_config(head_dim=5)).head_out.weight.any()
+    completed.load_state_dict(linear.state_dict(), strict=False)
+    x = pictures(2, 20, 23)
+    with torch.no_grad():
+        expected = linear(x).degradation_embedding
+        torch.testing.assert_close(completed(x).degradation_embedding, expected, rtol=0, atol=0)
+        # A unit far above zero passes GELU as it is.
+        completed.head_hidden.weight.zero_()
+        completed.head_hidden.bias.fill_(20.0)
+        completed.head_out.weight[:, 2] = torch.arange(float(len(completed.head_out.weight)))
+        expected += 20 * torch.arange(float(expected.shape[1]))
+        torch.testing.assert_close(completed(x).degradation_embedding, expected, rtol=1e-5, atol=1e-5)
+
+
 def test_hidden_states_are_the_features_after_each_stage():
     model, degraded = small_extractor(), pictures(2, 11, 18)
     features = [degraded.permute(0, 2, 3, 1)]

@@ -149,8 +149,9 @@ def test_command_starts_prompts_that_see_all_directions_alike(tmp_path):
     assert not any(prompt.out_proj.weight.any() for prompt in prompts)
 
 
-def test_extractor_alone_is_whitened():
-    extractor = randomized(DegradationExtractorModel(small_extractor_config())).eval()
+@pytest.mark.parametrize("head_dim", [None, 5])
+def test_extractor_alone_is_whitened(head_dim):
+    extractor = randomized(DegradationExtractorModel(small_extractor_config(head_dim=head_dim))).eval()
     whiten(extractor, embeddings_of(extractor))
     found = embeddings_of(extractor)
     torch.testing.assert_close(found.mean(0), torch.zeros(found.shape[1]), rtol=0, atol=1e-2)
