@@ -20,7 +20,7 @@ LAYOUT = {
     "base-L (branches kept)": ("30.742", "157.83"),
     "small": ("5.142", "27.85"),
     "small, two directions": ("5.642", "43.60"),
-    "light": ("1.399", "2.66"),
+    "light": ("1.548", "2.66"),
     "tiny": ("0.81", "4.5"),
     "tiny, two directions": ("0.842", "5.94"),
 }
