@@ -29,6 +29,7 @@ from benchmarks.export_table import render_export
 from benchmarks.failures_table import render_failures
 from benchmarks.files import RESULTS, write_text
 from benchmarks.forward_table import render_forward
+from benchmarks.harm_table import render_harm
 from benchmarks.kernels_table import render_kernels
 from benchmarks.large_table import render_large
 from benchmarks.learning_table import render_learning
@@ -73,6 +74,7 @@ TABLES = {
     "export": Table("export.json", render_export),
     "failures": Table("failures.json", render_failures),
     "forward": Table("forward.json", render_forward),
+    "harm": Table("harm.json", render_harm),
     "kernels": Table("kernels.json", render_kernels),
     "large": Table("large.json", render_large),
     "learning": Table("learning.json", render_learning),
