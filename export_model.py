@@ -208,6 +208,12 @@ def fold_constants(path: Path) -> None:
     """
     folded = path.with_suffix(".folded.onnx")
     quant_pre_process(path, folded, skip_symbolic_shape=True)  # its own inference of shapes knows them well enough
+    # It names all operator sets that onnxruntime knows, which other runtimes would take for needed.
+    model = onnx.load(folded)
+    used = [each for each in model.opset_import if each.domain in {node.domain for node in model.graph.node}]
+    del model.opset_import[:]
+    model.opset_import.extend(used)
+    onnx.save(model, folded)
     os.replace(folded, path)
 
 

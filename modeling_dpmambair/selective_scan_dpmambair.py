@@ -4,25 +4,28 @@
 |---|---|
 | CPU | numba kernels with the prompts fused in |
 | CUDA, ROCm | Triton kernels with the prompts fused in; without triton mamba-ssm's kernel |
+| CUDA, only where it is asked for | mamba-ssm's kernel, compiled, from the Hub |
 | any other, or where those are absent, float64, zero-order hold | chunks in plain torch, said once in a warning |
 | none: exported programs | `selective_scan_export`, in torch's scan operator, which other runtimes have too |
 | none: the tests' oracle | `selective_scan_loop`, step by step, in any dtype |
 
-The environment variable `DPMAMBAIR_SCAN` (numba, triton, mamba_ssm, chunked, export, loop) and the context manager
-`scan_backend` force one. Shape letters: B pictures, L steps, D channels, N states.
+The environment variable `DPMAMBAIR_SCAN` (numba, triton, mamba_ssm, kernels, chunked, export, loop) and the context
+manager `scan_backend` force one; "kernels" is the one from the Hub. Shape letters: B pictures, L steps, D channels, N
+states.
 """
 
 import contextlib
 import contextvars
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Literal, NamedTuple, get_args
 
 import torch
 import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
 
+from .hub_kernel_dpmambair import load_hub_kernel
 from .selective_scan_export_dpmambair import selective_scan_export
 
 try:
@@ -39,7 +42,7 @@ try:
 except ImportError:
     selective_scan_fn = None
 
-Backend = Literal["numba", "triton", "mamba_ssm", "chunked", "export", "loop"]
+Backend = Literal["numba", "triton", "mamba_ssm", "kernels", "chunked", "export", "loop"]
 Discretization = Literal["euler", "zoh"]
 # Steps that the plain torch scan combines at once: its memory is B x 64 x D x N, its depth six products.
 CHUNK_STEPS = 64
@@ -68,8 +71,9 @@ def scan_backend(backend: Backend) -> Iterator[None]:
     """Force one implementation inside the block, in this thread; the scan says if its package is missing.
 
     Args:
-        backend: "numba", "triton", "mamba_ssm", "chunked", "export" or "loop". With "export" the layers use no kernels
-            of ours either, so that a program traced inside the block needs nothing but torch's own operators.
+        backend: "numba", "triton", "mamba_ssm", "kernels", "chunked", "export" or "loop". With "kernels" code from the
+            Hub is downloaded and run. With "export" the layers use no kernels of ours either, so that a program traced
+            inside the block needs nothing but torch's own operators.
 
     Raises:
         ValueError: no such implementation.
@@ -118,7 +122,7 @@ def _choose_backend(u: torch.Tensor, discretization: Discretization) -> Backend:
 def _check_forced(backend: Backend, u: torch.Tensor, discretization: Discretization) -> None:
     """Check that a forced implementation is there and can compute what is asked."""
     fix = "let another backend compute it"
-    if backend in ("triton", "mamba_ssm") and discretization == "zoh":
+    if backend in ("triton", "mamba_ssm", "kernels") and discretization == "zoh":
         raise ValueError(f"`discretization` must be 'euler' with {_PACKAGES[backend]}, got 'zoh'; {fix}")
     functions = {"numba": prompted_scan_cpu, "triton": prompted_scan_triton, "mamba_ssm": selective_scan_fn}
     if functions.get(backend, backend) is None:
@@ -395,15 +399,28 @@ def selective_scan_chunked(
 
 
 def selective_scan_mamba(
-    u: torch.Tensor, delta: torch.Tensor, A: torch.Tensor, B: torch.Tensor, C: torch.Tensor, D: torch.Tensor
+    u: torch.Tensor,
+    delta: torch.Tensor,
+    A: torch.Tensor,
+    B: torch.Tensor,
+    C: torch.Tensor,
+    D: torch.Tensor,
+    *,
+    kernel: Callable[..., torch.Tensor] | None = None,
 ) -> torch.Tensor:
     """Hand the recurrence to mamba-ssm, whose kernel wants (B, D, L), one dtype for u, delta, B, C and float32 A, D.
 
-    Arguments and result as in `selective_scan`.
+    Arguments and result as in `selective_scan`; `kernel` is a `selective_scan_fn`, the installed package's if None.
     """
+    kernel = kernel or selective_scan_fn
     channels_first = (each.to(u.dtype).transpose(1, 2).contiguous() for each in (u, delta, B, C))
     u, delta, B, C = channels_first
-    return selective_scan_fn(u, delta, A.float(), B, C, D.float(), delta_softplus=False).transpose(1, 2)
+    return kernel(u, delta, A.float(), B, C, D.float(), delta_softplus=False).transpose(1, 2)
+
+
+@torch.compiler.disable  # compiled programs go around it: they cannot trace what is only downloaded when they run
+def _scan_from_hub(*tensors: torch.Tensor) -> torch.Tensor:
+    return selective_scan_mamba(*tensors, kernel=load_hub_kernel())
 
 
 def _scan_numba(
@@ -452,11 +469,12 @@ def _prepare_for_triton(
     return u, dt, A, B, C, D, dt_bias, *alphas
 
 
-_PACKAGES = {"numba": "numba", "triton": "triton", "mamba_ssm": "mamba-ssm"}
+_PACKAGES = {"numba": "numba", "triton": "triton", "mamba_ssm": "mamba-ssm", "kernels": "mamba-ssm"}
 # These take the prompts, the bias, softplus and the direction themselves; the others get them computed.
 _FUSED = {"numba": _scan_numba, "triton": _scan_triton}
 _SCANS = {
     "mamba_ssm": selective_scan_mamba,
+    "kernels": _scan_from_hub,
     "chunked": selective_scan_chunked,
     "export": selective_scan_export,
     "loop": selective_scan_loop,

@@ -1,6 +1,7 @@
 """What the exporting command refuses, makes and leaves behind; the files themselves are made in the slow tests."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import export_model
 from dpmambair.shipped import SHIPPED
 from export_model import Agreement, check, compare, draw_picture, open_exported, open_onnx, trace
 from modeling_dpmambair import DPMambaIRModel
-from tests.documents import run_python_block
+from tests.documents import read, run_python_block
 from tests.modeling_dpmambair.models import pictures, small_model
 from tests.test_house import ROOT
 
@@ -77,6 +78,12 @@ def restore(model, degraded, **options):
 
 def wrong(**_):
     return dict.fromkeys(export_model.OUTPUTS, torch.tensor(torch.nan))
+
+
+def list_operators(graph):
+    """Return the operators of a graph and of those inside its nodes."""
+    inner = (each.g for node in graph.node for each in node.attribute if each.type == onnx.AttributeProto.GRAPH)
+    return {node.op_type for node in graph.node}.union(*map(list_operators, inner))
 
 
 # What is refused before anything is computed
@@ -247,6 +254,42 @@ def test_smaller_weights_hold_and_save_space(restorer_onnx, shipped, tmp_path, o
     found = compare(open_onnx(path), shipped, has_strength=False)
     assert found.deviation > 1e-6
     check(found, is_exact=False)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of onnxruntime's quantizers
+@pytest.mark.parametrize(("option", "added", "domains"), [
+    ("float16", set(), {""}),
+    ("bfloat16", set(), {""}),
+    ("weights", {"MatMulNBits"}, {"", "com.microsoft"}),
+    ("dynamic", {"DynamicQuantizeLinear", "MatMulInteger"}, {""}),
+])  # fmt: skip
+def test_smaller_weights_add_the_operators_that_the_document_names(restorer_onnx, tmp_path, option, added, domains):
+    path = Path(shutil.copy(restorer_onnx, tmp_path))
+    change = export_model.quantize if option in ("weights", "dynamic") else export_model.store_halved
+    change(path, option)
+    model = onnx.load(path)
+    assert list_operators(model.graph) - list_operators(onnx.load(restorer_onnx).graph) == added
+    assert {each.domain for each in model.opset_import} == domains
+
+
+@pytest.mark.slow
+def test_document_lists_the_opset_and_the_operators_of_every_file(restorer_onnx, shipped, tmp_path):
+    text = read("docs/export.md")
+    version = re.search(r"With the shipped weights and torch ([\d.]+) these are used", text)[1]
+    if not torch.__version__.startswith(f"{version}."):
+        pytest.skip(f"the document is about torch {version}")
+    listed = re.findall(r"^\| `(\w+\.onnx)` \| (\d+) \| (.+) \|$", text, re.MULTILINE)
+    shutil.copy(restorer_onnx, tmp_path)
+    with export_model.quiet_exporters():
+        export_model.write_parts(shipped, tmp_path)
+    models = {name: onnx.load(tmp_path / name) for name, *_ in listed}
+    assert {path.name for path in tmp_path.glob("*.onnx")} == models.keys()
+    found = [
+        (name, str(model.opset_import[0].version), ", ".join(sorted(list_operators(model.graph))))
+        for name, model in models.items()
+    ]
+    assert found == listed
 
 
 @pytest.mark.slow

@@ -37,7 +37,7 @@ LAYERS = {
     "modeling_dpmambair": (
         {
             *("configuration_dpmambair", "cpu_simd_dpmambair", "cpu_threads_dpmambair", "large_plan_dpmambair"),
-            *("operators_dpmambair", "triton_scan_kernels_dpmambair"),
+            *("operators_dpmambair", "triton_scan_kernels_dpmambair", "hub_kernel_dpmambair"),
             *("picture_colours_dpmambair", "picture_errors_dpmambair", "picture_metadata_dpmambair"),
             "weights_dpmambair",
         },
@@ -102,7 +102,7 @@ DISTRIBUTIONS = {
 }
 # Of a package, a script or a single file.
 EXTRAS = {
-    "modeling_dpmambair": {"cuda", "heic"},
+    "modeling_dpmambair": {"cuda", "heic", "kernels"},
     "train_accelerate": {"train"},
     "evaluate_accelerate": {"eval"},
     "evaluation": {"eval", "classical"},
@@ -119,7 +119,8 @@ EXTRAS = {
     "training": {"train"},
 }
 EVERY_EXTRA = {
-    *("bulk", "cuda", "heic", "train", "eval", "classical", "demo", "export", "serve", "spandrel", "video", "dev"),
+    *("bulk", "cuda", "heic", "kernels", "train", "eval", "classical", "demo", "export", "serve", "spandrel", "video"),
+    "dev",
 }
 
 MAX_POSITIONAL_ARGUMENTS = 6

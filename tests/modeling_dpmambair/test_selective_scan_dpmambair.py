@@ -277,7 +277,7 @@ def recorded(monkeypatch):
         return lambda u, *args, **options: calls.append(name) or torch.zeros_like(u[0] if isinstance(u, tuple) else u)
 
     with monkeypatch.context() as patch:
-        for name in ("mamba_ssm", "chunked", "export", "loop"):
+        for name in ("mamba_ssm", "kernels", "chunked", "export", "loop"):
             patch.setitem(scanning._SCANS, name, record(name))
         for name in ("numba", "triton"):
             patch.setitem(scanning._FUSED, name, record(name))
@@ -301,7 +301,7 @@ def test_processor_takes_numba_and_float64_takes_chunks(monkeypatch):
     assert calls == ["numba", "numba", "chunked", "numba"]
 
 
-@pytest.mark.parametrize("backend", ["numba", "triton", "mamba_ssm", "chunked", "export", "loop"])
+@pytest.mark.parametrize("backend", ["numba", "triton", "mamba_ssm", "kernels", "chunked", "export", "loop"])
 def test_context_manager_and_environment_variable_force_an_implementation(monkeypatch, backend):
     monkeypatch.setattr(scanning, "selective_scan_fn", lambda *args, **options: None)
     monkeypatch.setattr(scanning, "prompted_scan_triton", lambda *args: None)
@@ -335,7 +335,7 @@ def test_context_manager_leaves_other_threads_alone(monkeypatch):
 
 
 def test_unknown_implementation_is_an_error(monkeypatch):
-    rule = "must be one of numba, triton, mamba_ssm, chunked, export, loop, got 'fast'; choose one of these"
+    rule = "must be one of numba, triton, mamba_ssm, kernels, chunked, export, loop, got 'fast'; choose one of these"
     with pytest.raises(ValueError, match=f"`backend` {rule}"), scan_backend("fast"):
         pass
     monkeypatch.setenv("DPMAMBAIR_SCAN", "fast")
