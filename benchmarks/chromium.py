@@ -37,7 +37,7 @@ SCREENS = {390: 844, 1440: 900}
 ISOLATING = {"Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp"}
 NETWORK_LOG = "network.json"
 # Seconds for whatever a page does.
-PATIENCE = 600
+PATIENCE = 1200
 
 
 class FileHandler(SimpleHTTPRequestHandler):

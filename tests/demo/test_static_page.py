@@ -180,9 +180,13 @@ def test_slider_moves_by_the_keyboard(visit, picture):
     visit.restore(picture)
     split = visit.one("split")
     assert split.get_attribute("aria-label")
-    start = visit.one("handle").rect["x"]
+    script = "return ['::before', '::after'].map((part) => parseFloat(getComputedStyle(arguments[0], part).left))"
+    handle, width = visit.one("handle"), visit.one("frame").rect["width"]
+    line, knob = visit.driver.execute_script(script, handle)
+    assert (line, knob) == pytest.approx((width / 2, width / 2), abs=1)
     split.send_keys(Keys.HOME)
-    visit.wait(lambda: visit.one("handle").rect["x"] < start - 50)
+    visit.wait(lambda: visit.driver.execute_script(script, handle)[0] == 0)
+    assert 21 <= visit.driver.execute_script(script, handle)[1] < 50  # the knob stays whole
 
 
 def test_grey_jpeg_comes_back_grey_and_as_jpeg(visit, tmp_path):
