@@ -19,6 +19,7 @@ from typing import Annotated, Any
 import typer
 from huggingface_hub import EvalResult, ModelCard
 
+from benchmarks.browser_table import render_browser
 from benchmarks.bulk_table import render_bulk
 from benchmarks.command_table import render_command
 from benchmarks.cost_table import render_cost
@@ -64,6 +65,7 @@ class Table:
 
 
 TABLES = {
+    "browser": Table("browser.json", render_browser),
     "bulk": Table("bulk.json", render_bulk),
     "command": Table("command.json", render_command),
     "composites": Table("composites7_cbsd68.json", render_quality),

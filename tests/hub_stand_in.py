@@ -17,7 +17,12 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from huggingface_hub import RepoCard
 
 TOKEN = "hf_of_the_tests"
-LARGE = (".safetensors", ".parquet")  # what the Hub's own .gitattributes sends through LFS, of what we publish
+LARGE = (
+    ".safetensors",
+    ".parquet",
+    ".onnx",
+    ".gz",
+)  # what the Hub's own .gitattributes sends through LFS, of what we publish
 REPOSITORY = r"(?P<kind>model|dataset|space)s/(?P<repo>[^/]+/[^/]+)"
 RESOLVED = r"/(?P<prefix>datasets/|spaces/|)(?P<repo>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>.+)"
 LFS_BATCH = r"/(?P<prefix>datasets/|spaces/|)(?P<repo>[^/]+/[^/]+)\.git/info/lfs/objects/batch"

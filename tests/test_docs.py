@@ -77,7 +77,15 @@ def test_tree_names_every_folder_and_script():
 
 
 @pytest.mark.parametrize(
-    "name", ["docs/architecture.md", "docs/bulk.md", "docs/evaluation.md", "docs/publishing.md", "docs/serving.md"]
+    "name",
+    [
+        "docs/architecture.md",
+        "docs/browser.md",
+        "docs/bulk.md",
+        "docs/evaluation.md",
+        "docs/publishing.md",
+        "docs/serving.md",
+    ],
 )
 def test_measured_numbers_stand_in_rendered_tables_only(name):
     assert typed_measurements(name) == []

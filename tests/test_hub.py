@@ -4,15 +4,20 @@ Client and commands are the real ones, in processes of their own; the server is 
 """
 
 import json
+import shutil
 from itertools import count
 
+import build_static
 import numpy as np
 import pytest
 from huggingface_hub import ModelCard
 from PIL import Image
 
+from benchmarks.chromium import StaticPage, open_chromium, read_requests
+from benchmarks.chromium import serving as serving_files
 from dpmambair.shipped import ATTRIBUTION, SHIPPED
-from modeling_dpmambair import DPMambaIRImageProcessor, DPMambaIRModel, ImageRestorationPipeline
+from modeling_dpmambair import DPMambaIRImageProcessor, DPMambaIRModel, ImageRestorationPipeline, Restorer
+from tests.chromium import needs_chromium
 from tests.documents import code_blocks
 from tests.hub_stand_in import TOKEN, serving
 from tests.publishing import ROOT, STAYING, commit_all, copy_checkout, run_python
@@ -211,6 +216,43 @@ def test_space_holds_all_that_its_page_needs(hub, push, read):
     with Image.open(folder / "restored.png") as restored, Image.open(ROOT / "examples/rain.png") as degraded:
         assert restored.size == degraded.size
         assert restored.tobytes() != degraded.convert("RGB").tobytes()
+
+
+DOWNLOAD_SPACE = """
+import json
+from huggingface_hub import snapshot_download
+
+snapshot_download(sys.argv[1], repo_type="space", local_dir="space")
+print(json.dumps(True))
+"""
+
+
+@needs_chromium
+def test_static_space_restores_in_a_browser_as_the_package_does(hub, push, read, checkout, tmp_path):
+    runtime = checkout / build_static.KEPT.relative_to(ROOT)
+    runtime.mkdir(parents=True)
+    shutil.copy(build_static.fetch_runtime(), runtime)  # so that the command itself needs no network
+    push("space", "somebody/in-the-browser", "--static", "--public")
+    space = hub.repositories["space", "somebody/in-the-browser"]
+    assert (space.sdk, space.private) == ("static", False)
+    files = space.find("main").files
+    assert files[f"network/{ATTRIBUTION}"] == (checkout / MODEL / ATTRIBUTION).read_bytes()
+    assert not [name for name in files if name.endswith(".py")]
+    metadata = ModelCard(files["README.md"].decode(), ignore_metadata_errors=True).data
+    assert (metadata.get("sdk"), metadata.get("app_file")) == ("static", "index.html")
+    folder, _ = read(DOWNLOAD_SPACE, "somebody/in-the-browser", token=None)
+    picture = checkout / "examples" / "rain.png"
+    with serving_files(folder / "space", metadata.get("custom_headers")) as server:
+        with open_chromium(1440, tmp_path) as driver:
+            page = StaticPage(driver, server.origin)
+            page.open()
+            page.restore(picture)
+            assert driver.execute_script("return crossOriginIsolated")
+            restored = page.pixels("after")
+        asked = read_requests(tmp_path, server.origin)
+    expected = Restorer.from_pretrained(ROOT / MODEL, "cpu", "float32")(picture)
+    assert np.abs(restored.astype(int) - np.asarray(expected.convert("RGB"), int)).max() <= 1
+    assert {url for url in asked if not url.startswith((f"{server.origin}/", "blob:", "data:"))} == set()
 
 
 READ_DATASET = """

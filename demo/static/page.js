@@ -27,6 +27,7 @@ function failed({message}) {
 function say(text) {
   one("message").textContent = text;
   one("message").hidden = !text;
+  if (text) one("message").scrollIntoView({block: "nearest"});
 }
 
 function nameKind(kind) {

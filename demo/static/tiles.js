@@ -1,17 +1,20 @@
 // Put a large picture together from the three parts of an exported restorer, step by step as
 // modeling_dpmambair/large_export_dpmambair.py does. A picture is {height, width, values}: three planes, RGB in [0, 1].
 
-const OVERLAP = 32, ROW_OVERLAPS = [128, OVERLAP], MOST_CORRECTIONS = 2;
+const OVERLAP = 32, MOST_CORRECTIONS = 2;
+// Of tiles as wide as the picture. Convolutions of the shipped weights reach so far that where neighbours meet, the
+// first leaves a tenth of a grey level, the second a level or two, and the last, for very wide pictures, up to ten.
+const ROW_OVERLAPS = [96, 64, OVERLAP];
 // Ten times the package's: of 8 bits this is an eighth of a level at most, and corrections cost a browser minutes.
 const MEANS_TOLERANCE = 5e-3;
 const GRID = 8, SCAN_CONTEXT = 4, EMBEDDED_PIXELS = 2 ** 17, EMBEDDED_CONTEXTS = 8, BAND_ROWS = 32, SHEET_SHARE = 1 / 4;
 
 const padded = (length) => length + (GRID - (length % GRID)) % GRID;
 
-// The largest height and width of a tile of so many pixels, and the overlap of neighbours.
+// The largest height and width of a tile of so many pixels, and the overlap of neighbours: the widest that fits twice.
 export function chooseTile(height, width, pixels) {
   if (height * width <= pixels) return [[padded(height), padded(width)], 0];
-  const overlap = ROW_OVERLAPS.find((each) => pixels >= 3 * each * padded(width));
+  const overlap = ROW_OVERLAPS.find((each) => pixels >= 2 * each * padded(width));
   if (overlap) {
     const rows = Math.floor(pixels / padded(width) / GRID) * GRID;
     return [[Math.min(padded(height), rows), padded(width)], overlap];

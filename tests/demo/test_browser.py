@@ -1,10 +1,8 @@
 """Headless Chromium uses the page as a visitor does, on a phone and on a desktop."""
 
-import base64
 import io
 import json
 import re
-import shutil
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
@@ -13,43 +11,23 @@ import pytest
 from PIL import Image
 from restoration_page.report import name_kind
 from restoration_page.restorer import Control
-from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
-from selenium.webdriver.support.wait import WebDriverWait
 
+from benchmarks.chromium import SCREENS, open_chromium, take_screenshot, wait
+from tests.chromium import needs_chromium
 from tests.demo.conftest import KINDS, MARKER, ROOT
 from tests.restoring import photograph, read, save
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-CHROMEDRIVER = shutil.which("chromedriver")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not (CHROMIUM and CHROMEDRIVER), reason="needs chromium and chromedriver"),
-]
-FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
-    "--disable-background-networking", "--disable-component-update",
-)  # fmt: skip
-SIZES = {390: 844, 1440: 900}
-PATIENCE = 120
+pytestmark = [pytest.mark.slow, needs_chromium]
 
 
 class Browser:
     """A Chromium of one width that shows the page."""
 
-    def __init__(self, address, width, profile, screenshots):
-        self.address, self.width, self.screenshots = address, width, screenshots
-        options = webdriver.ChromeOptions()
-        options.binary_location = CHROMIUM
-        for flag in (*FLAGS, f"--user-data-dir={profile}"):
-            options.add_argument(flag)
-        options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-        self.driver = webdriver.Chrome(service=Service(CHROMEDRIVER), options=options)
-        screen = {"width": width, "height": SIZES[width], "deviceScaleFactor": 1, "mobile": width < 500}
-        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+    def __init__(self, address, driver, width, screenshots):
+        self.address, self.driver, self.width, self.screenshots = address, driver, width, screenshots
 
     def open(self, scheme="light"):
         """Open the page anew, as somebody who prefers these colours."""
@@ -66,7 +44,7 @@ class Browser:
         return element
 
     def wait(self, condition):
-        return WebDriverWait(self.driver, PATIENCE, 0.2).until(lambda _: condition())
+        return wait(condition, self.driver)
 
     def text(self, selector):
         return self.one(selector).text
@@ -95,11 +73,7 @@ class Browser:
 
     def take_screenshot(self, name):
         """Keep a picture of the whole page."""
-        size = self.driver.execute_cdp_cmd("Page.getLayoutMetrics", {})["cssContentSize"]
-        clip = {"x": 0, "y": 0, "width": self.width, "height": size["height"], "scale": 1}
-        options = {"captureBeyondViewport": True, "clip": clip}
-        picture = self.driver.execute_cdp_cmd("Page.captureScreenshot", options)
-        (self.screenshots / f"{name}_{self.width}.png").write_bytes(base64.b64decode(picture["data"]))
+        take_screenshot(self.driver, self.screenshots / f"{name}_{self.width}.png")
 
     def requests(self):
         """Return the addresses that the page has asked for since the last call, data and blobs left out."""
@@ -114,11 +88,10 @@ class Browser:
         return [entry["message"] for entry in self.driver.get_log("browser") if entry["level"] == "SEVERE"]
 
 
-@pytest.fixture(scope="module", params=SIZES, ids=lambda width: f"{width}px")
+@pytest.fixture(scope="module", params=SCREENS, ids=lambda width: f"{width}px")
 def chromium(request, address, tmp_path_factory, screenshots):
-    chromium = Browser(address, request.param, tmp_path_factory.mktemp("profile"), screenshots)
-    yield chromium
-    chromium.driver.quit()
+    with open_chromium(request.param, tmp_path_factory.mktemp("chromium")) as driver:
+        yield Browser(address, driver, request.param, screenshots)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import torch
 
 from modeling_dpmambair import large_export_dpmambair as parts
 from modeling_dpmambair import scan_backend
-from modeling_dpmambair.large_pictures_dpmambair import choose_tile, embed_picture, restore_tiled
+from modeling_dpmambair.large_pictures_dpmambair import embed_picture, restore_tiled
 from modeling_dpmambair.large_plan_dpmambair import plan_tiles
 from modeling_dpmambair.modeling_degradation_extractor import split_windows
 from tests.modeling_dpmambair.models import pictures, small_model
@@ -127,15 +127,22 @@ def test_page_cuts_windows_as_the_package_does(tmp_path, size):
 @pytest.mark.skipif(shutil.which("node") is None, reason="needs node")
 def test_page_plans_tiles_as_the_package_does():
     cases = [(512, 512, 2**19), (1200, 1024, 2**19), (1021, 1003, 2**18), (900, 5000, 2**18), (203, 90, 10**4)]
-    for (height, width, pixels), plan in zip(cases, run_node(PLANS, json.dumps(cases)), strict=True):
-        if height * width > pixels:
-            assert (tuple(plan["tile"]), plan["overlap"]) == choose_tile(height, width, pixels)
+    for (height, width, _), plan in zip(cases, run_node(PLANS, json.dumps(cases)), strict=True):
         tiles = plan_tiles(height, width, tuple(plan["tile"]), plan["overlap"])
         for ours, tile in zip(plan["spans"], tiles, strict=True):
             for found, span in zip(ours, (tile.rows, tile.columns), strict=True):
                 np.testing.assert_allclose(found.pop("weights"), span.weights, atol=1e-6)
                 assert found == {name: getattr(span, name) for name in found}
                 assert len(found) == 5
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="needs node")
+def test_page_takes_rows_as_wide_as_the_picture_and_the_widest_overlap_that_fits_twice():
+    sizes = [(700, 700), (1224, 1632), (1820, 2730), (2000, 3000), (3000, 4100), (900, 8200)]
+    plans = run_node(PLANS, json.dumps([(*size, 2**19) for size in sizes]))
+    tiles = [(704, 704), (320, 1632), (184, 2736), (168, 3000), (120, 4104), (720, 720)]
+    assert [tuple(plan["tile"]) for plan in plans] == tiles
+    assert [plan["overlap"] for plan in plans] == [0, 96, 64, 64, 32, 128]
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="needs node")
