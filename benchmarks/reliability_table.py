@@ -32,9 +32,10 @@ def render_reliability(results: dict[str, Any]) -> str:
     """
     tests, others = results["tests"], any(not each["is_ours"] for each in results["records"])
     counts = ", ".join(f"{number:,} {word}" for word, number in tests.items())
-    foreign = " Other libraries, in italics, read the same files." if others else ""
+    foreign = " Other libraries, in italics, were given the same." if others else ""
+    repeated = f" Of these {results['repeated']:,} passed when they were tried again." if results["repeated"] else ""
     return (
         f"{format_markdown(reliability_grid(results))}\n\n"
-        f"All tests of the folder: {counts}.{foreign} Measured\n{results['date'][:10]} on "
+        f"All tests of the folder: {counts}.{repeated}{foreign} Measured\n{results['date'][:10]} on "
         f"{describe_machine(results['machine'])}."
     )

@@ -1,7 +1,9 @@
 """What is wrong with a picture's file, in one line, whatever its decoder raises."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from PIL import Image
 
@@ -28,6 +30,22 @@ def one_line_errors() -> Iterator[None]:
         raise OSError(f"image file is damaged: {' '.join(str(error).split()) or type(error).__name__}") from error
 
 
+@contextmanager
+def naming(source: Any) -> Iterator[None]:
+    """Make the errors of reading a file name it, where they do not.
+
+    Args:
+        source: what is read; of what is no path there is nothing to name.
+    """
+    try:
+        yield
+    except (PictureError, OSError, Image.DecompressionBombError) as error:
+        is_path = isinstance(source, str | os.PathLike)
+        if not is_path or os.fspath(source) in str(error) or getattr(error, "filename", None):
+            raise
+        raise type(error)(f"{os.fspath(source)}: {error}") from error
+
+
 def check_size(width: int, height: int, frames: int = 1, max_pixels: int | None = None) -> None:
     """Refuse a picture that is too large by its header, before memory is spent on it.
 
@@ -50,4 +68,4 @@ def check_size(width: int, height: int, frames: int = 1, max_pixels: int | None 
         raise Image.DecompressionBombError(f"{size} pixels could be a decompression bomb; restore a smaller picture")
 
 
-__all__ = ["PictureError", "TooManyPixelsError", "check_size", "one_line_errors"]
+__all__ = ["PictureError", "TooManyPixelsError", "check_size", "naming", "one_line_errors"]
