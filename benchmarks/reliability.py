@@ -1,10 +1,10 @@
 """What was tried to break it: `python -m benchmarks.reliability`. Runs `tests/reliability`, and counts.
 
 Hostile pictures and models at every door, kills and full disks under every command, connections, and numbers. It takes
-hours; `--kills` says how often each command is killed. Interrupted, the same command goes on after the last test that
-had ended; `--only` tries a part, a door or a kind, for the whole to go on from. When the code has changed, all begins
-anew. Mounting file systems of a few kilobytes, for full disks and read-only places, needs the rights to; without them
-these tests are skipped, and missing in the table.
+the better part of an hour of a core; `--kills` says how often commands are killed. Interrupted, the same command goes
+on after the last test that had ended; `--only` tries a part, a door or a kind, for the whole to go on from. When the
+code has changed, all begins anew. Mounting file systems of a few kilobytes, for full disks and read-only places, needs
+the rights to; without them these tests are skipped, and missing in the table.
 """
 
 import json
@@ -26,6 +26,8 @@ from dpmambair.machine import describe_machine, read_commit
 
 ROOT = Path(__file__).resolve().parents[1]
 TESTS = "tests/reliability"
+# So many are killed: training, evaluation, bulk restoring, dataset building, export.
+COMMANDS = 5
 # What the results depend on.
 SOURCES = (
     *("modeling_dpmambair", "dpmambair", "dataset_scripts", "restoration_metrics", "evaluation", "training", "demo"),
@@ -40,7 +42,7 @@ def begin(journal: Path, kills: int) -> None:
 
     Args:
         journal: file, whose first line tells of the run, and each other one of a test that has ended.
-        kills: how often each command is killed.
+        kills: how often commands are killed.
     """
     paths = [path for folder in SOURCES for path in (ROOT / folder).rglob("*.py")]
     head = {"code": hash_files(sorted([*ROOT.glob("*.py"), *paths])), "kills": kills}
@@ -53,13 +55,16 @@ def run_tests(journal: Path, kills: int, chosen: Sequence[str]) -> bool:
 
     Args:
         journal: takes a line for each test that ends.
-        kills: how often each command is killed.
+        kills: how often commands are killed, one as often as another.
         chosen: what else pytest is given, to run a part.
 
     Returns:
         Whether there is none left, of that part.
     """
-    given = os.environ | {"RELIABILITY_RECORD": str(journal.resolve()), "RELIABILITY_KILLS": str(kills)}
+    given = os.environ | {
+        "RELIABILITY_RECORD": str(journal.resolve()),
+        "RELIABILITY_KILLS": str(-(-kills // COMMANDS)),
+    }
     done = subprocess.run([sys.executable, "-m", "pytest", "-q", TESTS, *chosen], cwd=ROOT, env=given)
     return done.returncode in (0, 5)  # 5: all that was chosen had ended before
 
@@ -95,7 +100,7 @@ def summarize(tests: Sequence[Line]) -> Line:
 
 
 def main(
-    kills: Annotated[int, typer.Option(min=1, help="How often each command is killed.")] = 50,
+    kills: Annotated[int, typer.Option(min=1, help="How often commands are killed, together.")] = 50,
     output: Annotated[Path, typer.Option(help="Results file.")] = RESULTS / "reliability.json",
     only: Annotated[str | None, typer.Option(metavar="EXPRESSION", help="Tests to run, as pytest's -k.")] = None,
 ) -> None:

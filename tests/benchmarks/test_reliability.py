@@ -91,11 +91,11 @@ def test_tests_that_ended_are_left_out_and_those_that_failed_are_tried_again(tmp
     monkeypatch.setattr(reliability, "TESTS", "test_some.py")
     monkeypatch.setenv("PYTHONPATH", str(Path(reliability.__file__).parents[1]))
     journal = tmp_path / "journal.jsonl"
-    begin(journal, 3)
-    assert not run_tests(journal, 3, ["-p", "tests.reliability.conftest"])
+    begin(journal, 14)
+    assert not run_tests(journal, 14, ["-p", "tests.reliability.conftest"])
     (tmp_path / "mended").touch()
-    assert run_tests(journal, 3, ["-p", "tests.reliability.conftest"])
-    assert run_tests(journal, 3, ["-p", "tests.reliability.conftest"])  # nothing is left
+    assert run_tests(journal, 14, ["-p", "tests.reliability.conftest"])
+    assert run_tests(journal, 14, ["-p", "tests.reliability.conftest"])  # nothing is left
     found = {test["test"].rpartition("::")[2]: (test["outcome"], test["tries"]) for test in read_tests(journal)}
     assert found == {"test_good": ("passed", 1), "test_flaky": ("passed", 2), "test_skipped": ("skipped", 1)}
     assert join_records(read_tests(journal)) == [

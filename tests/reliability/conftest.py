@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-# Where it goes, one JSON object for each test that has ended; and how often a command is killed at random.
+# Where it goes, one JSON object for each test that has ended; and how often each command is killed at random.
 RECORD, KILLS = "RELIABILITY_RECORD", "RELIABILITY_KILLS"
 # Of the test that runs.
 NOTES: list[dict[str, object]] = []

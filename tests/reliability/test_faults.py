@@ -81,8 +81,7 @@ def clean(works, place):
 @pytest.mark.parametrize("name", NAMES)
 def test_runs_killed_at_random_moments_end_as_clean_ones(works, place, clean, record, kills, name):
     work, (expected, seconds) = works[name], clean(name)
-    count = max(kills // 5, 1) if name == "export" else kills  # one takes a minute
-    moments, left, failed = random.Random(name), count, []
+    moments, left, failed = random.Random(name), kills, []
     while left:
         out = place / f"killed-{work.name.replace(' ', '_')}"
         forget(out)
@@ -100,7 +99,7 @@ def test_runs_killed_at_random_moments_end_as_clean_ones(works, place, clean, re
             failed.append(errors[-500:])
         elif work.digest(out) != expected:
             failed.append(f"{name} differs")
-    record("kill -9", name, count, failed)
+    record("kill -9", name, kills, failed)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
