@@ -17,11 +17,19 @@ import tifffile
 import torch
 from PIL import Image, ImageFile
 
-from modeling_dpmambair import Picture, read_picture, write_picture
+from modeling_dpmambair import (
+    DPMambaIRImageProcessor,
+    ImageRestorationPipeline,
+    Picture,
+    Restorer,
+    read_picture,
+    write_picture,
+)
 from modeling_dpmambair import picture_encoding_dpmambair as encoding
 from modeling_dpmambair import picture_files_dpmambair as files
 from modeling_dpmambair import picture_levels_dpmambair as reading
 from modeling_dpmambair.picture_files_dpmambair import FORMATS, list_suffixes
+from tests.modeling_dpmambair.models import small_model
 from tests.odd_pictures import ANIMATIONS, ODD_PICTURES, REFUSED, chunk, encode, exif, png, rgb_profile, what_it_says
 from tests.odd_pictures import photograph as levels_of
 from tests.restoring import files_below, photograph, read, save
@@ -298,6 +306,9 @@ def test_a_strip_larger_than_its_page_is_not_decoded(monkeypatch):
     monkeypatch.setattr(tifffile.TiffPage, "asarray", lambda *_, **__: pytest.fail("the page was decoded"))
     with pytest.raises(OSError, match="a strip or tile is larger than the page declares$"):
         read_picture(bytes(data))
+    data[data.index(b"\xff\xd8")] = 0
+    with pytest.raises(OSError, match="^image file is damaged: a strip or tile is no JPEG picture$"):
+        read_picture(bytes(data))
 
 
 def test_more_samples_than_photographs_have_are_refused():
@@ -496,3 +507,17 @@ def test_longest_file_name_is_written(tmp_path):
     assert len(name.encode()) == 254
     write_picture(read_picture(photograph()), tmp_path / name)
     assert files_below(tmp_path) == [name]
+
+
+@pytest.mark.parametrize("odd", ["half a PNG file", "TIFF of several pages", "an animation", "nothing"])
+def test_doors_name_the_file_that_they_refuse(tmp_path, odd):
+    content = ANIMATIONS[0].content if odd == "an animation" else next(e.content for e in REFUSED if e.name == odd)
+    path = tmp_path / "picture"
+    path.write_bytes(content)
+    processor = DPMambaIRImageProcessor()
+    restorer = Restorer(small_model(), processor)
+    pipe = ImageRestorationPipeline(model=restorer.model, image_processor=processor, device="cpu")
+    for door in (restorer, processor, pipe, lambda path: pipe([str(path)])):
+        with pytest.raises((OSError, ValueError)) as caught:
+            door(path)
+        assert str(caught.value).count(str(path)) == 1
