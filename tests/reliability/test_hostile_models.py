@@ -127,19 +127,30 @@ def test_weights_that_end_early_are_refused(sound, place, refuse, length):
     refuse("broken files", RESTORERS | COMMANDS, spoil(place / "model", sound, cut))
 
 
+def poison(folder, value):
+    weights = load_file(folder / "model.safetensors")
+    weights["network.conv_out.weight"].fill_(value)
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf, 1e38])
-def test_weights_that_are_not_finite_restore_nothing_and_are_not_exported(sound, place, refuse, value):
-    def poison(folder):
-        weights = load_file(folder / "model.safetensors")
-        weights["network.conv_out.weight"].fill_(value)
-        save_file(weights, folder / "model.safetensors", {"format": "pt"})
+def test_weights_that_are_not_finite_restore_nothing(sound, place, refuse, value):
+    folder = spoil(place / "model", sound, partial(poison, value=value))
 
     def restore(folder, place):
         Restorer.from_pretrained(folder, "cpu")(place / "in" / "a.png")
 
-    doors = {name: RESTORERS[name] for name in ("command line", "evaluation")} | {"export": COMMANDS["export"]}
-    refuse("weights that are not finite", {"Restorer": restore, **doors}, spoil(place / "model", sound, poison))
+    doors = {"Restorer": restore} | {name: RESTORERS[name] for name in ("command line", "evaluation")}
+    refuse("weights that are not finite", doors, folder)
     assert not [name for name in files_below(place / "out") if name.endswith(".png")]
+
+
+@pytest.mark.slow
+def test_weights_that_are_not_finite_are_not_exported(place, refuse):
+    small_model(first_mixer_level=3, has_heb=False).save_pretrained(place / "model")
+    poison(place / "model", math.nan)
+    refuse("weights that are not finite", {"export": COMMANDS["export"]}, place / "model")
+    assert not (place / "out.onnx").exists()
 
 
 def test_weights_that_are_not_complete_are_exported_and_averaged_by_nobody(sound, place, refuse):
