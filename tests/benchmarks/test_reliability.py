@@ -67,6 +67,16 @@ def test_command_writes_what_the_tests_recorded_and_shows_it(journal, tmp_path, 
     assert not journal.exists()
 
 
+def test_doors_at_which_as_much_was_tried_share_a_row():
+    records = [KILLS, {**READER, "door": "page"}, PEER, READER, {**READER, "door": "service", "failed": 1}]
+    assert reliability_grid({"records": records})[1:] == [
+        ["hostile pictures", "page, reader", "2,400 each", "0"],
+        ["hostile pictures", "service", "2,400", "1"],
+        ["hostile pictures", "*torchvision*", "2,400", "7"],
+        ["kill -9", "training", "25", "0"],
+    ]
+
+
 def test_command_that_is_interrupted_or_tries_a_part_keeps_the_journal(journal, tmp_path, monkeypatch):
     monkeypatch.setattr(reliability, "run_tests", lambda *_: False)
     with pytest.raises(typer.Exit):
