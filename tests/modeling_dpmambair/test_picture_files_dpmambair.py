@@ -29,6 +29,7 @@ from modeling_dpmambair import picture_encoding_dpmambair as encoding
 from modeling_dpmambair import picture_files_dpmambair as files
 from modeling_dpmambair import picture_levels_dpmambair as reading
 from modeling_dpmambair.picture_files_dpmambair import FORMATS, list_suffixes
+from tests.dpmambair.hostile import giant_files
 from tests.modeling_dpmambair.models import small_model
 from tests.odd_pictures import ANIMATIONS, ODD_PICTURES, REFUSED, chunk, encode, exif, png, rgb_profile, what_it_says
 from tests.odd_pictures import photograph as levels_of
@@ -209,6 +210,32 @@ def test_guard_on_pixels_counts_the_frames_of_an_animation_and_knows_tiff(monkey
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 18 * 13 // 2 - 1)
     with pytest.raises(Image.DecompressionBombError, match="^18 x 13 pixels could be a decompression bomb"):
         read_picture(odd("TIFF grey and alpha of 16 bits").content)
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize("name", ["giant GIF", "giant WEBP", "giant AVIF", "blank fax"])
+def test_few_bytes_that_declare_many_pixels_are_refused_before_they_are_decoded(monkeypatch, name):
+    blank = encode(Image.new("1", (10_000, 10_000)), "TIFF", compression="group4")
+    content = blank if name == "blank fax" else dict(giant_files())[name]
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda _: pytest.fail("it was decoded"))
+    message = (
+        f"^10000 x 10000 pixels in {len(content)} bytes could be a decompression bomb; restore a smaller picture$"
+    )
+    with pytest.raises(Image.DecompressionBombError, match=message):
+        read_picture(content)
+
+
+@pytest.mark.parametrize(
+    ("size", "format", "options"),
+    [
+        ((3000, 2000), "PNG", {}),
+        ((1000, 1000), "WEBP", {"lossless": True}),
+        ((1000, 1000), "TIFF", {"compression": "group4"}),
+    ],
+)
+def test_blank_pictures_of_an_ordinary_size_are_read(size, format, options):
+    mode = "1" if format == "TIFF" else "L"
+    assert read_picture(encode(Image.new(mode, size), format, **options)).size == size
 
 
 MEASURE = """

@@ -25,6 +25,8 @@ from tests.reliability.conftest import RECORD
 from tests.reliability.hostile_pictures import NAMES, hostile_pictures, make_special_files, write_corpus
 from tests.restoring import files_below, photograph, run_command, save
 
+# As users run it: a warning is no refusal.
+pytestmark = pytest.mark.filterwarnings("ignore")
 # Seconds of the processor for a tiny file, restoring included.
 PATIENCE = 5
 # The fast tests take a sample, of which those that count have no need.
