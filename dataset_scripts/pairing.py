@@ -171,8 +171,12 @@ def find_faults(paths: Sequence[str], *, decode: bool = True) -> list[Fault]:
 
 
 def format_faults(faults: Iterable[Fault]) -> str:
-    """Write faults one a line, each line begun by a line break and two spaces."""
-    return "".join(f"\n  {path}: {reason}" for path, reason in faults)
+    """Write faults one a line, each line begun by a line break and two spaces; what moves a cursor is escaped."""
+    return "".join(f"\n  {_printable(path)}: {_printable(reason)}" for path, reason in faults)
+
+
+def _printable(text: str) -> str:
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
 @dataclass(frozen=True)

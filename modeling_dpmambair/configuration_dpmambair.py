@@ -15,6 +15,9 @@ LARGEST_KERNEL = 31
 MOST_STATES = 256  # the largest N of Mamba's own kernels
 MOST_WEIGHTS = 1_000_000_000
 LEAST_WINDOW = 16  # pixels; four stages halve it thrice
+MOST_WINDOW = 1024  # pixels; exporting traces pictures of more than two
+LONGEST_NAME = 64  # characters of a degradation's name, which reports show
+DTYPES = ("bfloat16", "float16", "float32", "float64")
 LONGEST_VALUE = 200  # characters of a wrong value that an error shows
 
 
@@ -38,12 +41,32 @@ def _check_at_most(config: PreTrainedConfig, most: float, *names: str) -> None:
         _check(largest is None or largest <= most, name, f"at most {most:g}", value, "choose a smaller one")
 
 
-def _check_foreign(options: dict[str, Any]) -> None:
+# What transformers would act on: it fetches kernels, which are code, from the repositories that the first three name.
+_ACTED_UPON = {
+    **dict.fromkeys(("attn_implementation", "_attn_implementation"), "there is no attention of its kinds here"),
+    **dict.fromkeys(("experts_implementation", "_experts_implementation"), "there are no experts here"),
+    "quantization_config": "save the weights as floating point",
+    **dict.fromkeys(("fusion_config", "per_layer_config"), "nothing of ours reads it"),
+    "transformers_weights": "name the weights model.safetensors",
+}
+
+
+def _check_foreign(config: PreTrainedConfig, options: dict[str, Any]) -> None:
     """Refuse what transformers would act on before any rule of ours is checked."""
+    remedy = "leave it out: nothing reads it"
     labels = options.get("num_labels") or 0
-    _check(0 <= labels <= MOST_NAMES, "num_labels", f"at most {MOST_NAMES}", labels, "leave it out: nothing reads it")
-    weights = options.get("transformers_weights")
-    _check(weights is None, "transformers_weights", "left out", weights, "name the weights model.safetensors")
+    few = isinstance(labels, int) and 0 <= labels <= MOST_NAMES
+    _check(few, "num_labels", f"at most {MOST_NAMES}", labels, remedy)
+    names = config.id2label
+    _check(names is None or isinstance(names, dict), "id2label", "a dictionary", names, remedy)
+    for name in _ACTED_UPON.keys() & options.keys():
+        _check(options[name] in (None, "eager"), name, "left out", options[name], _ACTED_UPON[name])
+    dtype = options.get("torch_dtype") if config.dtype is None else config.dtype
+    known = dtype is None or str(dtype).removeprefix("torch.") in DTYPES
+    _check(known, "dtype", f"one of {', '.join(DTYPES)}", dtype, "float32 is the usual one")
+    for name in options:
+        is_ours = callable(getattr(type(config), name, None))
+        _check(not is_ours, name, "left out, as a method has this name", options[name], remedy)
 
 
 @strict
@@ -111,7 +134,7 @@ class DegradationExtractorConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         """Turn sequences into lists, as JSON returns them."""
-        _check_foreign(kwargs)
+        _check_foreign(self, kwargs)
         for name in ("channels", "kernel_sizes", "degradations"):
             setattr(self, name, list(getattr(self, name)))
         super().__post_init__(**kwargs)
@@ -131,12 +154,16 @@ class DegradationExtractorConfig(PreTrainedConfig):
             _check_at_least(self, LEAST_WINDOW, "window")
         if self.head_dim is not None:
             _check_at_least(self, 1, "head_dim")
-            _check_at_most(self, MOST_FEATURES, "head_dim")
+        for name in self.degradations:
+            is_plain = name.isprintable() and len(name) <= LONGEST_NAME
+            rule = f"printable names of at most {LONGEST_NAME} characters"
+            _check(is_plain, "degradations", rule, name, "choose others")
         self._check_bounds()
 
     def _check_bounds(self) -> None:
         _check_at_most(self, MOST_CHANNELS, "channels", "reconstruction_dim")
-        _check_at_most(self, MOST_FEATURES, "embedding_dim", "description_dim")
+        _check_at_most(self, MOST_FEATURES, "embedding_dim", "description_dim", "head_dim")
+        _check_at_most(self, MOST_WINDOW, "window")
         _check_at_most(self, LARGEST_KERNEL, "kernel_sizes")
         few = len(self.kernel_sizes) <= LARGEST_KERNEL
         _check(few, "kernel_sizes", f"at most {LARGEST_KERNEL} sizes", self.kernel_sizes, "the usual ones are four")
@@ -291,7 +318,7 @@ class DPMambaIRConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         """Turn sequences into lists, as JSON returns them, and the extractor's dictionary into its configuration."""
-        _check_foreign(kwargs)
+        _check_foreign(self, kwargs)
         for name in ("encoder_depths", "decoder_depths", "prompts"):
             setattr(self, name, list(getattr(self, name)))
         if not isinstance(self.extractor_config, PreTrainedConfig):

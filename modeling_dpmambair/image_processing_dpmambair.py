@@ -9,6 +9,7 @@ from transformers import BatchFeature
 from transformers.image_processing_backends import TorchvisionBackend
 
 from .picture_dpmambair import Picture, read_values
+from .picture_errors_dpmambair import naming
 from .picture_files_dpmambair import read_picture
 
 # What a saved processor may not say otherwise: it would restore wrong pictures without a word.
@@ -57,7 +58,8 @@ class DPMambaIRImageProcessor(TorchvisionBackend):
         if isinstance(images, list | tuple):
             return [each for part in images for each in self._prepare_images_structure(part)]
         if not isinstance(images, np.ndarray | torch.Tensor):
-            return [read_picture(images).check_still()]
+            with naming(images):
+                return [read_picture(images).check_still()]
         if images.ndim not in (3, 4) or 0 in images.shape:
             rule = f"of shape (H, W, 3) or (3, H, W), or a batch, got {tuple(images.shape)}"
             raise ValueError(f"`images` must be {rule}; give RGB")

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from .picture_errors_dpmambair import PictureError
 from .picture_metadata_dpmambair import Metadata
 
 
@@ -63,7 +64,7 @@ class Picture:
     def check_still(self) -> Self:
         """Return the picture; a `ValueError` says that it is an animation."""
         if self.later:
-            raise ValueError(f"`image` must have one frame, got {len(self.frames)}; extract the frame to restore")
+            raise PictureError(f"`image` must have one frame, got {len(self.frames)}; extract the frame to restore")
         return self
 
     def levels(self, bit_depth: int) -> np.ndarray:

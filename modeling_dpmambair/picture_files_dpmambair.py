@@ -170,9 +170,10 @@ def _read_stream(stream: BinaryIO, name: str | os.PathLike, max_pixels: int | No
                 pass  # libtiff reads it
         image = _open(stream, name, head)
         frames = 1 if image.format in ("MPO", "HEIF") else getattr(image, "n_frames", 1)
-        check_size(*image.size, frames, max_pixels)
-        if image.format in ("JPEG", "MPO"):
-            _check_length(image, stream)
+        length, is_jpeg = _measure(stream), image.format in ("JPEG", "MPO")
+        check_size(*image.size, frames, max_pixels, None if is_jpeg else length)
+        if is_jpeg:
+            _check_length(image, length)
         picture = _read_frame(image) if frames == 1 else _read_animation(image, frames)
         return replace(picture, is_lossy=_is_lossy(stream)) if image.format == "WEBP" else picture
 
@@ -192,17 +193,22 @@ def _open(stream: BinaryIO, name: str | os.PathLike, head: bytes) -> Image.Image
         raise UnidentifiedImageError(f"`image` must be {rule}, got {name}; convert it") from error
 
 
-def _check_length(image: Image.Image, stream: BinaryIO) -> None:
-    """Refuse a JPEG file that cannot hold what it declares."""
+def _measure(stream: BinaryIO) -> int:
+    """Return the length of a file, bytes."""
     position, length = stream.tell(), stream.seek(0, os.SEEK_END)
     stream.seek(position)
+    return length
+
+
+def _check_length(image: Image.Image, length: int) -> None:
+    """Refuse a JPEG file that cannot hold what it declares."""
     if image.width * image.height > JPEG_PIXELS_PER_BYTE * length:
         raise OSError(f"image file is damaged: {length} bytes cannot hold {image.width} x {image.height} pixels")
 
 
 def _read_tiff(stream: BinaryIO, max_pixels: int | None) -> Picture:
     with open_page(stream) as page:
-        check_size(page.imagewidth, page.imagelength, max_pixels=max_pixels)
+        check_size(page.imagewidth, page.imagelength, max_pixels=max_pixels, length=_measure(stream))
         tags = read_tags(stream, page)
         picture = _to_picture(read_page(page), tags, "TIFF")
         return replace(picture, metadata=read_tiff_metadata(tags, picture.size, picture.is_grey))

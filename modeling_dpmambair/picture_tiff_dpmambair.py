@@ -23,7 +23,7 @@ from itertools import islice
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from .picture_colours_dpmambair import divide_alpha, scale_levels, to_srgb
@@ -140,9 +140,13 @@ def _check_segments(page: "tifffile.TiffPage") -> None:
         for offset, length in zip(page.dataoffsets, page.databytecounts, strict=True):
             page.parent.filehandle.seek(offset)
             head = BytesIO(page.parent.filehandle.read(min(length, JPEG_HEAD)))
-            with Image.open(head, formats=["JPEG"]) as segment:
-                if segment.width > columns or segment.height > rows:
-                    raise OSError("image file is damaged: a strip or tile is larger than the page declares")
+            try:
+                with Image.open(head, formats=["JPEG"]) as segment:
+                    width, height = segment.size
+            except UnidentifiedImageError as error:
+                raise OSError("image file is damaged: a strip or tile is no JPEG picture") from error
+            if width > columns or height > rows:
+                raise OSError("image file is damaged: a strip or tile is larger than the page declares")
     elif page.compression not in SIZED:
         raise NotImplementedError(f"compression {page.compression}")
 

@@ -12,6 +12,7 @@ from transformers import BatchFeature, Pipeline
 from transformers.dynamic_module_utils import custom_object_save
 
 from .large_pictures_dpmambair import MEMORY_BUDGET, Progress
+from .picture_errors_dpmambair import naming
 from .picture_files_dpmambair import Picture, PictureSource, read_picture, write_picture
 from .restorer_dpmambair import Restorer
 from .steering_dpmambair import choose_kept
@@ -108,9 +109,10 @@ class ImageRestorationPipeline(Pipeline):
 
     def preprocess(self, image: PictureSource, return_picture: bool = False) -> BatchFeature:
         """Read one picture: `picture`, and its `pixel_values`, (1, 3, H, W) float32, RGB in [0, 1]."""
-        picture = read_picture(image)
-        if not return_picture:
-            picture.check_still()
+        with naming(image):
+            picture = read_picture(image)
+            if not return_picture:
+                picture.check_still()
         return BatchFeature({"pixel_values": picture.fill_hidden()[None], "picture": picture})
 
     def _forward(

@@ -14,6 +14,7 @@ from .image_processing_dpmambair import DPMambaIRImageProcessor
 from .large_pictures_dpmambair import MEMORY_BUDGET, Progress, embed_picture, restore_tiled
 from .modeling_dpmambair import DPMambaIRModel, DPMambaIROutput
 from .picture_dpmambair import Picture
+from .picture_errors_dpmambair import naming
 from .picture_files_dpmambair import PictureSource, read_picture
 from .steering_dpmambair import choose_kept, steer_embedding
 
@@ -100,7 +101,9 @@ class Restorer:
             FloatingPointError: the model returned values that are not finite.
             ValueError: no picture that can be restored, or too little memory for tiles.
         """
-        return self.restore_picture(read_picture(source).check_still(), strength, progress).image
+        with naming(source):
+            picture = read_picture(source).check_still()
+        return self.restore_picture(picture, strength, progress).image
 
     def restore_picture(
         self,

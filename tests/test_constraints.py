@@ -34,6 +34,25 @@ def test_every_requirement_is_pinned_to_a_version_that_it_allows():
         assert name in UNPINNED or requirement.specifier.contains(pins[name]), requirement
 
 
+def test_extras_that_name_one_package_allow_the_same_versions():
+    """Otherwise an old release that one of them allows cannot be installed beside another."""
+    found = {}
+    for requirement in list_requirements():
+        found.setdefault(canonicalize_name(requirement.name), set()).add(str(requirement.specifier))
+    assert {name: bounds for name, bounds in found.items() if len(bounds) > 1} == {}
+
+
+# Their versions are dates, or rise four times a year, or change what we do not call.
+UNBOUNDED = {"imagecodecs", "tifffile", "pyarrow", "rich"}
+
+
+def test_what_users_install_has_upper_bounds():
+    extras = PROJECT["optional-dependencies"]
+    lines = [*PROJECT["dependencies"], *(line for name in extras.keys() - {"dev"} for line in extras[name])]
+    unbounded = {each.name for each in map(Requirement, lines) if "<" not in str(each.specifier)}
+    assert unbounded == UNBOUNDED
+
+
 @pytest.mark.parametrize("word", ["", "middle"])
 def test_the_job_of_versions_explains_itself(word):
     done = subprocess.run(["bash", ROOT / ".ci/versions", *word.split()], capture_output=True, text=True)

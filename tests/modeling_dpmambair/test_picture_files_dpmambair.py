@@ -17,11 +17,20 @@ import tifffile
 import torch
 from PIL import Image, ImageFile
 
-from modeling_dpmambair import Picture, read_picture, write_picture
+from modeling_dpmambair import (
+    DPMambaIRImageProcessor,
+    ImageRestorationPipeline,
+    Picture,
+    Restorer,
+    read_picture,
+    write_picture,
+)
 from modeling_dpmambair import picture_encoding_dpmambair as encoding
 from modeling_dpmambair import picture_files_dpmambair as files
 from modeling_dpmambair import picture_levels_dpmambair as reading
 from modeling_dpmambair.picture_files_dpmambair import FORMATS, list_suffixes
+from tests.dpmambair.hostile import giant_files
+from tests.modeling_dpmambair.models import small_model
 from tests.odd_pictures import ANIMATIONS, ODD_PICTURES, REFUSED, chunk, encode, exif, png, rgb_profile, what_it_says
 from tests.odd_pictures import photograph as levels_of
 from tests.restoring import files_below, photograph, read, save
@@ -203,6 +212,32 @@ def test_guard_on_pixels_counts_the_frames_of_an_animation_and_knows_tiff(monkey
         read_picture(odd("TIFF grey and alpha of 16 bits").content)
 
 
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize("name", ["giant GIF", "giant WEBP", "giant AVIF", "blank fax"])
+def test_few_bytes_that_declare_many_pixels_are_refused_before_they_are_decoded(monkeypatch, name):
+    blank = encode(Image.new("1", (10_000, 10_000)), "TIFF", compression="group4")
+    content = blank if name == "blank fax" else dict(giant_files())[name]
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda _: pytest.fail("it was decoded"))
+    message = (
+        f"^10000 x 10000 pixels in {len(content)} bytes could be a decompression bomb; restore a smaller picture$"
+    )
+    with pytest.raises(Image.DecompressionBombError, match=message):
+        read_picture(content)
+
+
+@pytest.mark.parametrize(
+    ("size", "format", "options"),
+    [
+        ((3000, 2000), "PNG", {}),
+        ((1000, 1000), "WEBP", {"lossless": True}),
+        ((1000, 1000), "TIFF", {"compression": "group4"}),
+    ],
+)
+def test_blank_pictures_of_an_ordinary_size_are_read(size, format, options):
+    mode = "1" if format == "TIFF" else "L"
+    assert read_picture(encode(Image.new(mode, size), format, **options)).size == size
+
+
 MEASURE = """
 import resource, sys, warnings
 from PIL import Image
@@ -297,6 +332,9 @@ def test_a_strip_larger_than_its_page_is_not_decoded(monkeypatch):
     struct.pack_into(">HH", data, data.index(b"\xff\xc0") + 5, 9000, 9000)
     monkeypatch.setattr(tifffile.TiffPage, "asarray", lambda *_, **__: pytest.fail("the page was decoded"))
     with pytest.raises(OSError, match="a strip or tile is larger than the page declares$"):
+        read_picture(bytes(data))
+    data[data.index(b"\xff\xd8")] = 0
+    with pytest.raises(OSError, match="^image file is damaged: a strip or tile is no JPEG picture$"):
         read_picture(bytes(data))
 
 
@@ -496,3 +534,17 @@ def test_longest_file_name_is_written(tmp_path):
     assert len(name.encode()) == 254
     write_picture(read_picture(photograph()), tmp_path / name)
     assert files_below(tmp_path) == [name]
+
+
+@pytest.mark.parametrize("odd", ["half a PNG file", "TIFF of several pages", "an animation", "nothing"])
+def test_doors_name_the_file_that_they_refuse(tmp_path, odd):
+    content = ANIMATIONS[0].content if odd == "an animation" else next(e.content for e in REFUSED if e.name == odd)
+    path = tmp_path / "picture"
+    path.write_bytes(content)
+    processor = DPMambaIRImageProcessor()
+    restorer = Restorer(small_model(), processor)
+    pipe = ImageRestorationPipeline(model=restorer.model, image_processor=processor, device="cpu")
+    for door in (restorer, processor, pipe, lambda path: pipe([str(path)])):
+        with pytest.raises((OSError, ValueError)) as caught:
+            door(path)
+        assert str(caught.value).count(str(path)) == 1

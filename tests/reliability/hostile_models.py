@@ -1,20 +1,24 @@
 """Folders of models that nobody sends in good faith, and the doors at which they are handed in."""
 
 import json
+import os
 import re
 import shutil
 from pathlib import Path
+from unittest import mock
 
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import pipeline
 from typer.testing import CliRunner
 
 import evaluate_accelerate
 import export_model
 import publish_hub
 from demo.restoration_page.restorer import Restorer as PageRestorer
-from dpmambair import restore
+from dpmambair import restore, serve
 from modeling_dpmambair import (
+    TASK,
     DegradationExtractorForDescription,
     DegradationExtractorForPreTraining,
     DegradationExtractorModel,
@@ -69,10 +73,14 @@ FOREIGN_WEIGHTS = [
      "beside model.safetensors.index.json, got '/"),
     ("index that is none", lambda folder: [_index(folder, "a.safetensors"),
      (folder / "model.safetensors.index.json").write_text("[]")], "an index with a weight_map"),
+    ("pipe", lambda folder: [(folder / "model.safetensors").unlink(), os.mkfifo(folder / "model.safetensors")], ""),
+    ("device", lambda folder: [(folder / "model.safetensors").unlink(),
+     (folder / "model.safetensors").symlink_to("/dev/zero")], ""),
     ("adapter", lambda folder: (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "/etc"}'),
      "`model` must be one without an adapter, got 'adapter_config.json'"),
 ]  # fmt: skip
 
+# Each: a field, its value, and what the error says.
 GIANT_CONFIGURATIONS = [
     ("transformers_weights", "adapter_model.bin", "`transformers_weights` must be left out, got 'adapter_model.bin'"),
     ("encoder_depths", [100_000, 1, 1], "`encoder_depths` must be at most 100, got [100000, 1, 1]; choose a smaller"),
@@ -91,12 +99,29 @@ GIANT_CONFIGURATIONS = [
     ("num_labels", 10**9, "`num_labels` must be at most 1000, got 1000000000; leave it out: nothing reads it"),
     ("channels", [10**9] * 4, "`channels` must be at most 4096, got [1000000000, 1000000000, "),
     ("channels", [4096] * 4, "`channels, kernel_sizes and the widths` must be of at most 1e+09 weights, got "),
+    ("window", 10**30, f"`window` must be at most 1024, got {10**30}; choose a smaller one"),
     ("kernel_sizes", [99_999], "`kernel_sizes` must be at most 31, got [99999]; choose a smaller one"),
     ("kernel_sizes", [3] * 10**5, "`kernel_sizes` must be at most 31 sizes, got [3, 3, "),
     ("embedding_dim", 10**9, "`embedding_dim` must be at most 16384, got 1000000000; choose a smaller one"),
     ("description_dim", 10**9, "`description_dim` must be at most 16384, got 1000000000; choose a smaller one"),
     ("reconstruction_dim", 10**9, "`reconstruction_dim` must be at most 4096, got 1000000000; choose a smaller one"),
+    ("degradations", ["\x1b[2J"], r"`degradations` must be printable names of at most 64 characters, got '\x1b[2J';"),
+    ("degradations", ["a" * 10**6], "`degradations` must be printable names of at most 64 characters, got 'aaa"),
     ("degradations", [str(each) for each in range(10**5)], "`degradations` must be at most 1000 names, got 100000;"),
+]  # fmt: skip
+
+# Of these transformers would fetch and run code, or fail in words of its own.
+FOREIGN_FIELDS = [
+    ("attn_implementation", "evil/kernel", "`attn_implementation` must be left out, got 'evil/kernel'; there is no"),
+    ("_attn_implementation", "evil/kernel", "`_attn_implementation` must be left out, got 'evil/kernel'; there is no"),
+    ("experts_implementation", "evil/kernel", "`experts_implementation` must be left out, got 'evil/kernel'; there"),
+    ("quantization_config", {"quant_method": "awq"}, "`quantization_config` must be left out, got {'quant_method': "),
+    ("fusion_config", {"patch": True}, "`fusion_config` must be left out, got {'patch': True}; nothing of ours"),
+    ("per_layer_config", {"0": {}}, "`per_layer_config` must be left out, got {'0': {}}; nothing of ours reads it"),
+    ("dtype", "load", "`dtype` must be one of bfloat16, float16, float32, float64, got 'load'; float32 is the usual"),
+    ("id2label", 5, "`id2label` must be a dictionary, got 5; leave it out: nothing reads it"),
+    ("num_labels", "9", "`num_labels` must be at most 1000, got '9'; leave it out: nothing reads it"),
+    ("validate_sizes", None, "`validate_sizes` must be left out, as a method has this name, got None; leave it out"),
 ]  # fmt: skip
 
 TWISTED_PROCESSORS = [
@@ -116,17 +141,23 @@ def _loading(build):
 
 
 def _command(run, *arguments):
-    """A door that is a command: what it says on stderr is raised; a traceback, or success, is not."""
+    """A door that is a command: what it says on stderr is raised, and a traceback as an `AssertionError`."""
 
     def hand_in(folder, place):
         given = [str(each).format(place=place, model=folder) for each in arguments]
         result = CliRunner().invoke(run, given)
         if result.exception is not None and not isinstance(result.exception, SystemExit):
             raise AssertionError("a traceback") from result.exception
-        assert result.exit_code not in (0, None)
-        raise ValueError(unwrap(result.stderr))
+        if result.exit_code:
+            raise ValueError(unwrap(result.stderr))
 
     return hand_in
+
+
+def _serve(folder, place):
+    # One that begins would not end.
+    with mock.patch.object(serve, "run"), mock.patch.object(serve.socket, "create_server"):
+        _command(serve.main, "--model", "{model}", "--port", "0", "--device", "cpu")(folder, place)
 
 
 def unwrap(text):
@@ -160,6 +191,8 @@ RESTORERS = {
     "evaluation": _command(
         evaluate_accelerate.app, "--pairs", "{place}/pairs", "--model", "{model}", "--output", "{place}/out.json"
     ),
+    "pipeline": lambda folder, place: pipeline(TASK, model=str(folder), device="cpu"),
+    "service": _serve,
     "publishing": lambda folder, place: publish_hub.stage_model(publish_hub.Bundle(place / "bundle"), folder),
     "page": lambda folder, place: PageRestorer.from_source(str(folder)),
 }
@@ -169,6 +202,18 @@ COMMANDS = {
     "training": _train("restorer", init_from="{model}"),
     "training of the head": _train("describe", extractor="{model}"),
 }
+
+
+def find_refusal(door, folder, place):
+    """Hand a folder in; return what is said of it, and whether that is a refusal of one line's worth."""
+    try:
+        door(folder, place)
+    except AssertionError as error:
+        return repr(error.__cause__), False
+    except Exception as error:
+        said = unwrap(str(error))
+        return said, bool(said)
+    return "nothing", False
 
 
 def spoil(folder, sound, spoiling):

@@ -18,8 +18,8 @@ from tests.dpmambair.hostile import encoded, giant_files, mistaken_files
 from tests.odd_pictures import ANIMATIONS, ODD_PICTURES, REFUSED, chunk
 
 SUFFIXES = {
-    "AVIF": ".avif", "BMP": ".bmp", "GIF": ".gif", "JPEG": ".jpg", "JPEG2000": ".jp2", "PNG": ".png", "PPM": ".ppm",
-    "TIFF": ".tif", "WEBP": ".webp",
+    "AVIF": ".avif", "BMP": ".bmp", "GIF": ".gif", "HEIF": ".heic", "JPEG": ".jpg", "JPEG2000": ".jp2",
+    "PNG": ".png", "PPM": ".ppm", "TIFF": ".tif", "WEBP": ".webp",
 }  # fmt: skip
 # Points at which the file of each format ends, and seeds of its flipped bits.
 CUTS, FLIPS = 48, 48

@@ -24,13 +24,29 @@ DEADLINE = 900
 ADDRESS = re.compile(
     r"sin6?_port=htons\((?P<port>\d+)\).*?(?:inet_addr\(|inet_pton\(AF_INET6, )\"(?P<address>[^\"]+)\"", re.DOTALL
 )
+# Programs of a user's own.
+PIPELINE = """
+from transformers import pipeline
+import modeling_dpmambair
+pipeline("image-restoration", model={model!r}, device="cpu")({picture!r})
+"""
+SPANDREL = """
+import spandrel
+import dpmambair.spandrel
+dpmambair.spandrel.register()
+spandrel.ModelLoader("cpu").load_from_file({weights!r})
+"""
+SMALLER = (
+    *("checking of data", "training plan", "averaging", "torch export", "ONNX in 8 bits", "preview of data"),
+    *("publishing, dry run", "pipeline", "spandrel", "help"),
+)
 TRACED = "trace=connect,sendto,sendmsg,sendmmsg"
 
 
 def trace(command, place, log):
     """Start a command under a trace of what it connects to, as on a machine that is not told to stay offline."""
     given = environment(place) | {"HF_HUB_OFFLINE": "0"}
-    traced = ["strace", "-f", "-e", TRACED, "-o", str(log), *command]
+    traced = ["strace", "-f", "--seccomp-bpf", "-e", TRACED, "-o", str(log), *command]
     return subprocess.Popen(traced, cwd=ROOT, env=given, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
@@ -62,13 +78,17 @@ def test_the_trace_sees_a_look_up(place, tmp_path):
 
 def others(place):
     """Return the commands beside the five great ones."""
-    model = str(place / "model")
+    model, data = str(place / "model"), str(place / "in")
     return {
-        "checking of data": ["-m", "dataset_scripts", "verify", "noise_sigma25", str(place / "in")],
+        "checking of data": ["-m", "dataset_scripts", "verify", "noise_sigma25", data],
         "training plan": ["train_accelerate.py", "--config", str(place / "training/restorer.json"), "--plan"],
         "averaging": ["-m", "training.average", model, model, "-o", str(place / "mean")],
-        "torch export": ["export_model.py", model, "--format", "torch-export", "-o", str(place / "a.pt2")],
-        "ONNX in 8 bits": ["export_model.py", model, "--int8", "weights", "-o", str(place / "b.onnx")],
+        "torch export": ["export_model.py", f"{place}/light", "--format", "torch-export", "-o", f"{place}/a.pt2"],
+        "ONNX in 8 bits": ["export_model.py", f"{place}/light", "--int8", "weights", "-o", str(place / "b.onnx")],
+        "preview of data": ["-m", "dataset_scripts", "preview", "noise_sigma25", data, "-o", str(place / "a.png")],
+        "publishing, dry run": ["publish_hub.py", "dataset", "noise_sigma25", data, "a/b", "--dry-run"],
+        "pipeline": ["-c", PIPELINE.format(model=model, picture=str(place / "in/0/00.png"))],
+        "spandrel": ["-c", SPANDREL.format(weights=f"{model}/model.safetensors")],
         "help": ["-m", "dpmambair.restore", "--help"],
     }
 
@@ -82,9 +102,7 @@ def test_great_commands_speak_to_nobody(works, place, tmp_path, record, name):
     record("connections", name, 1, contacts(tmp_path / "log"))
 
 
-@pytest.mark.parametrize(
-    "name", ["checking of data", "training plan", "averaging", "torch export", "ONNX in 8 bits", "help"]
-)
+@pytest.mark.parametrize("name", SMALLER)
 def test_smaller_commands_speak_to_nobody(works, place, tmp_path, record, name):
     process = trace([sys.executable, *others(place)[name]], place, tmp_path / "log")
     _, errors = process.communicate(timeout=DEADLINE)

@@ -52,7 +52,7 @@ def restore(model, x, **options):
 
 @many
 @given(height=SIDES, width=SIDES, content=CONTENTS)
-def test_size_is_kept_and_all_is_finite_and_in_range(restorer, height, width, content):
+def test_size_is_kept_and_all_is_finite_and_in_range(restorer, record, height, width, content):
     x = draw(content, height, width)
     output = restore(restorer.model, x)
     assert output.shape == x.shape
@@ -66,26 +66,29 @@ def test_size_is_kept_and_all_is_finite_and_in_range(restorer, height, width, co
         output[0].permute(1, 2, 0).double().clamp(0, 1).numpy() * 255
     )  # what leaves the range is cut, not wrapped
     assert np.abs(np.asarray(picture, np.float64) - expected).max() < 0.51
+    record("numbers", "size, finite, in range", 1, [])
 
 
 @many
 @given(height=SIDES, width=SIDES, content=CONTENTS)
-def test_strength_nothing_is_the_identity(model, height, width, content):
+def test_strength_nothing_is_the_identity(model, record, height, width, content):
     x = draw(content, height, width)
     assert torch.equal(restore(model, x, strength=0.0), x)
+    record("numbers", "strength 0 is the identity", 1, [])
 
 
 @many
 @given(height=SIDES, width=SIDES, batch=st.integers(2, 4), seed=st.integers(0, 99))
-def test_batches_equal_singles(model, height, width, batch, seed):
+def test_batches_equal_singles(model, record, height, width, batch, seed):
     x = draw("noise", height, width, seed, batch)
     singles = torch.cat([restore(model, each[None]) for each in x])
     torch.testing.assert_close(restore(model, x), singles, rtol=1e-4, atol=1e-5)
+    record("numbers", "batch equals singles", 1, [])
 
 
 @many
 @given(height=st.integers(9, 120), width=SIDES, seed=st.integers(0, 99))
-def test_the_same_picture_gives_the_same_on_any_number_of_threads(model, height, width, seed):
+def test_the_same_picture_gives_the_same_on_any_number_of_threads(model, record, height, width, seed):
     x, before = draw("noise", height, width, seed), torch.get_num_threads()
     results = []
     try:
@@ -97,20 +100,22 @@ def test_the_same_picture_gives_the_same_on_any_number_of_threads(model, height,
     assert torch.equal(results[0], results[-1])
     for each in results[1:]:
         torch.testing.assert_close(each, results[0], rtol=1e-4, atol=1e-5)
+    record("numbers", "any number of threads", 1, [])
 
 
 @settings(max_examples=8, deadline=None, derandomize=True)
 @given(rows=st.integers(300, 420), width=st.integers(8, 40), seed=st.integers(0, 99))
-def test_tiles_that_overlap_far_enough_equal_the_whole(rows, width, seed):
+def test_tiles_that_overlap_far_enough_equal_the_whole(record, rows, width, seed):
     torch.manual_seed(0)
     model, x = small_model(has_heb=False), draw("noise", rows, width, seed)  # HEB reads means, which tiles estimate
     tiled = restore_tiled(model, x, tile=(296, 40), overlap=144).reconstruction
     torch.testing.assert_close(tiled, restore(model, x), rtol=1e-3, atol=1e-3)
+    record("numbers", "tiles equal the whole", 1, [])
 
 
 @settings(max_examples=10, deadline=None, derandomize=True)
 @given(height=st.integers(1, 40), width=st.integers(1, 40), content=CONTENTS, is_mixed=st.booleans())
-def test_gradients_are_finite_under_autocast(model, height, width, content, is_mixed):
+def test_gradients_are_finite_under_autocast(model, record, height, width, content, is_mixed):
     x, labels = draw(content, height, width), draw("noise", height, width, 1)
     model.train()
     try:
@@ -124,3 +129,4 @@ def test_gradients_are_finite_under_autocast(model, height, width, content, is_m
     finally:
         model.zero_grad()
         model.eval()
+    record("numbers", "finite gradients", 1, [])

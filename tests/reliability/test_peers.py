@@ -1,11 +1,15 @@
-"""What other libraries make of the same pictures: nothing is asked of them, it stands beside ours in the table."""
+"""What other libraries make of the same pictures and weights: nothing is asked of them, it stands beside ours."""
 
 import json
 import subprocess
 import sys
 
 import pytest
+import spandrel
+import torch
+from transformers import Swin2SRConfig, Swin2SRModel
 
+from tests.reliability.hostile_models import FOREIGN_WEIGHTS, spoil
 from tests.reliability.hostile_pictures import write_corpus
 from tests.reliability.test_hostile_pictures import PATIENCE
 
@@ -75,3 +79,43 @@ def test_peers(tmp_path, record, door):
         elif said is not None and (name not in said or len(said.splitlines()) > 1):
             failed.append(f"{name}: {said}")
     record("hostile pictures", door, len(paths), failed, is_ours=False)
+
+
+@pytest.fixture
+def unpickled(monkeypatch):
+    """What was handed to torch's unpickler, which still loads it."""
+    seen, load = [], torch.load
+
+    def watched(file, *rest, **options):
+        seen.append(file)
+        return load(file, *rest, **options)
+
+    monkeypatch.setattr(torch, "load", watched)
+    return seen
+
+
+def load_by_transformers(folder):
+    Swin2SRModel.from_pretrained(folder)
+
+
+def load_by_spandrel(folder):
+    pickles = [file for file in folder.iterdir() if file.suffix in (".bin", ".pth")]
+    spandrel.ModelLoader("cpu").load_from_file(pickles[0])
+
+
+# The first are pickles, which alone can be handed to spandrel; the last are broken.
+@pytest.mark.parametrize(("name", "load", "count"), [("transformers", load_by_transformers, 6),
+                                                     ("spandrel", load_by_spandrel, 4)])  # fmt: skip
+def test_peers_and_weights_in_other_formats(tmp_path, record, unpickled, name, load, count):
+    torch.manual_seed(0)
+    sizes = {"embed_dim": 8, "depths": [1], "num_heads": [1], "window_size": 2, "image_size": 8}
+    Swin2SRModel(Swin2SRConfig(**sizes)).save_pretrained(tmp_path / "sound")
+    opened = []
+    for kind, spoiling, _ in FOREIGN_WEIGHTS[:count]:
+        unpickled.clear()
+        try:
+            load(spoil(tmp_path / kind, tmp_path / "sound", spoiling))
+            opened.append(kind)
+        except Exception:
+            opened += [kind] if unpickled else []
+    record("weights in other formats", name, count, opened, is_ours=False)
