@@ -162,10 +162,18 @@ def check_command(line):
         check_ours(PROJECT["scripts"][program].partition(":")[0], words)
 
 
-def run_python_block(name, folder, number=0):
-    """Run one of a document's Python blocks as it stands, in a folder that sees weights and examples, and return both.
+def run_python_block(name, folder, number=0, example="rain.png", output="restored.png"):
+    """Run one of a document's Python blocks as it stands, in a folder that sees weights and examples.
 
-    The pictures are its input, `examples/rain.png`, and its output, `restored.png`.
+    Args:
+        name: the document's path from the root.
+        folder: an empty one.
+        number: of the block, from 0.
+        example: file in `examples` that the block reads.
+        output: file that it writes.
+
+    Returns:
+        The picture that it read, in RGB, and the one that it wrote.
     """
     weights = SHIPPED / "model.safetensors"
     assert weights.is_file(), f"{name} needs the shipped weights, {weights.relative_to(ROOT)}"
@@ -174,7 +182,7 @@ def run_python_block(name, folder, number=0):
     block = code_blocks(name, "python")[number]
     done = subprocess.run([sys.executable, "-c", block], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    return Image.open(folder / "examples" / "rain.png").convert("RGB"), Image.open(folder / "restored.png")
+    return Image.open(folder / "examples" / example).convert("RGB"), Image.open(folder / output)
 
 
 def missing_links(name):

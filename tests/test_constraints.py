@@ -1,5 +1,7 @@
 """The versions that continuous integration installs are some that the project allows, and all that it names."""
 
+import os
+import shutil
 import subprocess
 import tomllib
 
@@ -59,3 +61,44 @@ def test_the_job_of_versions_explains_itself(word):
     assert done.returncode != 0
     assert "newest" in done.stderr
     assert "oldest" in done.stderr
+    assert "pythons" in done.stderr
+
+
+# Stands for a Python and for that of the environment which it makes; says how each was called.
+STAND_IN = """#!/bin/sh
+echo "called: $*"
+case "$1 $2" in
+"-m venv") mkdir -p "$3/bin" && cp "$0" "$3/bin/python" ;;
+esac
+"""
+
+
+@pytest.fixture
+def try_pythons(tmp_path):
+    """Run the job of Pythons where those of some versions alone are installed."""
+
+    def run(*versions):
+        for name in ("cp", "dirname", "mkdir", "mktemp", "rm", "sed"):
+            (tmp_path / name).symlink_to(shutil.which(name))
+        for version in versions:
+            (tmp_path / f"python{version}").write_text(STAND_IN)
+            (tmp_path / f"python{version}").chmod(0o755)
+        command = [shutil.which("bash"), ROOT / ".ci/versions", "pythons"]
+        environment = {**os.environ, "PATH": str(tmp_path)}
+        return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+    return run
+
+
+def test_pythons_that_are_missing_are_named_and_all_others_run_all_tests(try_pythons):
+    done = try_pythons("3.11", "3.13")
+    assert done.returncode == 0, done.stderr
+    expected = "installed: python3.11 python3.13; not installed here, so not tried: python3.12\n"
+    assert done.stdout.count(expected) == 1
+    assert done.stdout.count("called: -m pytest\n") == 2
+
+
+def test_job_of_pythons_fails_where_there_is_none(try_pythons):
+    done = try_pythons()
+    assert done.returncode != 0
+    assert "no Python that pyproject.toml names is installed here" in done.stderr

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dpmambair import SHIPPED, Restorer
 from modeling_dpmambair.picture_files_dpmambair import FORMATS, SYNONYMS
+from tests.dataset_scripts.miniatures import MINIATURES, build, build_five_tasks
 from tests.documents import (
     ROOT,
     all_commands,
@@ -110,6 +112,27 @@ def test_pictures_are_read_restored_and_written_as_the_document_says(tmp_path):
     degraded, restored = run_python_block("docs/pictures.md", tmp_path)
     assert (restored.mode, restored.size) == ("RGB", degraded.size)
     assert (np.asarray(restored) != np.asarray(degraded)).any()
+
+
+@pytest.mark.slow
+def test_snow_that_is_kept_stays_as_the_document_says(tmp_path):
+    degraded, kept = run_python_block("docs/pictures.md", tmp_path, 1, "snow.png", "still_snowing.png")
+    restored = Restorer.from_pretrained(SHIPPED)(degraded)
+    change, whole = (np.abs(np.asarray(each, int) - np.asarray(degraded)).mean() for each in (kept, restored))
+    assert 0 < change < whole
+
+
+def test_corpora_and_their_mixture_load_as_the_document_says(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    build(tmp_path / "DATA/LOLdataset", *MINIATURES["lol train"])
+    build(tmp_path / "DATA", {"degraded/a.png": "clean/a.jpg"})
+    build_five_tasks(tmp_path / "DATA", "train")
+    corpus, own, mixture = ({} for _ in range(3))
+    for block, found in zip(code_blocks("docs/data.md", "python"), (corpus, own, mixture), strict=True):
+        exec(block, found)
+    assert set(corpus["pairs"]["task"]) == set(own["pairs"]["task"]) == {"low_light"}
+    assert len(own["pairs"]) == 1
+    assert mixture["patches"][0]["task"] in mixture["sets"]
 
 
 def test_formats_of_the_document_are_those_that_are_read():

@@ -199,7 +199,7 @@ from restoration_page.restorer import Restorer
 
 restorer = Restorer.from_source("MODEL")
 restoration = restorer.restore("examples/rain.png")
-restorer.at_strength(restoration, 1.0).save("../restored.png")
+restorer.at_strength(restoration, 1.0).image.save("../restored.png")
 print(json.dumps(os.path.isfile("app.py") and os.path.isfile("requirements.txt")))
 """.replace("MODEL", MODEL)
 

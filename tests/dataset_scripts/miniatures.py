@@ -34,3 +34,19 @@ def parse(block: str) -> tuple[str, dict[str, str], list[str]]:
 
 LISTING = Path(__file__).with_name("miniatures.txt").read_text(encoding="utf-8")
 MINIATURES = {title: (files, others) for title, files, others in map(parse, LISTING.strip().split("\n\n")[1:])}
+
+
+def build_five_tasks(root: Path, split: str) -> None:
+    """Save the corpora of the protocol `five_tasks`, each in a folder of its name."""
+    titles = {
+        "reside_ots": "reside_ots train",
+        "reside_sots_outdoor": "reside_sots_outdoor test",
+        "rain100l": "rain100l train (authors')" if split == "train" else "rain100l test (repackaged)",
+        "bsd400": "bsd400 test",
+        "waterlooed": "waterlooed train",
+        "cbsd68": "cbsd68 test",
+        "gopro": "gopro train" if split == "train" else "gopro test (repackaged)",
+        "lol": f"lol {split}",
+    }
+    for corpus, title in titles.items():
+        build(root / corpus, *MINIATURES[title])

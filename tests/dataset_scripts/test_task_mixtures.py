@@ -3,7 +3,7 @@
 import pytest
 
 from dataset_scripts import CORPORA, KINDS, MIXTURES, RECIPES, RestorationMixture, load_mixture
-from tests.dataset_scripts.miniatures import MINIATURES, build
+from tests.dataset_scripts.miniatures import build_five_tasks
 
 PARTS = [(name, task, part) for name, tasks in MIXTURES.items() for task, both in tasks.items() for part in both]
 
@@ -32,18 +32,7 @@ def test_protocols_have_the_numbers_of_pairs_that_papers_give():
 
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_five_tasks_load_and_mix(tmp_path, split):
-    titles = {
-        "reside_ots": "reside_ots train",
-        "reside_sots_outdoor": "reside_sots_outdoor test",
-        "rain100l": "rain100l train (authors')" if split == "train" else "rain100l test (repackaged)",
-        "bsd400": "bsd400 test",
-        "waterlooed": "waterlooed train",
-        "cbsd68": "cbsd68 test",
-        "gopro": "gopro train" if split == "train" else "gopro test (repackaged)",
-        "lol": f"lol {split}",
-    }
-    for corpus, title in titles.items():
-        build(tmp_path / "data" / corpus, *MINIATURES[title])
+    build_five_tasks(tmp_path / "data", split)
     sets = load_mixture("five_tasks", tmp_path / "data", split, cache_dir=tmp_path / "cache")
     assert list(sets) == ["haze", "rain", "noise", "blur", "low_light"]
     assert len(sets["noise"]) == (3 if split == "train" else 1)

@@ -19,6 +19,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torchvision.models import get_model
 
 from restoration_metrics import load_lpips, lpips_distance
+from tests.documents import code_blocks
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -54,6 +55,15 @@ def test_ssim_module_gives_each_picture_and_the_mean(pairs):
     result = load("ssim").compute(predictions=restored, references=clean)
     assert result["ssim_per_image"] == pytest.approx(expected, abs=1e-4)
     assert result["ssim"] == pytest.approx(np.mean(expected), abs=1e-4)
+
+
+def test_lines_of_the_document_load_the_modules(pairs, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    found = {}
+    (block,) = code_blocks("docs/evaluation.md", "python")
+    exec(block, found)
+    scores = [found[name].compute(predictions=pairs[0], references=pairs[1])[name] for name in ("psnr", "ssim")]
+    assert scores == [load(name).compute(predictions=pairs[0], references=pairs[1])[name] for name in ("psnr", "ssim")]
 
 
 def test_lpips_module_takes_a_backbone(pairs, tmp_path):
