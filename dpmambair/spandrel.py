@@ -1,9 +1,10 @@
 """DPMambaIR for spandrel, the model loader of chaiNNer, ComfyUI and others: `dpmambair.spandrel.register()`.
 
 Afterwards every `spandrel.ModelLoader` opens a restorer's `model.safetensors` like a model of its own. spandrel hands
-over tensors only, no configuration. So the sizes and switches are read off their names and shapes; what these do not
-show (`discretization`, `layer_norm_eps`, and `theta` where branches are not merged) has its default value, and the
-windows of fine statistics are the shipped weights', unless `DPMambaIRArch` is given a configuration. What matters in training alone is not read.
+over tensors only, no configuration. So the sizes and switches are read off their names and shapes. Unless
+`DPMambaIRArch` is given a configuration, what these do not show (`discretization`, `layer_norm_eps`, and `theta` where
+branches are not merged) has its default value, and the windows of fine statistics are the shipped weights'. What
+matters in training alone is not read.
 """
 
 import torch
