@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 from transformers import BatchFeature
 from transformers.image_processing_backends import TorchvisionBackend
+from transformers.image_utils import ChannelDimension, infer_channel_dimension_format
 
 from .picture_dpmambair import Picture, read_values
 from .picture_errors_dpmambair import naming
@@ -68,9 +69,12 @@ class DPMambaIRImageProcessor(TorchvisionBackend):
 
     def process_image(self, image: Picture | torch.Tensor, **options: Any) -> torch.Tensor:
         """Return one picture as a tensor, (3, H, W): what was read as float, tensors as they are."""
-        if not isinstance(image, Picture):
-            return super().process_image(image, **options)
-        return image.fill_hidden().to(options.get("device"))
+        if isinstance(image, Picture):
+            return image.fill_hidden().to(options.get("device"))
+        # Here, because transformers 5.10 takes the colours of channels that come last for rows.
+        found = options.pop("input_data_format", None) or infer_channel_dimension_format(image, num_channels=(1, 3, 4))
+        image = image.permute(2, 0, 1) if found == ChannelDimension.LAST else image
+        return super().process_image(image, input_data_format=ChannelDimension.FIRST, **options)
 
     def convert_to_rgb(self, image: torch.Tensor, **_: Any) -> torch.Tensor:
         """Repeat the channel of a grey picture, and leave out an alpha channel; channels first."""
