@@ -8,7 +8,7 @@ CONSTRAINTS ?=
 DEV_INSTALL := $(PIP_INSTALL) $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 PYTEST := HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
 
-.PHONY: restore test test-slow style quality smoke bench reproduce-mini
+.PHONY: restore test test-ci test-slow style quality smoke bench reproduce-mini
 
 # Restore the eight example pictures into restored/ and show them in one grid.
 restore: $(VENV)/.restore
@@ -17,6 +17,11 @@ restore: $(VENV)/.restore
 # The fast tests: no GPU, no network, two cores.
 test: $(VENV)/.dev
 	$(PYTEST) -m "not slow and not gpu"
+
+# The slow tests of what a user pastes, installs or restores: the documents' lines, the wheel in an empty environment, the
+# shipped weights at every door. Continuous integration runs them after the fast ones.
+test-ci: $(VENV)/.dev
+	$(PYTEST) -m "ci and not gpu"
 
 # Everything, the GPU's tests where there is one.
 test-slow: $(VENV)/.dev

@@ -114,6 +114,7 @@ def test_pictures_are_read_restored_and_written_as_the_document_says(tmp_path):
     assert (np.asarray(restored) != np.asarray(degraded)).any()
 
 
+@pytest.mark.ci
 @pytest.mark.slow
 def test_snow_that_is_kept_stays_as_the_document_says(tmp_path):
     degraded, kept = run_python_block("docs/pictures.md", tmp_path, 1, "snow.png", "still_snowing.png")
@@ -147,6 +148,7 @@ def test_table_of_the_service_names_every_option():
     assert described == {spelling for option in load_command("dpmambair.serve").params for spelling in option.opts}
 
 
+@pytest.mark.ci
 @pytest.mark.slow
 def test_application_of_the_document_restores_a_posted_picture(tmp_path):
     (block,) = code_blocks("docs/serving.md", "python")

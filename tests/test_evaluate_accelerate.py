@@ -469,16 +469,23 @@ def test_bfloat16_stays_close_to_float32(finished, model, clean, tmp_path):
     assert one["random-restorer"] != other["random-restorer"]
 
 
+@pytest.mark.ci
 @pytest.mark.slow
-def test_shipped_weights_lose_less_than_a_tenth_of_a_decibel_in_bfloat16(tmp_path):
+def test_shipped_weights_lose_less_than_a_twentieth_of_a_decibel_in_bfloat16(tmp_path):
+    # Of seven kinds on four photographs: one score moves either way, by up to a quarter of a decibel, where it depends
+    # on the picture's brightness, which bfloat16 rounds.
     (tmp_path / "clean").mkdir()
-    Image.fromarray(data.chelsea()[60:220, 100:292]).save(tmp_path / "clean" / "chelsea.png")
+    for name in ("astronaut", "chelsea", "coffee", "rocket"):
+        Image.fromarray(getattr(data, name)()[60:220, 100:292]).save(tmp_path / "clean" / f"{name}.png")
     found = {}
     for dtype in ("float32", "bfloat16"):
         measure(SHIPPED, tmp_path / f"{dtype}.json", "--clean", tmp_path / "clean", "--dtype", dtype)
         found[dtype] = [row["psnr"] for row in read_rows(tmp_path / f"{dtype}.json", SHIPPED.name)]
     assert found["float32"] != found["bfloat16"]
-    np.testing.assert_allclose(found["bfloat16"], found["float32"], rtol=0, atol=0.1)
+    change = np.subtract(found["bfloat16"], found["float32"])
+    assert len(change) == 28
+    assert change.mean() > -0.05
+    assert np.abs(change).max() < 0.5
 
 
 # Wrong input

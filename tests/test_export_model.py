@@ -202,6 +202,7 @@ def test_onnx_agrees_with_the_model(restorer_onnx, shipped, size):
     torch.testing.assert_close(found["degradation_embedding"], expected.degradation_embedding, rtol=0, atol=1e-3)
 
 
+@pytest.mark.ci
 @pytest.mark.slow
 def test_onnx_runs_where_only_onnxruntime_and_numpy_are(restorer_onnx, shipped, tmp_path):
     degraded = pictures(1, 61, 83)
@@ -213,6 +214,7 @@ def test_onnx_runs_where_only_onnxruntime_and_numpy_are(restorer_onnx, shipped, 
     torch.testing.assert_close(restored, restore(shipped, degraded).reconstruction, rtol=0, atol=1e-3)
 
 
+@pytest.mark.ci
 @pytest.mark.slow
 def test_lines_of_the_document_restore_a_picture(restorer_onnx, tmp_path):
     (tmp_path / "restorer.onnx").symlink_to(restorer_onnx)

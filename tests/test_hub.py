@@ -98,6 +98,7 @@ def published(hub, push):
     return hub.repositories["model", REPO]
 
 
+@pytest.mark.ci
 def test_pushed_model_is_private_whole_and_tagged(published, checkout):
     files = published.find("v1.0").files
     assert published.private
@@ -143,6 +144,7 @@ print(json.dumps({"card": card.data.to_dict(), "hidden": hidden, "numba": "numba
 """
 
 
+@pytest.mark.ci
 def test_stranger_loads_model_processor_and_pipeline_and_restores_alike(published, read, tmp_path):
     with Image.open(ROOT / "examples/rain.png") as example:
         degraded = example.convert("RGB").crop((0, 0, 96, 64))
@@ -204,6 +206,7 @@ print(json.dumps(os.path.isfile("app.py") and os.path.isfile("requirements.txt")
 """.replace("MODEL", MODEL)
 
 
+@pytest.mark.ci
 def test_space_holds_all_that_its_page_needs(hub, push, read):
     push("space", "somebody/restoration", "--public")
     space = hub.repositories["space", "somebody/restoration"]

@@ -98,6 +98,7 @@ def test_command_exists_and_takes_its_options(line, monkeypatch):
     check_command(line)
 
 
+@pytest.mark.ci
 @pytest.mark.slow
 def test_python_lines_restore_a_picture(tmp_path):
     # The block before it names a repository of the Hub; tests/test_hub.py runs it.

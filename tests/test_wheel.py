@@ -86,6 +86,7 @@ def run(environment, tmp_path):
     return run
 
 
+@pytest.mark.ci
 def test_wheel_holds_two_packages_and_the_shipped_weights(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
@@ -107,12 +108,14 @@ def test_wheel_is_the_same_to_the_byte_wherever_and_whenever_it_is_built(tmp_pat
     assert contents[0] == contents[1]
 
 
+@pytest.mark.ci
 def test_wheel_takes_no_name_that_others_may_want(environment):
     _, packages = environment
     ours = {path.name for path in packages.iterdir()} - {"dependencies.pth"}
     assert all(name.startswith(tuple(PACKAGES)) for name in ours), ours
 
 
+@pytest.mark.ci
 def test_folder_of_a_user_may_have_the_name_of_ours(run, tmp_path):
     # Without an __init__.py, as most have it: any installed package of the name goes before such a folder.
     for name in ("training", "configuration"):
@@ -123,11 +126,13 @@ def test_folder_of_a_user_may_have_the_name_of_ours(run, tmp_path):
     assert [Path(line).parent.name for line in printed] == ["training", "configuration"]
 
 
+@pytest.mark.ci
 def test_version_is_that_of_the_distribution(run):
     code = "import dpmambair, importlib.metadata as m; print(dpmambair.__version__, m.version('dpmambair'))"
     assert run("python", "-c", code).split() == [dpmambair.__version__] * 2
 
 
+@pytest.mark.ci
 def test_readme_lines_run_from_any_folder_with_the_weights_of_the_wheel(environment, run, tmp_path):
     lines = code_blocks("README.md", "python")[0]
     for name, folder in (("examples/rain.png", ROOT), ("restored.png", tmp_path)):
@@ -141,6 +146,7 @@ def test_readme_lines_run_from_any_folder_with_the_weights_of_the_wheel(environm
         assert (np.asarray(restored) != np.asarray(degraded.convert("RGB"))).any()
 
 
+@pytest.mark.ci
 def test_command_finds_the_weights_of_the_wheel(run, tmp_path):
     with Image.open(ROOT / "examples/rain.png") as picture:
         picture.crop((0, 0, 64, 48)).save(tmp_path / "rain.png")
@@ -149,10 +155,12 @@ def test_command_finds_the_weights_of_the_wheel(run, tmp_path):
         assert restored.size == (64, 48)
 
 
+@pytest.mark.ci
 def test_command_that_serves_is_installed(run):
     assert "--max-megapixels" in run("dpmambair-serve", "--help")
 
 
+@pytest.mark.ci
 def test_source_distribution_holds_the_whole_repository(unpacked):
     files = {path.relative_to(unpacked) for path in unpacked.rglob("*") if path.is_file()}
     of_the_build = {path for path in files if path.name in BUILT or path.parts[0].endswith(".egg-info")}

@@ -19,12 +19,14 @@ def records(tmp_path_factory):
     )
 
 
+@pytest.mark.ci
 @pytest.mark.slow
 def test_every_picture_comes_out_of_all_doors_alike(records):
     assert len(ODD_PICTURES) >= 60
     assert [str(odd) for odd, record in records.items() if not record["same"]] == []
 
 
+@pytest.mark.ci
 @pytest.mark.slow
 def test_depth_channels_size_frames_and_metadata_are_those_that_went_in(records):
     for odd in (*ODD_PICTURES, *ANIMATIONS):
@@ -39,6 +41,7 @@ def test_depth_channels_size_frames_and_metadata_are_those_that_went_in(records)
     assert set(WORDS) == EVERYTHING
 
 
+@pytest.mark.ci
 @pytest.mark.slow
 def test_what_is_no_picture_is_refused_at_every_door(records):
     assert all("refused" in records[refused] for refused in REFUSED)

@@ -20,6 +20,7 @@ def client(address, tmp_path):
     client.close()
 
 
+@pytest.mark.ci
 def test_lines_of_the_documentation_restore_a_picture(address, restorer, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     (block,) = code_blocks("docs/demo.md", "python")

@@ -86,6 +86,7 @@ def photos(run, tmp_path):
     return {path.name: path.read_bytes() for path in Path("EXPECTED").iterdir() if path.suffix != ".jsonl"}
 
 
+@pytest.mark.ci
 @pytest.mark.slow
 def test_datasets_with_two_processes_gives_the_files_of_the_command(photos, tmp_path):
     run_block(0, tmp_path)
@@ -93,6 +94,7 @@ def test_datasets_with_two_processes_gives_the_files_of_the_command(photos, tmp_
     assert {Path(row["image"]["path"]).name: row["restored"]["bytes"] for row in rows} == photos
 
 
+@pytest.mark.ci
 @pytest.mark.slow
 def test_ray_with_two_workers_gives_the_files_of_the_command(photos, tmp_path):
     pytest.importorskip("ray")

@@ -80,6 +80,7 @@ def serve(tmp_path):
         server.stop()
 
 
+@pytest.mark.ci
 def test_fifty_posts_at_once_are_restored_or_told_to_come_again(serve):
     server = serve("--dtype", "float32")
     content = (ROOT / "examples" / "rain.png").read_bytes()

@@ -60,6 +60,7 @@ def test_enhancement_around_the_pictures_means_nears_the_whole_pictures_result()
     assert (tiled - whole).std() < 0.2 * (apart - whole).std()
 
 
+@pytest.mark.ci
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["dpmambair-light"])
 @pytest.mark.parametrize("size", [(500, 420), (601, 43), (640, 48)])
