@@ -13,6 +13,7 @@ UPLOAD_FORMATS = ("AVIF", "BMP", "JPEG", "PNG", "TIFF", "WEBP")
 # Phones take 12 megapixels; beyond this, one visitor would hold a free machine for too long.
 MAX_MEGAPIXELS = 16
 MAX_FILE_SIZE = "40mb"
+DAMAGED = "This picture is damaged and cannot be read to its end."
 
 
 class UnusablePictureError(ValueError):
@@ -48,6 +49,7 @@ def read_upload(data: bytes, read_picture: Callable[[bytes], Picture]) -> Pictur
     Raises:
         UnusablePictureError: no picture, a damaged one, one of an unusual kind, or one that is too large.
     """
+    megapixels = None
     try:
         with Image.open(io.BytesIO(data), formats=UPLOAD_FORMATS) as picture:
             megapixels = picture.width * picture.height / 1e6
@@ -55,14 +57,15 @@ def read_upload(data: bytes, read_picture: Callable[[bytes], Picture]) -> Pictur
             return read_picture(data).check_still()
         reason = _too_large(f"{megapixels:.1f}")
     except Image.DecompressionBombError:
-        reason = _too_large("far too many")
+        # Of a size that the page takes, the file has far too few bytes.
+        reason = _too_large("far too many") if megapixels is None else DAMAGED
     except UnidentifiedImageError:
         formats = ", ".join(UPLOAD_FORMATS)
         reason = f"This file is not a picture that can be read here. Please choose one of {formats}."
     except ValueError as error:
         reason = f"This picture cannot be restored: {str(error).replace('`image`', 'it')}."
     except Exception:  # what decoders raise while only the header is read
-        reason = "This picture is damaged and cannot be read to its end."
+        reason = DAMAGED
     raise UnusablePictureError(reason)
 
 
