@@ -31,7 +31,7 @@ class DegradationRecipe:
         grey_probability: how often the photograph is turned grey before it is degraded, 0 to 1.
         file_jpeg_probability: how often the degraded picture is saved as a JPEG of quality 70 to 100, 0 to 1; not
             where the kind `jpeg` acts.
-        varied_weather: whether rain and snow look more varied (`VARIED_PARAMETERS`) than in the benchmarks.
+        varied_weather: whether haze, rain and snow look more varied (`VARIED_PARAMETERS`) than in the benchmarks.
 
     Raises:
         ValueError: a value is outside its range.

@@ -74,9 +74,19 @@ PARAMETERS: dict[str, dict[str, tuple[float, float]]] = {
     "grey": {},
     "file_jpeg": {"quality": (70.0, 100.0), "chroma": (0.0, 1.0)},
 }
-# Wider ranges for training, which hold all that `PARAMETERS` draws: bright rain, added to the scene or hiding it, few
-# streaks or many, sharp or out of focus, level where the camera was turned; snow from fine sheets to large flakes.
+# Wider ranges for training, which hold all that `PARAMETERS` draws: haze as even as in a room, and thickest anywhere;
+# bright rain, added to the scene or hiding it, few streaks or many, sharp or out of focus, level where the camera was
+# turned; snow from fine sheets to large flakes.
 VARIED_PARAMETERS: dict[str, dict[str, tuple[float, float]]] = {
+    "haze": {
+        "airlight": (0.65, 1.0),
+        "red": (-0.05, 0.05),
+        "blue": (-0.05, 0.05),
+        "near": (0.0, 0.9),
+        "far": (0.4, 1.0),
+        "tilt": (-0.7, 0.7),
+        "relief": (0.1, 0.8),
+    },
     "rain": {
         "angle": (-90.0, 90.0),
         "density": (0.05, 1.4),
@@ -157,7 +167,7 @@ def sample_degradation(
         kind: one of `KINDS`, or `grey`, or `file_jpeg`.
         severity: in [0, 1].
         rng: source of the draws.
-        is_varied: rain and snow come from `VARIED_PARAMETERS`.
+        is_varied: haze, rain and snow come from `VARIED_PARAMETERS`.
 
     Raises:
         ValueError: unknown kind, or severity outside [0, 1].

@@ -86,7 +86,7 @@ def test_what_is_switched_off_changes_no_draw():
         first, second = (recipe.draw(np.random.default_rng(seed)) for recipe in (off, on))
         assert first[0].kind == second[0].kind
         assert first[0].severity == second[0].severity
-        if not {"rain", "snow"} & {degradation.kind for degradation in first}:
+        if not {"haze", "rain", "snow"} & {degradation.kind for degradation in first}:
             assert first == second
 
 
