@@ -6,6 +6,7 @@ benchmark imports to measure, so that tables can be renewed wherever the package
 
 from typing import Any
 
+from evaluation.report import ABSENT as ABSENT
 from evaluation.report import Grid as Grid
 from evaluation.report import format_markdown as format_markdown
 
@@ -63,3 +64,20 @@ def score_cells(means: dict[str, Any]) -> list[str]:
         cells += [format_mean(means[f"{metric}_{moment}"], form) for moment in ("degraded", "restored")]
         cells.append(format_mean(means[f"{metric}_gain"], f"+{form}"))
     return cells
+
+
+def best_classical(results: dict[str, Any], scores: dict[str, Any], metric: str) -> str:
+    """Set the highest score of a classical restoration, and its name; absent where none ran.
+
+    Args:
+        results: what `evaluate_accelerate.py` wrote.
+        scores: of its methods on a set.
+        metric: a PSNR.
+    """
+    # Of networks of others the results file holds a checksum where it holds settings of classical restorations.
+    settings = results["methods"]
+    names = [name for name in scores if not settings.get(name, "weights ").startswith("weights ")]
+    if not names:
+        return ABSENT
+    best = max(names, key=lambda name: scores[name][metric])
+    return f"{scores[best][metric]:.2f} ({best})"

@@ -35,7 +35,7 @@ from benchmarks.kernels_table import render_kernels
 from benchmarks.large_table import render_large
 from benchmarks.learning_table import render_learning
 from benchmarks.mini_table import render_mini
-from benchmarks.pairs_table import render_methods, render_pairs
+from benchmarks.pairs_table import render_methods, render_pairs, render_rivals
 from benchmarks.quality_table import render_losses, render_quality
 from benchmarks.reliability_table import render_reliability
 from benchmarks.scan_table import render_scan
@@ -88,6 +88,7 @@ TABLES = {
     "pairs": Table("pairs.json", render_pairs),
     "quality": Table("synthetic7_cbsd68.json", render_quality),
     "reliability": Table("reliability.json", render_reliability),
+    "rivals": Table("pairs.json", render_rivals),
     "scan": Table("scan.json", render_scan),
     "severity": Table("severity.json", render_severity),
     "steering": Table("steering.json", render_steering),

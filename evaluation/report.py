@@ -1,4 +1,4 @@
-"""Tables of a run: for reading in Markdown, for papers in LaTeX, beside the figures that the paper publishes."""
+"""Tables of a run: for reading in Markdown, for papers in LaTeX, beside the figures that others published."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -8,6 +8,9 @@ from typing import Any
 # Of each table of the paper its test sets, by the names that `evaluation.pair_sets` gives them, and of each method
 # PSNR and SSIM on each of them.
 PAPER = Path(__file__).resolve().parents[1] / "configuration" / "paper.json"
+# Of test sets, by the same names, small networks made for the degradation: number of parameters, PSNR and SSIM
+# (or null) of the `channels` RGB or Y, where that was read, and what its `conditions` have of their own (or null).
+SPECIALISTS = PAPER.with_name("specialists.json")
 ABSENT = "-"
 # Heading and form of each number.
 NUMBERS = {
@@ -49,7 +52,8 @@ def overview_grid(results: Mapping[str, Any]) -> Grid:
     for method in methods:
         scores = [each["scores"].get(method) for each in sets]
         grid.append([method, *map(_format_scores, scores), _format_scores(results["overall"].get(method))])
-    return grid + paper_rows([each["name"] for each in sets])
+    names = [each["name"] for each in sets]
+    return grid + paper_rows(names) + specialist_rows(names)
 
 
 def paper_rows(names: Sequence[str]) -> Grid:
@@ -71,6 +75,35 @@ def paper_rows(names: Sequence[str]) -> Grid:
                 continue
             means = [sum(column) / len(own) for column in zip(*own, strict=True)] if all(own) else None
             rows.append([f"{method} (paper, {title})", *map(_format_figures, own), _format_figures(means)])
+    return rows
+
+
+def list_specialists(name: str) -> list[dict[str, Any]]:
+    """Return the small networks whose figures are published for a test set, as `SPECIALISTS` describes them.
+
+    Args:
+        name: of the set; one that nobody published figures of has none.
+    """
+    return json.loads(SPECIALISTS.read_text(encoding="utf-8")).get(name, [])
+
+
+def specialist_rows(names: Sequence[str]) -> Grid:
+    """Find what small networks made for the degradation are published to reach on test sets.
+
+    Args:
+        names: of the sets, one column each.
+
+    Returns:
+        A row for each network, which says so where its figures are of Y; a figure that is not published is left out.
+    """
+    rows = []
+    for column, name in enumerate(names):
+        for each in list_specialists(name):
+            cells = [ABSENT] * (len(names) + 1)
+            cells[column] = "/".join(
+                format(each[figure], form) for figure, form in (("psnr", ".2f"), ("ssim", ".3f")) if each[figure]
+            )
+            rows.append([f"{each['name']} (published{', of Y' if each['channels'] == 'Y' else ''})", *cells])
     return rows
 
 
@@ -112,7 +145,7 @@ def describe_conditions(results: Mapping[str, Any]) -> str:
     sentences = [f"`{model['name']}`: {model['parameters'] / 1e6:.2f} M parameters, computed in {model['dtype']}."]
     sentences.append(f"Pictures of 8 bits, {f'{border} pixels of border cut off' if border else 'whole'}.")
     if any(each["published"] not in (None, each["pairs"]) for each in results["sets"]):
-        sentences.append("*n of N*: a sample of n of the N pairs that are published; the paper's figures are of all.")
+        sentences.append("*n of N*: a sample of n of the N pairs that are published; others' figures are of all.")
     if sizes := [f"{each['name']} {each['size'][1]} x {each['size'][0]}" for each in results["sets"] if each["size"]]:
         sentences.append(f"Pixels: {', '.join(sizes)}.")
     if lpips:

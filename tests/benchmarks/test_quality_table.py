@@ -28,6 +28,7 @@ def quality_results(shift=0.0, tasks=KINDS):
     return {
         "benchmark": {"name": "synthetic7", "severity": 0.5, "seed": 2504, "clean": "photographs"},
         "model": {"name": "small-one", "parameters": 810_976, "dtype": "float32", "weights_sha256": "0" * 64},
+        "methods": {},
         "machine": MACHINE,
         "date": "2026-01-02",
         **summarize([pair_set(task, gains[task]) for task in tasks], records),
@@ -46,6 +47,24 @@ def test_composites_are_rows_like_single_kinds():
     rows = markdown_rows(render_quality(quality_results(tasks=("haze+rain", "low_light+jpeg+noise"))))
     assert [row[0] for row in rows[2:]] == ["haze + rain", "low light + jpeg + noise", "overall"]
     assert [row[3] for row in rows[2:]] == ["+0.50", "+1.50", "+1.00"]
+
+
+def test_best_classical_method_of_each_task_is_shown_where_some_ran():
+    results = quality_results(tasks=("haze", "noise"))
+    results["methods"] = {"dark channel": "15 x 15", "BM3D": "np", "non-local means": "5 x 5", "peer": "weights 0123"}
+    haze, noise = (each["scores"] for each in results["sets"])
+    haze |= {"dark channel": {"psnr": 19.0, "ssim": 0.5}, "peer": {"psnr": 30.0, "ssim": 0.5}}
+    noise |= {"non-local means": {"psnr": 24.0, "ssim": 0.5}, "BM3D": {"psnr": 25.0, "ssim": 0.4}}
+    text = render_quality(results)
+    assert [row[-1] for row in markdown_rows(text)] == [
+        *("best classical PSNR", "---:", "19.00 (dark channel)", "25.00 (BM3D)", "-")
+    ]
+    assert "Classical methods are told the degradation." in text
+
+
+def test_no_classical_column_where_none_ran():
+    results = quality_results() | {"methods": {"peer": "weights 0123"}}
+    assert "lassical" not in render_quality(results)
 
 
 def test_quality_table_says_what_was_measured_on_what():
