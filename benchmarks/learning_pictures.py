@@ -18,8 +18,8 @@ from tqdm import tqdm
 
 from dataset_scripts import RestorationSet, sample_degradation
 from dataset_scripts.decoding import Memory, Pictures
-from dataset_scripts.degraded_patches import OrientedPicture, degrade_window
-from dataset_scripts.transforms import Orientation, center_window
+from dataset_scripts.degraded_patches import degrade_window
+from dataset_scripts.transforms import Orientation, OrientedPicture, center_window
 from dpmambair.files import replacing
 from training.pictures import SYNTHETIC, ReadablePatches, load_sets
 from training.recipe import Recipe

@@ -7,10 +7,10 @@ from typing import Any
 import datasets
 
 from .catalog import CORPORA
-from .degradation_recipes import RECIPES, DegradationRecipe, RealFields
-from .degradations import KINDS, Degradation, apply_degradations, from_record, sample_degradation, to_record
-from .degraded_patches import DegradedPatches, RestorationSet
-from .mixture import RestorationMixture
+from .degradation_recipes import RECIPES, DegradationRecipe, RealFields, from_record, to_record
+from .degradations import KINDS, Degradation, apply_degradations, sample_degradation
+from .degraded_patches import RestorationSet
+from .mixture import DegradedPatches, RestorationMixture
 from .paired_restoration import PairedRestoration, load_paired
 from .synthetic_restoration import (
     SyntheticRestoration,

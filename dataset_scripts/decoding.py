@@ -9,6 +9,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
 
+import cv2
 import datasets
 import numpy as np
 import PIL.Image
@@ -120,6 +121,45 @@ class Picture:
 
 def _decode(content: bytes) -> PIL.Image.Image:
     return datasets.Image(mode="RGB").decode_example({"bytes": content, "path": None})
+
+
+class ShrunkPicture:
+    """A picture made smaller, of which parts are read.
+
+    Args:
+        picture: as stored.
+        height: rows of the smaller one.
+        width: columns of the smaller one.
+    """
+
+    def __init__(self, picture: Picture, height: int, width: int) -> None:
+        whole = picture.read(Window(0, 0, picture.height, picture.width))
+        self._pixels = cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA)
+        self.height, self.width = height, width
+
+    def read(self, window: Window) -> np.ndarray:
+        """Cut a rectangle out, (window.height, window.width, 3) uint8, RGB."""
+        return crop(self._pixels, window)
+
+
+def shrink(
+    picture: Picture, scales: tuple[float, float], patch_size: int, rng: np.random.Generator
+) -> Picture | ShrunkPicture:
+    """Make a picture smaller by a random factor, but not smaller than a patch.
+
+    Args:
+        picture: as stored.
+        scales: range of the factor.
+        patch_size: side of the patch, pixels.
+        rng: source of randomness; one number is drawn, none if the range is one number.
+    """
+    scale = scales[0]
+    if scale < scales[1]:
+        scale = float(np.exp(rng.uniform(*np.log(scales))))
+    scale = max(scale, patch_size / min(picture.height, picture.width))
+    if scale >= 1:
+        return picture
+    return ShrunkPicture(picture, round(scale * picture.height), round(scale * picture.width))
 
 
 class Memory:

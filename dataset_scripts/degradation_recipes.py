@@ -1,15 +1,17 @@
-"""What is drawn for a picture: which kinds act on it, how strongly, and with which real masks or depths."""
+"""What is drawn for a picture and how it is told: which kinds act on it, how strongly, with which masks or depths."""
 
+import json
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePath
 from types import MappingProxyType
 
 import cv2
 import numpy as np
 import PIL.Image
+import torch
 
 from .degradations import KINDS, Degradation, sample_degradation
 
@@ -148,6 +150,44 @@ def name_task(record: Sequence[Degradation]) -> str:
     """
     kinds = {degradation.kind for degradation in record}
     return "+".join(kind for kind in KINDS if kind in kinds) or "clean"
+
+
+def severity_of(record: Sequence[Degradation]) -> torch.Tensor:
+    """Return the severity of each of `KINDS`, 0 where it is absent, (7,) float32."""
+    severity = torch.zeros(len(KINDS))
+    for degradation in record:
+        if degradation.kind in KINDS:
+            severity[KINDS.index(degradation.kind)] = degradation.severity
+    return severity
+
+
+def mark_kinds(task: str) -> torch.Tensor:
+    """Return NaN for each of `KINDS` that a task names, as their strengths are unknown, and 0 for the others, (7,).
+
+    Args:
+        task: kinds joined by `+`; "mixed": any of them; "clean": none.
+    """
+    present = KINDS if task == "mixed" else task.split("+")
+    return torch.tensor([torch.nan if kind in present else 0.0 for kind in KINDS])
+
+
+def to_record(degradations: Sequence[Degradation]) -> str:
+    """Return the degradations as compact JSON; a real field is named only where there is one."""
+    entries = [asdict(degradation) for degradation in degradations]
+    stated = [{name: value for name, value in entry.items() if name != "field" or value} for entry in entries]
+    return json.dumps(stated, separators=(",", ":"))
+
+
+def from_record(record: str) -> tuple[Degradation, ...]:
+    """Return the degradations that `to_record` wrote; they replay bit-equal.
+
+    Raises:
+        ValueError: `record` is not such JSON, or a value in it is out of range.
+    """
+    try:
+        return tuple(Degradation(**fields) for fields in json.loads(record))
+    except (TypeError, AttributeError, json.JSONDecodeError) as error:
+        raise ValueError(f"`record` must be JSON of `to_record`, got {record[:80]!r}; {error}") from error
 
 
 class RealFields:

@@ -22,10 +22,9 @@ a JPEG of quality 70 to 100, the last step of all; `chroma` from 0.75 on is 4:4:
 The tests of the paper (noise of sigma 50, JPEG of quality 20; inferred from its PSNR) are at 0.5.
 """
 
-import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from types import MappingProxyType
 
 import cv2
@@ -358,25 +357,6 @@ def compress(
     _, file = cv2.imencode(".jpg", pixels, [number for setting in settings.items() for number in setting])
     decoded = cv2.imdecode(file, cv2.IMREAD_COLOR_RGB)[top:, left:]
     return decoded.astype(np.float32) / 255
-
-
-def to_record(degradations: Sequence[Degradation]) -> str:
-    """Return the degradations as compact JSON; a real field is named only where there is one."""
-    entries = [asdict(degradation) for degradation in degradations]
-    stated = [{name: value for name, value in entry.items() if name != "field" or value} for entry in entries]
-    return json.dumps(stated, separators=(",", ":"))
-
-
-def from_record(record: str) -> tuple[Degradation, ...]:
-    """Return the degradations that `to_record` wrote; they replay bit-equal.
-
-    Raises:
-        ValueError: `record` is not such JSON, or a value in it is out of range.
-    """
-    try:
-        return tuple(Degradation(**fields) for fields in json.loads(record))
-    except (TypeError, AttributeError, json.JSONDecodeError) as error:
-        raise ValueError(f"`record` must be JSON of `to_record`, got {record[:80]!r}; {error}") from error
 
 
 def _check_image(clean: np.ndarray) -> None:

@@ -1,20 +1,150 @@
-"""The all-in-one mixture: several sets interleaved in the wanted shares, each picture as often as its fellows.
+"""Datasets of patches: each photograph in turn, or the all-in-one mixture of several sets.
 
-Place i of an epoch always belongs to the same set, and the sets are spread evenly over the epoch, so that every batch
-holds about their shares. Which picture it is depends on the epoch: each set is gone through in a random order, then in
-another, across the ends of the epochs.
+All that is drawn depends on (seed, epoch, index) and on nothing else: not on the number of workers, nor on what was
+drawn before.
+
+The mixture interleaves the sets in the wanted shares, each picture as often as its fellows. Place i of an epoch always
+belongs to the same set, and the sets are spread evenly over the epoch, so that every batch holds about their shares.
+Which picture it is depends on the epoch: each set is gone through in a random order, then in another, across the ends
+of the epochs.
 """
 
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Literal
 
+import cv2
+import datasets
 import numpy as np
+import torch
+from torch.utils.data import get_worker_info
 
 from .decoding import CACHE_BYTES, Memory
-from .degraded_patches import PatchDataset, PatchSource, RestorationSet
+from .degradation_recipes import TRAINING_SEVERITY, DegradationRecipe
+from .degradations import KINDS
+from .degraded_patches import PatchSource, RestorationSet
 
 Weights = Literal["balanced", "natural"] | Mapping[str, float]
+
+
+class PatchDataset(torch.utils.data.Dataset, ABC):
+    """Random patches, deterministic by (seed, epoch, index).
+
+    Args:
+        patch_size: side of the square patches, pixels; smaller pictures are reflected.
+        seed: non-negative.
+
+    Raises:
+        ValueError: an argument is outside its range.
+    """
+
+    def __init__(self, patch_size: int, seed: int) -> None:
+        if seed < 0:
+            raise ValueError(f"`seed` must be at least 0, got {seed}; use any non-negative integer")
+        self.seed = seed
+        # Shared memory: persistent workers hold a copy of this object, but see these numbers change.
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+        self._patch_size = torch.zeros((), dtype=torch.int64).share_memory_()
+        self.set_patch_size(patch_size)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch, on which all draws depend; call it between epochs.
+
+        Args:
+            epoch: non-negative.
+
+        Raises:
+            ValueError: it is negative.
+        """
+        if epoch < 0:
+            raise ValueError(f"`epoch` must be at least 0, got {epoch}; count epochs from 0")
+        self._epoch.fill_(epoch)
+
+    def set_patch_size(self, patch_size: int) -> None:
+        """Choose the side of the patches; batches that workers have already prepared keep theirs.
+
+        Args:
+            patch_size: pixels, at least 1.
+
+        Raises:
+            ValueError: it is smaller.
+        """
+        if patch_size < 1:
+            raise ValueError(f"`patch_size` must be at least 1, got {patch_size}; 48 to 256 pixels are usual")
+        self._patch_size.fill_(patch_size)
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Number of patches in an epoch."""
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Draw one patch.
+
+        Args:
+            index: place in the epoch.
+
+        Returns:
+            `pixel_values`, degraded, and `labels`, clean: (3, p, p) float32, RGB in [0, 1]; `task`: the kinds, joined
+            by `+`; `severity`: (7,) float32 in the order of `KINDS`, 0 where a kind is absent, NaN where its strength
+            is unknown; `record`: JSON from which a synthetic degradation replays.
+        """
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: list[int]) -> list[dict[str, Any]]:
+        """Draw the patches of a batch, all of one size even if `set_patch_size` is called meanwhile.
+
+        Args:
+            indices: places in the epoch.
+        """
+        if get_worker_info() is not None:
+            # Each worker has one core; OpenCV would start threads for all of them. In the caller's own process
+            # (num_workers=0) the number of threads is the caller's to choose.
+            cv2.setNumThreads(0)
+        epoch, patch_size = int(self._epoch), int(self._patch_size)
+        return [self._draw(index, epoch, patch_size) for index in indices]
+
+    @abstractmethod
+    def _draw(self, index: int, epoch: int, patch_size: int) -> dict[str, Any]: ...
+
+
+class DegradedPatches(PatchDataset):
+    """Random patches of clean photographs, degraded on the fly; each photograph gives one patch an epoch.
+
+    A photograph is flipped and turned before it is degraded, so that rain still falls down and haze thickens upwards.
+
+    Args:
+        dataset: has the column `clean`.
+        patch_size: side of the square patches, pixels; smaller photographs are reflected.
+        seed: non-negative.
+        severity: range of the severities, within 0 to 1.
+        composite_probability: how often two or three kinds act together, 0 to 1.
+        kinds: kinds to draw from, all equally likely.
+
+    Raises:
+        ValueError: an argument is outside its range.
+    """
+
+    def __init__(
+        self,
+        dataset: datasets.Dataset,
+        patch_size: int,
+        seed: int = 0,
+        severity: tuple[float, float] = TRAINING_SEVERITY,
+        composite_probability: float = 0.2,
+        kinds: Sequence[str] = KINDS,
+    ) -> None:
+        super().__init__(patch_size, seed)
+        recipe = DegradationRecipe(tuple(kinds), tuple(severity), composite_probability)
+        self._size = len(dataset)
+        self._source = PatchSource(RestorationSet(dataset, recipe), Memory())
+
+    def __len__(self) -> int:
+        """Number of photographs."""
+        return self._size
+
+    def _draw(self, index: int, epoch: int, patch_size: int) -> dict[str, Any]:
+        return self._source.draw(index, patch_size, np.random.default_rng((self.seed, epoch, index)))
 
 
 class RestorationMixture(PatchDataset):
@@ -56,9 +186,9 @@ class RestorationMixture(PatchDataset):
             raise ValueError(
                 f"`epoch_size` must give each of the sets a patch, got {epoch_size} for shares {shares}; lengthen it"
             )
+        self._places = interleave(self.quotas)
         memory = Memory(cache_bytes)
         self._sources = [PatchSource(members, memory) for members in sets.values()]
-        self._places = interleave(self.quotas)
 
     def __len__(self) -> int:
         """Number of patches in an epoch."""

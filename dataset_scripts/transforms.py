@@ -4,6 +4,7 @@ Pictures are NumPy arrays (H, W, 3). Flips, turns and crops return views: nothin
 """
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -186,3 +187,41 @@ def to_tensor(image: np.ndarray) -> torch.Tensor:
         (3, H, W) float32 in [0, 1], contiguous, with memory of its own.
     """
     return torch.from_numpy(image.transpose(2, 0, 1).copy())
+
+
+class Readable(Protocol):
+    """A picture of which rectangles are read, (window.height, window.width, 3) uint8, RGB."""
+
+    height: int
+    width: int
+
+    def read(self, window: Window) -> np.ndarray:
+        """Read a rectangle."""
+
+
+class OrientedPicture:
+    """A picture as it is after flips, turns and padding, of which only parts are read.
+
+    Args:
+        picture: as stored.
+        orientation: flip and turns.
+        patch_size: side that it is padded to by reflection if it is smaller, pixels.
+    """
+
+    def __init__(self, picture: Readable, orientation: Orientation, patch_size: int) -> None:
+        self._picture, self._orientation, self._patch_size = picture, orientation, patch_size
+        height, width = picture.height, picture.width
+        self._inner = (width, height) if orientation.quarter_turns % 2 else (height, width)
+        self.height, self.width = (max(side, patch_size) for side in self._inner)
+
+    def read(self, window: Window) -> np.ndarray:
+        """Read a rectangle, (window.height, window.width, 3) uint8, RGB."""
+        if min(self._inner) < self._patch_size:
+            whole = self._picture.read(Window(0, 0, self._picture.height, self._picture.width))
+            return crop(self.prepare(whole), window)
+        stored = unorient_window(window, self._orientation, self.height, self.width)
+        return orient(self._picture.read(stored), self._orientation)
+
+    def prepare(self, image: np.ndarray) -> np.ndarray:
+        """Flip, turn and pad an image of the stored picture's size, (H, W, C)."""
+        return pad_to_patch(orient(image, self._orientation), self._patch_size)

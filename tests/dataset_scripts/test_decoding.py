@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, ImageOps, features
 
 from dataset_scripts import decoding
-from dataset_scripts.decoding import Memory, Picture, Pictures, find_baseline_frame, keep_upper_rows
+from dataset_scripts.decoding import Memory, Picture, Pictures, find_baseline_frame, keep_upper_rows, shrink
 from dataset_scripts.transforms import Window
 
 from .conftest import draw_picture, encode
@@ -110,3 +110,10 @@ def test_columns_share_one_memory(dataset):
     assert first[0] is first[0]
     assert second[0] is not second[0]
     assert memory.free_bytes == 0
+
+
+def test_photographs_are_never_shrunk_below_the_patch():
+    picture = Picture(encode(draw_picture(60, 90, 0), "PNG"))
+    smaller = shrink(picture, (0.01, 0.02), 24, np.random.default_rng(0))
+    assert (smaller.height, smaller.width) == (24, 36)
+    assert shrink(picture, (0.01, 0.02), 61, np.random.default_rng(0)) is picture

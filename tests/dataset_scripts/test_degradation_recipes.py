@@ -16,7 +16,7 @@ from dataset_scripts import (
     sample_degradation,
     to_record,
 )
-from dataset_scripts.degradation_recipes import name_task
+from dataset_scripts.degradation_recipes import name_task, severity_of
 from dataset_scripts.degradations import jpeg_quality
 
 
@@ -218,6 +218,11 @@ def test_task_names_the_kinds_in_their_order():
     assert name_task([]) == "clean"
 
 
+def test_severities_stand_in_the_order_of_the_kinds():
+    record = [sample_degradation(kind, 0.25, np.random.default_rng(0)) for kind in ("noise", "haze")]
+    assert severity_of(record).tolist() == [0.25, 0, 0, 0, 0, 0, 0.25]
+
+
 # Errors
 
 
@@ -255,3 +260,21 @@ def test_folder_without_fields_is_refused(tmp_path, name):
         ValueError, match=rf"`{name}` must be a folder of pictures \(.png, .*\), got none below .*; check"
     ):
         RealFields(**{name: tmp_path})
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        "",
+        "{",
+        "3",
+        "[1]",
+        '{"kind":"rain"}',
+        '[{"kind":"rain"}]',
+        '[{"kind":"noise","severity":"strong","seed":1,"parameters":{}}]',
+        '[{"kind":"noise","severity":1,"seed":1,"parameters":[]}]',
+    ],
+)
+def test_broken_records_are_rejected(record: str) -> None:
+    with pytest.raises(ValueError, match=r"`record` must be JSON of `to_record`, got '"):
+        from_record(record)

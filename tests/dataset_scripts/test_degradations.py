@@ -9,6 +9,7 @@ from PIL import Image
 from skimage import data, measure
 from skimage.metrics import peak_signal_noise_ratio
 
+from dataset_scripts.degradation_recipes import from_record, to_record
 from dataset_scripts.degradations import (
     KINDS,
     PARAMETERS,
@@ -17,12 +18,10 @@ from dataset_scripts.degradations import (
     apply_degradations,
     compress,
     dim,
-    from_record,
     jpeg_quality,
     motion_kernel,
     sample_degradation,
     to_grey,
-    to_record,
 )
 from dataset_scripts.weather import Window, depth_field
 
@@ -406,21 +405,3 @@ def test_crops_outside_the_picture_are_rejected(origin: tuple[int, int]) -> None
         ValueError, match=r"`origin` must place the 8 x 8 crop inside the 12 x 20 picture, got \(.*\); "
     ):
         apply_degradations(np.zeros((8, 8, 3), np.float32), [], origin=origin, size=(12, 20))
-
-
-@pytest.mark.parametrize(
-    "record",
-    [
-        "",
-        "{",
-        "3",
-        "[1]",
-        '{"kind":"rain"}',
-        '[{"kind":"rain"}]',
-        '[{"kind":"noise","severity":"strong","seed":1,"parameters":{}}]',
-        '[{"kind":"noise","severity":1,"seed":1,"parameters":[]}]',
-    ],
-)
-def test_broken_records_are_rejected(record: str) -> None:
-    with pytest.raises(ValueError, match=r"`record` must be JSON of `to_record`, got '"):
-        from_record(record)

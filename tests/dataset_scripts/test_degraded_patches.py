@@ -25,17 +25,10 @@ from dataset_scripts import (
     sample_degradation,
 )
 from dataset_scripts.decoding import Memory, Picture
+from dataset_scripts.degradation_recipes import mark_kinds
 from dataset_scripts.degradations import motion_kernel
-from dataset_scripts.degraded_patches import (
-    BLUR_REACH,
-    OrientedPicture,
-    PatchSource,
-    degrade_window,
-    mark_kinds,
-    severity_of,
-    shrink,
-)
-from dataset_scripts.transforms import Orientation, Window, to_float
+from dataset_scripts.degraded_patches import BLUR_REACH, PatchSource, degrade_window
+from dataset_scripts.transforms import Orientation, OrientedPicture, Window, to_float
 
 from .conftest import draw_picture, encode
 
@@ -209,13 +202,6 @@ def test_shrunk_patch_is_a_part_of_its_photograph_made_smaller(dataset):
     assert min(distances) <= 1
 
 
-def test_photographs_are_never_shrunk_below_the_patch():
-    picture = Picture(encode(draw_picture(60, 90, 0), "PNG"))
-    smaller = shrink(picture, (0.01, 0.02), 24, np.random.default_rng(0))
-    assert (smaller.height, smaller.width) == (24, 36)
-    assert shrink(picture, (0.01, 0.02), 61, np.random.default_rng(0)) is picture
-
-
 @pytest.mark.parametrize("scales", [(0.0, 1.0), (0.8, 0.5), (0.5, 1.5)])
 def test_scales_outside_their_range_are_refused(dataset, scales):
     with pytest.raises(ValueError, match=re.escape(f"`scales` must be ascending and within (0, 1], got {scales}")):
@@ -346,11 +332,6 @@ def test_real_fields_keep_to_their_place_in_a_patch(tmp_path, dataset):
         assert dark.any()
         changed = (example["pixel_values"] - example["labels"]).abs().amax(dim=0).numpy() > 1e-6
         assert not changed[dark].any()
-
-
-def test_severities_stand_in_the_order_of_the_kinds():
-    record = [sample_degradation(kind, 0.25, np.random.default_rng(0)) for kind in ("noise", "haze")]
-    assert severity_of(record).tolist() == [0.25, 0, 0, 0, 0, 0, 0.25]
 
 
 @pytest.mark.parametrize(
