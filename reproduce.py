@@ -17,9 +17,9 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from dataset_scripts import CORPORA, MIXTURES
+from dataset_scripts import CORPORA
 from dataset_scripts.pairing import locate_split, pair_by_name
-from evaluation.pair_sets import open_corpora
+from evaluation.pair_sets import list_names, open_corpora
 from evaluation.report import format_markdown
 from restoration_metrics.perceptual import find_cached_backbone
 from training.checkpoints import list_checkpoints
@@ -230,12 +230,8 @@ def find_needs(words: Words, place: Place) -> Iterator[tuple[str, str]]:
     for folder in map(Path, recipe.data.clean_dirs if recipe else given):
         if folder.parent == place.data and folder.name in CORPORA:
             yield folder.name, "train" if "train" in CORPORA[folder.name].splits else "test"
-    for name in (_option_of(words, "--corpus") or "").split(","):
-        for _, test in MIXTURES.get(name, {}).values():
-            joined = "+".join(corpus for corpus, _ in test.corpora)
-            yield (f"{joined}/{test.recipe}" if test.recipe else joined), "test"
-        if name and name not in MIXTURES:
-            yield name, "test"
+    if tests := _option_of(words, "--corpus"):
+        yield from ((name, "test") for name in list_names(tests))
 
 
 def count(name: str, split: str, place: Place) -> Need:

@@ -200,10 +200,11 @@ def open_corpora(names: str, data_dir: Path) -> list[PairSet]:
         ValueError: a name is unknown, a recipe is missing or one too many, or a picture has no partner.
         OSError: a folder is missing, cannot be read, or does not look like its corpus.
     """
-    return [_open_set(name, data_dir) for name in _list_names(names)]
+    return [_open_set(name, data_dir) for name in list_names(names)]
 
 
-def _list_names(names: str) -> Iterator[str]:
+def list_names(names: str) -> Iterator[str]:
+    """Yield the name of each set that `open_corpora` opens: for a protocol those of its tasks."""
     for name in names.split(","):
         if name not in MIXTURES:
             yield name

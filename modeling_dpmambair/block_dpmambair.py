@@ -210,17 +210,14 @@ class DPMambaIRBlock(GradientCheckpointingLayer):
     def mix(self, x: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
         """Return what the mixer adds to features (B, H, W, C) under the embedding (B, E)."""
         mixed = self.mixer(self.prepare(x, embedding), embedding)
-        return self.heb(_modulate(self.mixer_modulation, mixed, embedding))
+        return self.heb(mixed if self.mixer_modulation is None else self.mixer_modulation(mixed, embedding))
 
     def feed(self, x: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
         """Return what the feed-forward adds to features (B, H, W, C) under the embedding (B, E)."""
-        return _modulate(self.ffn_modulation, self.ffn(self.norm2(x)), embedding)
+        fed = self.ffn(self.norm2(x))
+        return fed if self.ffn_modulation is None else self.ffn_modulation(fed, embedding)
 
     def prepare(self, x: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
         """Return what the mixer mixes, (B, H, W, C)."""
         normed = self.norm1(x)
         return normed if self.insertion is None else self.insertion(normed, embedding)
-
-
-def _modulate(modulation: FeatureModulation | None, x: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
-    return x if modulation is None else modulation(x, embedding)

@@ -53,6 +53,8 @@ HEIF_SUFFIXES = (".heic", ".heif", ".hif")
 HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 SYNONYMS = {"DIB": "BMP", "HEIC": "HEIF", "JP2": "JPEG2000", "JPG": "JPEG", "MPO": "JPEG", "TIF": "TIFF"}
+# The orientation that turns nothing.
+UPRIGHT = 1
 # A block of 8 x 8 pixels takes at least a bit of a JPEG file; libjpeg paints grey what a shorter one declares.
 JPEG_PIXELS_PER_BYTE = 512
 
@@ -133,13 +135,13 @@ def _read_image(image: Image.Image) -> Picture:
 
 def _read_frame(image: Image.Image) -> Picture:
     levels, exif = read_levels(image), read_exif(image)
-    picture = _to_picture(levels, exif, image.format)
+    picture = _to_picture(levels, read_orientation(exif), image.format)
     read = read_tiff_metadata if image.format == "TIFF" else partial(read_metadata, image)
     return replace(picture, metadata=read(exif, picture.size, picture.is_grey))
 
 
-def _to_picture(levels: np.ndarray, exif: Image.Exif, format: str | None) -> Picture:
-    levels = _turn(levels, read_orientation(exif))
+def _to_picture(levels: np.ndarray, orientation: int, format: str | None) -> Picture:
+    levels = _turn(levels, orientation)
     height, width, channels = levels.shape
     top, colours = np.iinfo(levels.dtype).max, 1 if channels < 3 else 3
     planes = torch.empty(channels, height, width)
@@ -210,7 +212,7 @@ def _read_tiff(stream: BinaryIO, max_pixels: int | None) -> Picture:
     with open_page(stream) as page:
         check_size(page.imagewidth, page.imagelength, max_pixels=max_pixels, length=_measure(stream))
         tags = read_tags(stream, page)
-        picture = _to_picture(read_page(page), tags, "TIFF")
+        picture = _to_picture(read_page(page), read_orientation(tags), "TIFF")
         return replace(picture, metadata=read_tiff_metadata(tags, picture.size, picture.is_grey))
 
 
@@ -224,7 +226,7 @@ def _read_animation(image: Image.Image, count: int) -> Picture:
     for position in range(count):
         image.seek(position)
         image.load()
-        frame = _to_picture(convert_levels(image), Image.Exif(), image.format)
+        frame = _to_picture(convert_levels(image), UPRIGHT, image.format)
         frames.append(replace(frame, duration=image.info.get("duration") or 0))
     image.seek(0)
     metadata = read_metadata(image, read_exif(image), image.size, all(each.is_grey for each in frames))

@@ -17,7 +17,6 @@ from accelerate import skip_first_batches
 from datasets import Dataset
 from torch import Tensor
 from torch.utils.data import DataLoader
-from torch.utils.data import Dataset as TorchDataset
 
 from dataset_scripts import (
     CORPORA,
@@ -139,7 +138,7 @@ def _select(members: RestorationSet, every: int, *, is_held_out: bool) -> Restor
     return replace(members, dataset=members.dataset.select(chosen))
 
 
-class ReadablePatches(TorchDataset):
+class ReadablePatches(RestorationMixture):
     """Patches of which a picture that cannot be read is named, and ends the run or gives way to the next one.
 
     An epoch goes through the pictures as often as makes `LEAST_EPOCH` patches.
@@ -150,57 +149,26 @@ class ReadablePatches(TorchDataset):
     """
 
     def __init__(self, sets: dict[str, RestorationSet], recipe: Recipe):
-        training = recipe.training
+        training, pictures = recipe.training, sum(map(len, sets.values()))
         self.sets, self.is_replacing = sets, recipe.data.unreadable == "replace"
-        self._pictures = sum(map(len, sets.values()))
-        self.patches = RestorationMixture(
+        super().__init__(
             sets,
             recipe.data.weights,
             training.patch_schedule[0][1],
             training.seed,
-            epoch_size=-(-LEAST_EPOCH // self._pictures) * self._pictures,
+            epoch_size=-(-LEAST_EPOCH // pictures) * pictures,
         )
-        self.set_patch_size = self.patches.set_patch_size
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch, on which all draws depend; workers see it change."""
-        self._epoch.fill_(epoch)
-        self.patches.set_epoch(epoch)
-
-    def __len__(self) -> int:
-        """Number of patches in an epoch."""
-        return len(self.patches)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        """Draw one patch.
-
-        Args:
-            index: its place in the epoch.
-
-        Raises:
-            ValueError: its picture cannot be read, and nothing may take its place.
-        """
-        for place in range(index, index + self._pictures):
+    def _draw(self, index: int, epoch: int, patch_size: int) -> dict[str, Any]:
+        for place in range(index, index + sum(self.sizes)):
             try:
-                return self.patches[place % len(self)]
+                return super()._draw(place % len(self), epoch, patch_size)
             except UNREADABLE as error:
-                self._report(place % len(self), error)
+                self._report(*self.locate(place % len(self), epoch), error)
         raise ValueError("`data` must name readable pictures, got none; restore the files")
 
-    def __getitems__(self, indices: list[int]) -> list[dict[str, Any]]:
-        """Draw the patches of a batch, all of one size even if it is set meanwhile.
-
-        Args:
-            indices: their places in the epoch.
-        """
-        try:
-            return self.patches.__getitems__(indices)
-        except UNREADABLE:
-            return [self[index] for index in indices]
-
-    def _report(self, place: int, error: Exception) -> None:
-        name, position = self.patches.locate(place, int(self._epoch))
+    def _report(self, name: str, position: int, error: Exception) -> None:
+        """Warn that a picture cannot be read; a `ValueError` says so where nothing may take its place."""
         file_name = self.sets[name].dataset.select_columns("file_name")[position]["file_name"]
         if not self.is_replacing:
             raise ValueError(

@@ -106,7 +106,7 @@ def test_epoch_of_few_pictures_goes_through_all_of_them_again_and_again(tmp_path
         Image.fromarray(np.full((20, 24, 3), 40 * index, np.uint8)).save(tmp_path / f"{index}.png")
     recipe = replace(RECIPE, data=DataRecipe(clean_dirs=(str(tmp_path),), held_out_every=4))
     patches = ReadablePatches(load_sets(recipe.data).kept, recipe)
-    rounds = [[patches.patches.locate(place, 0)[1] for place in range(first, first + 3)] for first in range(0, 12, 3)]
+    rounds = [[patches.locate(place, 0)[1] for place in range(first, first + 3)] for first in range(0, 12, 3)]
     assert len(patches) == 12
     assert all(sorted(each) == [0, 1, 2] for each in rounds)
 
