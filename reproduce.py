@@ -22,7 +22,7 @@ from dataset_scripts.pairing import locate_split, pair_by_name
 from evaluation.pair_sets import list_names, open_corpora
 from evaluation.report import format_markdown
 from restoration_metrics.perceptual import find_cached_backbone
-from training.checkpoints import list_checkpoints
+from training.checkpoints import has_run
 from training.recipe import Recipe
 
 TARGETS: dict[str, dict[str, Any]] = json.loads(
@@ -139,7 +139,7 @@ def _train(recipe: str, place: Place, data: Sequence[str], extractor: str = "") 
     if place.lpips_backbone is not None and Recipe.from_file(path).model.stage == "extractor":
         settings.append(f"model.lpips_backbone={place.lpips_backbone}")
     words = [*place.launch, "train_accelerate.py", "--config", str(path), "--output", str(output)]
-    resume = ["--resume"] if (output / "log.jsonl").exists() or list_checkpoints(output) else []
+    resume = ["--resume"] if has_run(output) else []
     return [*words, *resume, *_repeat("--set", settings)]
 
 

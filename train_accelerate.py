@@ -18,7 +18,8 @@ from accelerate.utils import GradientAccumulationPlugin, LoggerType, set_seed
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from dpmambair.memory import keep_freed_memory
-from training.loop import Trainer, has_run
+from training.checkpoints import has_run
+from training.loop import Trainer
 from training.plan import describe_plan
 from training.recipe import Recipe, TrainingRecipe
 

@@ -102,6 +102,11 @@ def list_checkpoints(output: Path) -> list[Path]:
     return sorted(found, key=lambda path: int(path.name.removeprefix(PREFIX)), reverse=True)
 
 
+def has_run(output: Path) -> bool:
+    """Tell whether a folder already holds a run's log or checkpoints."""
+    return (output / "log.jsonl").exists() or bool(list_checkpoints(output))
+
+
 def find_checkpoint(output: Path) -> tuple[Path, dict[str, Any]]:
     """Find the newest intact checkpoint; damaged ones are passed over with a warning.
 

@@ -7,15 +7,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.data_loader import prepare_data_loader
 from accelerate.logging import get_logger
 from safetensors.torch import load_model, save_model
 from torch import Tensor
-from torch.utils.data import DataLoader
 from torchvision.utils import make_grid
 from tqdm import tqdm
 
@@ -120,7 +119,8 @@ class Trainer:
         with self._stop_on_signals(), self._progress_bar() as bar:
             started = time.monotonic() - self.progress.seconds
             last_record = self.progress.step, self.progress.seconds
-            for batches in training_steps(self._open_loader, self.recipe, self.progress.step):
+            open_loader = partial(build_loader, self.patches, self.recipe.training.workers, self.accelerator.device)
+            for batches in training_steps(open_loader, self.recipe, self.progress.step):
                 self._step(batches)
                 self.progress.seconds = time.monotonic() - started
                 bar.update()
@@ -138,11 +138,6 @@ class Trainer:
         if is_finished:
             self._save_result()
         return is_finished
-
-    def _open_loader(self, batch_size: int) -> DataLoader:
-        loader = build_loader(self.patches, batch_size, self.recipe.training.workers)
-        # By this function, as the accelerator's own method would keep every loader alive, and so its workers.
-        return prepare_data_loader(loader, self.accelerator.device, put_on_device=True, non_blocking=True)
 
     def _step(self, batches: list[Batch]) -> None:
         loss = torch.stack([self._accumulate(batch) for batch in batches]).mean()
@@ -278,8 +273,3 @@ class Trainer:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-
-def has_run(output: Path) -> bool:
-    """Tell whether a folder already holds a run's log or checkpoints."""
-    return (output / "log.jsonl").exists() or bool(list_checkpoints(output))

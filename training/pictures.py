@@ -14,6 +14,7 @@ from typing import Any
 import cv2
 import torch
 from accelerate import skip_first_batches
+from accelerate.data_loader import prepare_data_loader
 from datasets import Dataset
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -197,15 +198,16 @@ def check_batches(sets: TrainingSets, training: TrainingRecipe, processes: int) 
         )
 
 
-def build_loader(patches: ReadablePatches, batch_size: int, workers: int) -> DataLoader:
-    """Build a loader of the training patches.
+def build_loader(patches: ReadablePatches, workers: int, device: torch.device, batch_size: int) -> DataLoader:
+    """Build a loader of the training patches, of which each training process gets its share.
 
     Args:
         patches: draw their own random order, which spreads the sets over each batch.
-        batch_size: patches.
         workers: processes.
+        device: where the batches go.
+        batch_size: patches.
     """
-    return DataLoader(
+    loader = DataLoader(
         patches,
         batch_size=batch_size,
         drop_last=True,
@@ -216,6 +218,8 @@ def build_loader(patches: ReadablePatches, batch_size: int, workers: int) -> Dat
         # A generator of its own: the model's random numbers must not depend on how often the loader was restarted.
         generator=torch.Generator(),
     )
+    # By this function, as the accelerator's own method would keep every loader alive, and so its workers.
+    return prepare_data_loader(loader, device, put_on_device=True, non_blocking=True)
 
 
 def _start_worker(_: int) -> None:
