@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -31,6 +31,8 @@ FLAGS = (
     "--disable-background-networking", "--disable-component-update",
     "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
 )  # fmt: skip
+# They give it a WebGPU whose card is a program.
+SOFTWARE_WEBGPU = ("--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader")
 # Heights of a phone's and of a desktop's screen by their widths, pixels.
 SCREENS = {390: 844, 1440: 900}
 # They isolate a page, which lets it use threads.
@@ -97,12 +99,13 @@ def serving(folder: Path, headers: Mapping[str, str]) -> Iterator[FileServer]:
             server.shutdown()
 
 
-def open_chromium(width: int, place: Path) -> webdriver.Chrome:
+def open_chromium(width: int, place: Path, flags: Sequence[str] = ()) -> webdriver.Chrome:
     """Open Chromium with the screen of a phone or a desktop; it ends with its `with`.
 
     Args:
         width: of the screen, one of `SCREENS`.
         place: folder for its profile and the log of its network.
+        flags: given to it beside `FLAGS`.
 
     Raises:
         ValueError: this machine has no Chromium, or nothing that drives it.
@@ -113,7 +116,7 @@ def open_chromium(width: int, place: Path) -> webdriver.Chrome:
         )
     options = webdriver.ChromeOptions()
     options.binary_location = CHROMIUM
-    for flag in (*FLAGS, f"--user-data-dir={place / 'profile'}", f"--log-net-log={place / NETWORK_LOG}"):
+    for flag in (*FLAGS, *flags, f"--user-data-dir={place / 'profile'}", f"--log-net-log={place / NETWORK_LOG}"):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     driver = webdriver.Chrome(service=Service(CHROMEDRIVER), options=options)

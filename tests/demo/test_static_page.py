@@ -2,6 +2,7 @@
 
 import base64
 import re
+import shutil
 
 import build_static
 import numpy as np
@@ -13,6 +14,7 @@ from selenium.webdriver.common.keys import Keys
 from benchmarks.browser import make_picture
 from benchmarks.chromium import (
     SCREENS,
+    SOFTWARE_WEBGPU,
     StaticPage,
     headers_for,
     open_chromium,
@@ -29,6 +31,8 @@ from tests.restoring import photograph, read, save
 pytestmark = [pytest.mark.slow, needs_chromium]
 # Of all that a visitor may ever load, bytes.
 TRANSFER = 20 * 10**6
+# By which the page chooses between engines that agree.
+SPEED = " && fast.milliseconds < slow.milliseconds"
 
 
 @pytest.fixture(scope="module")
@@ -225,6 +229,25 @@ def test_two_megapixels_tell_their_progress_can_be_cancelled_and_agree_in_tiles(
     assert list(done) == list(range(1, totals[-1] + 1))
     assert len(done) >= 8
     assert difference(visit.pixels("after"), restored_large) <= 1
+
+
+def test_webgpu_restores_as_eager_does(folder, restorer, tmp_path):
+    # A card that a program plays is slow, and the page would never choose it: here it may not ask how fast it is.
+    page = shutil.copytree(folder, tmp_path / "page")
+    text = (page / "engine.js").read_text(encoding="utf-8")
+    assert SPEED in text
+    (page / "engine.js").write_text(text.replace(SPEED, ""), encoding="utf-8")
+    picture = make_picture((120, 88), tmp_path)
+    with (
+        serving(page, headers_for(1440)) as server,
+        open_chromium(1440, tmp_path, SOFTWARE_WEBGPU) as driver,
+    ):
+        visit = Visit(driver, server.origin)
+        visit.open()
+        assert visit.wait_until_ready() == "WebGPU"
+        visit.restore(picture)
+        assert difference(visit.pixels("after"), restorer(picture)) <= 1
+    assert difference(np.asarray(restorer(picture)), read(picture)) > 20
 
 
 def test_nothing_went_wrong_on_the_way(visit):
