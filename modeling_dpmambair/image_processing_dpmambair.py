@@ -71,7 +71,7 @@ class DPMambaIRImageProcessor(TorchvisionBackend):
         """Return one picture as a tensor, (3, H, W): what was read as float, tensors as they are."""
         if isinstance(image, Picture):
             return image.fill_hidden().to(options.get("device"))
-        # Here, because transformers 5.14 takes the colours of channels that come last for rows.
+        # Here, because transformers 5.23 takes the colours of channels that come last for rows.
         found = options.pop("input_data_format", None) or infer_channel_dimension_format(image, num_channels=(1, 3, 4))
         image = image.permute(2, 0, 1) if found == ChannelDimension.LAST else image
         return super().process_image(image, input_data_format=ChannelDimension.FIRST, **options)
