@@ -7,7 +7,6 @@ import torch
 from PIL import Image
 from transformers import BatchFeature
 from transformers.image_processing_backends import TorchvisionBackend
-from transformers.image_utils import ChannelDimension, infer_channel_dimension_format
 
 from .picture_dpmambair import Picture, read_values
 from .picture_errors_dpmambair import naming
@@ -71,10 +70,7 @@ class DPMambaIRImageProcessor(TorchvisionBackend):
         """Return one picture as a tensor, (3, H, W): what was read as float, tensors as they are."""
         if isinstance(image, Picture):
             return image.fill_hidden().to(options.get("device"))
-        # Here, because transformers 5.23 takes the colours of channels that come last for rows.
-        found = options.pop("input_data_format", None) or infer_channel_dimension_format(image, num_channels=(1, 3, 4))
-        image = image.permute(2, 0, 1) if found == ChannelDimension.LAST else image
-        return super().process_image(image, input_data_format=ChannelDimension.FIRST, **options)
+        return super().process_image(image, **options)
 
     def convert_to_rgb(self, image: torch.Tensor, **_: Any) -> torch.Tensor:
         """Repeat the channel of a grey picture, and leave out an alpha channel; channels first."""
