@@ -26,10 +26,11 @@ def is_on_heap():
     heap = next(line for line in open('/proc/self/maps') if '[heap]' in line).split()[0].split('-')
     return int(heap[0], 16) <= block.ctypes.data < int(heap[1], 16)
 
-print(count_faults(), int(is_on_heap()))
+# The fewest of three counts: the heap may grow once more while it is counted, and a full system takes pages.
+print(min(count_faults() for _ in range(3)), int(is_on_heap()))
 keep_freed_memory()
 fill(10)  # the heap first grows to its size
-print(count_faults(), int(is_on_heap()))
+print(min(count_faults() for _ in range(3)), int(is_on_heap()))
 """
 
 
