@@ -75,7 +75,7 @@ PARAMETERS: dict[str, dict[str, tuple[float, float]]] = {
 }
 # Wider ranges for training, which hold all that `PARAMETERS` draws: haze as even as in a room, and thickest anywhere;
 # bright rain, added to the scene or hiding it, few streaks or many, sharp or out of focus, level where the camera was
-# turned; snow from fine sheets to large flakes.
+# turned; snow from fine sheets to large flakes; half of both in clear air, as a veil below 0 is none.
 VARIED_PARAMETERS: dict[str, dict[str, tuple[float, float]]] = {
     "haze": {
         "airlight": (0.65, 1.0),
@@ -93,7 +93,7 @@ VARIED_PARAMETERS: dict[str, dict[str, tuple[float, float]]] = {
         "softness": (0.3, 1.6),
         "opacity": (0.6, 1.0),
         "brightness": (0.75, 1.0),
-        "veil": (0.0, 0.3),
+        "veil": (-0.3, 0.3),
         "thickness": (0.5, 1.6),
         "spread": (0.5, 6.0),
         "nearness": (-1.0, 1.0),
@@ -107,7 +107,7 @@ VARIED_PARAMETERS: dict[str, dict[str, tuple[float, float]]] = {
         "softness": (0.7, 2.0),
         "opacity": (0.7, 1.0),
         "brightness": (0.85, 1.0),
-        "veil": (0.0, 0.5),
+        "veil": (-0.5, 0.5),
         "thickness": (0.5, 1.6),
         "spread": (2.0, 20.0),
         "nearness": (-1.0, 1.0),

@@ -141,18 +141,18 @@ def add_particles(
             grow with it.
         seed: of the particles.
         parameters: `angle` of fall, degrees from the vertical; `density`, `length`, `softness` and `opacity`, factors
-            of the layers' values; `veil`, its beta at severity 1; `brightness`, gamma of all. Weather that varies has
-            those of `PLAIN` too: `thickness`, a further factor; `spread`, how far a particle's fall may lean from
-            the angle, degrees; `nearness`, by which power of 2 the nearest layer is denser and the farthest thinner;
-            `gain`, a factor of what a layer hides, up to all; `hide`, the share of beta that alpha loses: 1 where
-            particles cover the scene, 0 where their light is added to it.
+            of the layers' values; `veil`, its beta at severity 1, none where it is below 0; `brightness`, gamma of
+            all. Weather that varies has those of `PLAIN` too: `thickness`, a further factor; `spread`, how far a
+            particle's fall may lean from the angle, degrees; `nearness`, by which power of 2 the nearest layer is
+            denser and the farthest thinner; `gain`, a factor of what a layer hides, up to all; `hide`, the share of
+            beta that alpha loses: 1 where particles cover the scene, 0 where their light is added to it.
         window: place of the image in the whole picture.
 
     Returns:
         RGB in [0, 1], (H, W, 3) float32.
     """
     parameters = PLAIN | parameters
-    clear = np.full(image.shape[:2], 1 - severity * parameters["veil"], np.float32)
+    clear = np.full(image.shape[:2], _pass_mist(severity, parameters), np.float32)
     for index, layer in enumerate(layers):
         nearness = 2 * index / (len(layers) - 1) - 1
         scaled = Strokes(
@@ -195,9 +195,14 @@ def add_snow_mask(
     start = np.random.default_rng(seed).integers(mask.shape)
     rows = _reflect(start[0] + window.top + np.arange(window.height), mask.shape[0])
     columns = _reflect(start[1] + window.left + np.arange(window.width), mask.shape[1])
-    clear = np.float32(1 - severity * parameters["veil"]) * (1 - mask[np.ix_(rows, columns)]) ** (2 * severity)
+    clear = np.float32(_pass_mist(severity, parameters)) * (1 - mask[np.ix_(rows, columns)]) ** (2 * severity)
     alpha = clear[..., None]
     return image * alpha + np.float32(parameters["brightness"]) * (1 - alpha)
+
+
+def _pass_mist(severity: float, parameters: Mapping[str, float]) -> float:
+    """Return the share of the scene's light that a veil of mist lets through."""
+    return 1 - severity * max(parameters["veil"], 0.0)
 
 
 def _reflect(positions: np.ndarray, length: int) -> np.ndarray:

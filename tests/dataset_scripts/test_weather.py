@@ -91,6 +91,17 @@ def test_light_that_hides_nothing_is_added(clean: np.ndarray) -> None:
     np.testing.assert_allclose(apply_degradations(clean, [covering]), clean * (1 - light) + light, atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", ["rain", "snow"])
+def test_a_veil_below_zero_is_none(clean: np.ndarray, kind: str) -> None:
+    drawn = draw(kind, 0.9, is_varied=True)
+    below, none, some = (
+        apply_degradations(clean, [replace(drawn, parameters=drawn.parameters | {"veil": veil})])
+        for veil in (-0.3, 0.0, 0.3)
+    )
+    np.testing.assert_array_equal(below, none)
+    assert some.min() > none.min() + 0.05
+
+
 def test_gain_saturates_and_nearness_moves_particles_to_the_front() -> None:
     black = np.zeros((128, 160, 3), np.float32)
     snow = draw("snow", 0.7, is_varied=True)
