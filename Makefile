@@ -7,6 +7,8 @@ PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check
 CONSTRAINTS ?=
 DEV_INSTALL := $(PIP_INSTALL) $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 PYTEST := HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+# One process for each core, up to four, as each takes some 2 GiB; who is done early takes over from the others.
+PYTEST_WORKERS := --numprocesses=logical --maxprocesses=4 --dist=worksteal
 
 .PHONY: restore test test-ci test-slow style quality smoke bench reproduce-mini
 
@@ -16,7 +18,7 @@ restore: $(VENV)/.restore
 
 # The fast tests: no GPU, no network, two cores.
 test: $(VENV)/.dev
-	$(PYTEST) -m "not slow and not gpu"
+	$(PYTEST) $(PYTEST_WORKERS) -m "not slow and not gpu"
 
 # The slow tests of what a user pastes, installs or restores: the documents' lines, the wheel in an empty environment, the
 # shipped weights at every door. Continuous integration runs them after the fast ones.

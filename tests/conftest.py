@@ -9,6 +9,9 @@ import pytest
 _CACHES = tempfile.TemporaryDirectory(prefix="dpmambair-tests-")
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HOME"] = _CACHES.name
+# Test processes side by side share the cores: as many threads in each as there are cores would wait for one another.
+if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
+    os.environ["OMP_NUM_THREADS"] = str(max(1, os.cpu_count() // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])))
 
 import torch  # noqa: E402
 
