@@ -216,7 +216,7 @@ def test_bad_file_gets_a_friendly_message_and_the_page_goes_on(browser, tmp_path
     text = tmp_path / "text.jpg"
     text.write_text("this is no picture")
     browser.upload(text)
-    browser.wait(lambda: browser.all(".toast-body"))
+    browser.wait(lambda: browser.all(".toast-body") and browser.text(".toast-body"))  # it fades in
     message = browser.text(".toast-body")
     assert re.search(r"not a picture that can be read here\.\s+Please choose one of AVIF", message)
     assert "Traceback" not in message
