@@ -36,7 +36,7 @@ from dpmambair.memory import keep_freed_memory
 from modeling_dpmambair import DPMambaIRConfig, DPMambaIRModel, restore_tiled
 from modeling_dpmambair.restorer_dpmambair import has_bfloat16
 
-OURS = ("base", "small", "tiny")
+OURS = ("base", "small", "light")
 # Peers at the size of their papers' restoration models; SwinIR's is that for denoising.
 PEERS: dict[str, Callable[[], nn.Module]] = {
     RIVAL: Restormer,
@@ -50,7 +50,7 @@ PEERS: dict[str, Callable[[], nn.Module]] = {
 }  # fmt: skip
 SIDES = (128, 256, 512, 1024, 2048)
 # Sides that each is asked for at most, pixels: beyond it takes too much time or memory.
-LARGEST = {"base": 1024, "small": 1024, "tiny": 2048, RIVAL: 512, "NAFNet-64": 512}
+LARGEST = {"base": 1024, "small": 1024, "light": 2048, RIVAL: 512, "NAFNet-64": 512}
 LARGEST_PEER = 256
 # The size at which the paper counts.
 COUNTED_SIDE = 256

@@ -23,22 +23,26 @@ from benchmarks.rendering import format_columns
 from dpmambair.machine import describe_machine
 from dpmambair.shipped import SHIPPED
 
-# GiB for tiles, so that with the pictures, 0.75 GiB each of 67 megapixels, the process stays within 3.
-MEMORY = 0.75
-# Width and height, pixels: of 12 and 24 megapixels, and a square of 67.
-SIZES = ((4000, 3000), (6000, 4000), (8192, 8192))
+# Width and height, pixels, of 12 and 24 megapixels, and a square of 67; and the command's options for it. Of the last
+# each copy takes 0.75 GiB, so that as much for tiles keeps the process within 3.
+SIZES: dict[tuple[int, int], tuple[str, ...]] = {
+    (4000, 3000): (),
+    (6000, 4000): (),
+    (8192, 8192): ("--memory", "0.75"),
+}
 
 
-def measure(size: tuple[int, int], model: Path, has_peer: bool) -> list[dict[str, Any]]:
+def measure(size: tuple[int, int], options: tuple[str, ...], model: Path, has_peer: bool) -> list[dict[str, Any]]:
     """Restore a picture of this width and height once, after a small one that compiles the kernels.
 
     Args:
         size: width and height, pixels.
+        options: of the command.
         model: folder of a trained model.
         has_peer: whether the other network restores it too.
 
     Returns:
-        A record for each network: `network`, `width`, `height`, `seconds`, `memory` in bytes.
+        A record for each network: `network`, `options`, `width`, `height`, `seconds`, `memory` in bytes.
     """
     records = []
     with tempfile.TemporaryDirectory() as folder:
@@ -46,14 +50,14 @@ def measure(size: tuple[int, int], model: Path, has_peer: bool) -> list[dict[str
         with Image.open(EXAMPLE) as example:
             example.convert("RGB").resize(size, Image.Resampling.BICUBIC).save(picture, compress_level=1)
         run(command_of(EXAMPLE, model, Path(folder, "first")))
-        commands = {model.resolve().name: (*command_of(picture, model, output), "--memory", str(MEMORY))}
+        commands = {model.resolve().name: (*command_of(picture, model, output), *options)}
         if has_peer:
             commands[NAME] = peer_of(picture, Path(folder, "peer.png"))
         for name, command in commands.items():
             seconds, memory = run(command)
-            records.append(
-                {"network": name, "width": size[0], "height": size[1], "seconds": seconds, "memory": memory}
-            )
+            own = " ".join(options) if name != NAME else ""
+            one = {"network": name, "options": own, "width": size[0], "height": size[1]}
+            records.append(one | {"seconds": seconds, "memory": memory})
     return records
 
 
@@ -68,9 +72,9 @@ def main(
 ) -> None:
     """Print seconds and memory of restoring large pictures, and write them."""
     records = []
-    for size in tqdm(SIZES, unit="size", disable=None):
-        records += measure(size, model, size[0] * size[1] <= peer_megapixels * 10**6)
-    results = {"machine": describe_machine(), "memory": MEMORY, "records": records}
+    for size, options in tqdm(SIZES.items(), unit="size", disable=None):
+        records += measure(size, options, model, size[0] * size[1] <= peer_megapixels * 10**6)
+    results = {"machine": describe_machine(), "records": records}
     write_text(output, json.dumps(results, indent=2) + "\n")
     typer.echo(format_columns(large_grid(results)))
 

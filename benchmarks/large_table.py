@@ -11,13 +11,12 @@ def large_grid(results: dict[str, Any]) -> Grid:
     Args:
         results: what it wrote.
     """
-    grid = [["picture", "megapixels", "network", "seconds", "GiB"]]
+    grid = [["picture", "megapixels", "network", "options", "seconds", "GiB"]]
     for one in results["records"]:
         megapixels = one["width"] * one["height"] / 1e6
         size = f"{one['width']} x {one['height']}"
-        grid.append(
-            [size, f"{megapixels:.1f}", one["network"], f"{one['seconds']:.0f}", f"{one['memory'] / 2**30:.2f}"]
-        )
+        run = [size, f"{megapixels:.1f}", one["network"], f"`{one['options']}`" if one["options"] else "-"]
+        grid.append([*run, f"{one['seconds']:.0f}", f"{one['memory'] / 2**30:.2f}"])
     return grid
 
 
@@ -32,7 +31,7 @@ def render_large(results: dict[str, Any]) -> str:
     """
     return (
         f"{format_markdown(large_grid(results))}\n\n"
-        f"`dpmambair-restore --memory {results['memory']}`, a process for each picture: imports, weights, decoding, "
-        "restoring, encoding.\nNAFNet-32 of spandrel in tiles of 512 x 512, float32. "
+        "`dpmambair-restore`, a process for each picture: imports, weights, decoding, restoring, encoding.\n"
+        "NAFNet-32 of spandrel in tiles of 512 x 512, float32. "
         f"Measured on {describe_machine(results['machine'])}."
     )

@@ -139,7 +139,7 @@ def main(
             records.append({"picture": photograph.file_name, "kind": kind, "overlaps": found})
             if place == 0:
                 shown.append(join_pictures([to_picture(each) for each in views]))
-    memory = {name: measure_tile(name, memory_side) for name in ("tiny", "small", "base")}
+    memory = {name: measure_tile(name, memory_side) for name in ("light", "small", "base")}
     results = {"machine": describe_machine(), "model": model.resolve().name, "side": side, "tile": tile, "gain": GAIN}
     results |= {"memory": memory, "records": records}
     write_text(output, json.dumps(results, indent=2) + "\n")

@@ -35,9 +35,9 @@ from .modeling_dpmambair import SIZE_MULTIPLE, DPMambaIRModel, DPMambaIROutput
 
 # Fixed, not taken from the machine's free memory, so that a picture is restored alike everywhere.
 MEMORY_BUDGET = 3 * 2**30
-# What restoring takes for each number in the features of the first stage, or in half of those of the last; for a
-# second direction; and for each number in a strip.
-NUMBER_BYTES, SECOND_BYTES, STRIP_BYTES = 27, 8, 210
+# What restoring takes for each number in half of the last stage's features, where skips lie beside the features and
+# where they are added to them; for a second direction; and for each number in a strip.
+NUMBER_BYTES, SUMMED_BYTES, SECOND_BYTES, STRIP_BYTES = 27, 12, 8, 210
 # Overlaps of tiles as wide as the picture, pixels: what the convolutions of trained weights reach, within 1e-4 of the
 # whole picture's result; and the usual one where the memory is too short for that.
 ROW_OVERLAPS = (128, OVERLAP)
@@ -73,7 +73,8 @@ def _width(model: DPMambaIRModel) -> int:
 
 
 def _number_bytes(model: DPMambaIRModel) -> int:
-    return NUMBER_BYTES + SECOND_BYTES * (model.config.scan_directions - 1)
+    own = SUMMED_BYTES if model.config.has_summed_skips else NUMBER_BYTES
+    return own + SECOND_BYTES * (model.config.scan_directions - 1)
 
 
 def pixels_within(model: DPMambaIRModel, memory_budget: int) -> int:
@@ -169,6 +170,7 @@ def restore_tiled(
             break
         steps.total += len(tiles) + 2
         means.correct(means.of_sheet())
+        del restored  # before there is another one
         restored = work.restore(strength)
     return DPMambaIROutput(reconstruction=restored, degradation_embedding=embedding)
 

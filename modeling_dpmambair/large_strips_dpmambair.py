@@ -32,7 +32,7 @@ from .selective_scan_dpmambair import resume_selective_scan
 
 # Numbers in a strip: on the CPU enough for its layers to outweigh their calls, and few enough to stay in a cache;
 # elsewhere enough for its many cores.
-CPU_STRIP_NUMBERS, STRIP_NUMBERS = 2**19, 2**24
+CPU_STRIP_NUMBERS, STRIP_NUMBERS = 2**21, 2**24
 # Rows that a strip has at least, because each computes those around it too.
 STRIP_ROWS = 16
 

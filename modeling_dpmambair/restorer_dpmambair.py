@@ -162,7 +162,8 @@ class Restorer:
             output = restore(pixel_values, strength, progress, self._steer(own))
         if own is not None:
             output.degradation_embedding = own
-        if not output.reconstruction.isfinite().all():
+        # The bounds are not finite if any value is not; asking each would take as much memory as the picture.
+        if not all(bound.isfinite() for bound in output.reconstruction.aminmax()):
             raise FloatingPointError("the model returned values that are not finite; try dtype float32")
         return output
 

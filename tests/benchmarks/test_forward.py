@@ -12,11 +12,11 @@ from modeling_dpmambair import DPMambaIRModel
 
 
 @pytest.fixture(scope="module")
-def tiny_macs():
-    """What `benchmarks.cost` counted of tiny, at the same size."""
+def light_macs():
+    """What `benchmarks.cost` counted of light, at the same size."""
     counts = json.loads((RESULTS / "cost.json").read_text())
     assert (counts["height"], counts["width"]) == (forward.COUNTED_SIDE, forward.COUNTED_SIDE)
-    return next(one["macs"] for one in counts["models"] if one["name"] == "tiny")
+    return next(one["macs"] for one in counts["models"] if one["name"] == "light")
 
 
 def test_restormer_counts_what_its_paper_says():
@@ -26,10 +26,10 @@ def test_restormer_counts_what_its_paper_says():
     assert rival.macs == pytest.approx(154.88e9, rel=0.01)
 
 
-def test_ours_are_the_family(tiny_macs):
-    side = forward.build_ours("tiny")
+def test_ours_are_the_family(light_macs):
+    side = forward.build_ours("light")
     assert isinstance(side.network, DPMambaIRModel)
-    assert side.macs == tiny_macs
+    assert side.macs == light_macs
 
 
 def test_peers_restore_a_picture_of_the_benchmark():
@@ -38,15 +38,15 @@ def test_peers_restore_a_picture_of_the_benchmark():
         assert side.network(torch.rand(1, 3, 64, 64)).shape == (1, 3, 64, 64)
 
 
-def test_results_say_time_memory_and_share_of_the_ceiling(tiny_macs, tmp_path, monkeypatch):
+def test_results_say_time_memory_and_share_of_the_ceiling(light_macs, tmp_path, monkeypatch):
     monkeypatch.setattr(machine, "CEILING_SIDE", 64)
     output = tmp_path / "forward.json"
-    arguments = ["--pixels", 16, "--model", "tiny", "--repeats", 2, "--output", output]
+    arguments = ["--pixels", 16, "--model", "light", "--repeats", 2, "--output", output]
     result = CliRunner().invoke(forward.app, [*map(str, arguments)])
     assert result.exit_code == 0, result.output
     results = json.loads(output.read_text())
     (record,) = [one for one in results["records"] if one["dtype"] == "float32"]
-    assert record["flops"] == pytest.approx(2 * tiny_macs * (16 / 256) ** 2 / record["seconds"])
+    assert record["flops"] == pytest.approx(2 * light_macs * (16 / 256) ** 2 / record["seconds"])
     assert results["ceiling"]["float32"] > 0
     assert output.with_suffix(".png").is_file()
 

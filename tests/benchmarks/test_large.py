@@ -13,12 +13,15 @@ from tests.restoring import photograph, read, save
 
 
 def test_table_has_a_row_for_each_picture_and_network():
-    record = {"network": "tiny", "width": 4000, "height": 3000, "seconds": 61.4, "memory": 3 * 2**29}
-    assert large_grid({"records": [record]})[1:] == [["4000 x 3000", "12.0", "tiny", "61", "1.50"]]
+    record = {"network": "light", "options": "", "width": 4000, "height": 3000, "seconds": 61.4, "memory": 3 * 2**29}
+    assert large_grid({"records": [record, record | {"options": "--memory 1"}]})[1:] == [
+        ["4000 x 3000", "12.0", "light", "-", "61", "1.50"],
+        ["4000 x 3000", "12.0", "light", "`--memory 1`", "61", "1.50"],
+    ]
 
 
 def test_the_other_network_takes_no_larger_pictures_than_it_should(monkeypatch, tmp_path):
-    monkeypatch.setattr(large, "SIZES", ((24, 16), (2000, 1001)))
+    monkeypatch.setattr(large, "SIZES", {(24, 16): (), (2000, 1001): ("--memory", "1")})
     monkeypatch.setattr(large, "run", lambda command: (2.0, 2**30))
     output = tmp_path / "large.json"
     result = CliRunner().invoke(large.app, ["--peer-megapixels", "2", "--output", str(output)])

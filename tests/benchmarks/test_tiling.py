@@ -47,7 +47,7 @@ def test_results_name_both_ways_at_every_overlap_and_the_memory(tmp_path, monkey
     assert [one["kind"] for one in results["records"]] == list(KINDS[:2])
     assert all(set(one["overlaps"]) == {"16", "32", "64"} for one in results["records"])
     assert results["memory"] == {
-        name: {"measured": 512 * 2**20, "planned": 2**30} for name in ("tiny", "small", "base")
+        name: {"measured": 512 * 2**20, "planned": 2**30} for name in ("light", "small", "base")
     }
     assert "share" in result.stdout
     assert "512 MiB" in result.stdout
