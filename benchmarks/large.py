@@ -24,7 +24,7 @@ from dpmambair.machine import describe_machine
 from dpmambair.shipped import SHIPPED
 
 # Width and height, pixels, of 12 and 24 megapixels, and a square of 67; and the command's options for it. Of the last
-# each copy takes 0.75 GiB, so that as much for tiles keeps the process within 3.
+# each copy takes 0.75 GiB; tiles get as much.
 SIZES: dict[tuple[int, int], tuple[str, ...]] = {
     (4000, 3000): (),
     (6000, 4000): (),
