@@ -1,6 +1,7 @@
 """The loop over all files: read ahead, restored one after the other, written behind, and recorded when done."""
 
 import errno
+import math
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
@@ -14,7 +15,8 @@ from dpmambair.console import Problems, describe, note, printable, say
 from dpmambair.files import replacing
 from dpmambair.jobs import Job
 from dpmambair.manifest import Manifest, describe_file
-from dpmambair.overlap import Steps, overlap
+from dpmambair.memory import return_freed_memory
+from dpmambair.overlap import PIXELS, Steps, overlap
 from dpmambair.overview import GRID_LIMIT, draw_comparison, draw_grid, draw_pair
 from dpmambair.pictures import Detected, Restored, encode, restore_pictures, show, size_of, summarize
 from dpmambair.search import format_of
@@ -80,6 +82,8 @@ class Batch:
                 bar.update()
 
     def _work(self, jobs: Sequence[Job], pictures: Sequence[Picture]) -> list[Restored]:
+        if math.prod(pictures[0].size) > PIXELS:
+            return_freed_memory()  # which reading took; mapping it anew counts for little beside restoring
         with show_tiles(jobs[0].source.name) as progress:
             made = self._restore(pictures, progress)
         if self.has_grid or jobs[0].comparison:

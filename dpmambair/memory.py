@@ -9,18 +9,34 @@ from pathlib import Path
 
 import torch
 
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # names and values of glibc's malloc.h
+# Names and values of glibc's malloc.h.
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4
+# The most that glibc takes for a threshold: what strips work on is smaller, features of large pictures are larger.
+LARGE_BLOCK = 2**25
 
 
-def keep_freed_memory() -> None:
+def keep_freed_memory(returns_large: bool = False) -> None:
     """Let glibc reuse freed memory in place of returning it to the system; other C libraries are left alone.
 
     Large tensors are otherwise mapped and page-faulted anew at every step, which doubles the tiny model's time.
+
+    Args:
+        returns_large: whether blocks of 32 MiB and more are returned nonetheless, as suits large pictures: they are
+            few, and what lies between them is soon in pieces that fit nothing.
     """
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
-        libc.mallopt(M_MMAP_MAX, 0)
         libc.mallopt(M_TRIM_THRESHOLD, -1)
+        libc.mallopt(*((M_MMAP_THRESHOLD, LARGE_BLOCK) if returns_large else (M_MMAP_MAX, 0)))
+
+
+def return_freed_memory() -> None:
+    """Give back to the system what glibc kept of freed memory; other C libraries are left alone.
+
+    What one thread has freed no other is given.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def limit_growth(growth: int) -> None:

@@ -71,5 +71,5 @@ class RowRestorer:
 
 @cache
 def _load(model: str, device: str, dtype: str, memory: float) -> Restorer:
-    keep_freed_memory()
+    keep_freed_memory(returns_large=True)
     return Restorer.from_pretrained(model, device, dtype, int(memory * 2**30))

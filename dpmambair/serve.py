@@ -279,7 +279,7 @@ def serve(
         from dpmambair.memory import keep_freed_memory, limit_growth
         from modeling_dpmambair import Restorer
 
-        keep_freed_memory()
+        keep_freed_memory(returns_large=True)
         transformers_logging.disable_progress_bar()
         restorer = Restorer.from_pretrained(model, device, dtype, int(memory * 2**30))
         if restorer.model.device.type == "cpu":  # CUDA reserves far more than it takes

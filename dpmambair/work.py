@@ -110,7 +110,7 @@ def _find_jobs(request: Request, problems: Problems) -> list[Job]:
 
 
 def _load_restorer(request: Request) -> Restorer:
-    keep_freed_memory()
+    keep_freed_memory(returns_large=True)
     logging.disable_progress_bar()
     device = share_devices(request.device, os.environ.get("LOCAL_RANK"))
     with _without_collector():

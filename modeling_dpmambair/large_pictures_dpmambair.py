@@ -21,6 +21,7 @@ from typing import TypeAlias
 import torch
 
 from .large_plan_dpmambair import OVERLAP, Tile, plan_tiles
+from .large_squares_dpmambair import SquareLevels
 from .large_strips_dpmambair import PictureView, strip_numbers
 from .modeling_degradation_extractor import (
     DegradationExtractorModel,
@@ -38,6 +39,8 @@ MEMORY_BUDGET = 3 * 2**30
 # What restoring takes for each number in half of the last stage's features, where skips lie beside the features and
 # where they are added to them; for a second direction; and for each number in a strip.
 NUMBER_BYTES, SUMMED_BYTES, SECOND_BYTES, STRIP_BYTES = 27, 12, 8, 210
+# And for each pixel that passes in squares: its correction and their sum.
+SQUARES_BYTES = 24
 # Overlaps of tiles as wide as the picture, pixels: what the convolutions of trained weights reach, within 1e-4 of the
 # whole picture's result; and the usual one where the memory is too short for that.
 ROW_OVERLAPS = (128, OVERLAP)
@@ -55,7 +58,7 @@ BAND_ROWS, SHEET_SHARE = 32, 1 / 4
 Progress: TypeAlias = Callable[[int, int], None]
 
 
-def bytes_needed(model: DPMambaIRModel, pixels: int) -> int:
+def bytes_needed(model: DPMambaIRModel, pixels: int, has_squares: bool = False) -> int:
     """Return how much memory restoring takes at its peak, float32, beside the model.
 
     `python -m benchmarks.tiling` measures it; this is a little more for each of the family's sizes.
@@ -63,25 +66,29 @@ def bytes_needed(model: DPMambaIRModel, pixels: int) -> int:
     Args:
         model: restores.
         pixels: of all pictures that it restores at once.
+        has_squares: whether the levels above the first scan are computed in squares.
     """
-    numbers, strip = _width(model) * pixels, strip_numbers(model.device)
-    return _number_bytes(model) * numbers + STRIP_BYTES * min(numbers, strip)
+    numbers, each = _count_numbers(model, has_squares)
+    return each * pixels + STRIP_BYTES * min(numbers * pixels, strip_numbers(model.device))
 
 
-def _width(model: DPMambaIRModel) -> int:
-    return -(-model.network.conv_out.in_channels // 2)
-
-
-def _number_bytes(model: DPMambaIRModel) -> int:
-    own = SUMMED_BYTES if model.config.has_summed_skips else NUMBER_BYTES
-    return own + SECOND_BYTES * (model.config.scan_directions - 1)
-
-
-def pixels_within(model: DPMambaIRModel, memory_budget: int) -> int:
+def pixels_within(model: DPMambaIRModel, memory_budget: int, has_squares: bool = False) -> int:
     """Return how many pixels may be restored at once: `bytes_needed`, the other way round."""
-    per_number, strip = _number_bytes(model), strip_numbers(model.device)
-    numbers = max(memory_budget // (per_number + STRIP_BYTES), (memory_budget - STRIP_BYTES * strip) // per_number)
-    return numbers // _width(model)
+    numbers, each = _count_numbers(model, has_squares)
+    of_strip = STRIP_BYTES * strip_numbers(model.device)
+    return max(memory_budget // (each + STRIP_BYTES * numbers), (memory_budget - of_strip) // each)
+
+
+def _count_numbers(model: DPMambaIRModel, has_squares: bool) -> tuple[int, int]:
+    """Return, for each pixel, the numbers in half of the largest features that are kept, and the bytes they take."""
+    config, width, share, pixel_bytes = model.config, model.network.conv_out.in_channels, 1, 0
+    if has_squares:
+        level = config.first_mixer_level
+        width, share, pixel_bytes = config.dims[level], 4**level, SQUARES_BYTES
+    numbers = -(-width // (2 * share))
+    number_bytes = SUMMED_BYTES if config.has_summed_skips else NUMBER_BYTES
+    number_bytes += SECOND_BYTES * (config.scan_directions - 1)
+    return numbers, number_bytes * numbers + pixel_bytes
 
 
 def choose_tile(height: int, width: int, pixels: int) -> tuple[tuple[int, int], int]:
@@ -141,10 +148,14 @@ def restore_tiled(
         ValueError: tile, overlap or memory are impossible, or the model needs an embedding that was not given.
     """
     batch, _, height, width = pixel_values.shape
-    pixels = pixels_within(model, memory_budget) // batch
+    pixels, has_squares = pixels_within(model, memory_budget) // batch, False
+    if tile is None and height * width > pixels and model.config.first_mixer_level > 0:
+        most = pixels_within(model, memory_budget, has_squares=True) // batch
+        pixels, has_squares = max(most, pixels), most > pixels
     fits = height * width <= pixels if tile is None else height <= tile[0] and width <= tile[1]
     report = progress or (lambda done, total: None)
-    if fits and batch * height * width * _width(model) <= strip_numbers(model.device):
+    numbers, _ = _count_numbers(model, has_squares=False)
+    if fits and not has_squares and batch * height * width * numbers <= strip_numbers(model.device):
         options = {"degradation_embedding": degradation_embedding, "strength": strength}
         output = model(pixel_values.to(model.device), **options, return_dict=True)
         report(1, 1)
@@ -160,16 +171,31 @@ def restore_tiled(
     view = PictureView(model, is_carried=tile[1] >= width)
     has_means_to_find = bool(view.enhancements) and len(tiles) > 1
     steps = _Steps(report, 2 * len(tiles) + 2 if has_means_to_find else len(tiles))
-    work = _Work(view, pixel_values, embedding, tiles, steps)
+    squares = None
+    if has_squares:
+        view.model.network = squares = SquareLevels(view.model.network, model.config.first_mixer_level)
+        if fits:
+            squares.advance = steps.advance
+            steps.total += 2 * len(squares.plan(batch, *padded_size(height, width)))
+    work = _Work(view, pixel_values, embedding, tiles, steps, squares)
     means = _PictureMeans(work) if has_means_to_find else None
-    restored = work.restore(strength)
     # The rounding of bfloat16 is larger than what corrections mend.
     is_exact = model.dtype == torch.float32 and not torch.is_autocast_enabled(model.device.type)
-    for _ in range(MOST_CORRECTIONS if means is not None and is_exact else 0):
-        if means.find_error() <= MEANS_TOLERANCE:
+    corrections = MOST_CORRECTIONS if means is not None and is_exact else 0
+    if squares is not None:
+        # The way up, which takes most of the time, can wait for the means.
+        for _ in range(corrections):
+            steps.total += len(tiles)
+            if means.find_error(work.measure()) <= MEANS_TOLERANCE:
+                break
+            means.correct()
+        return DPMambaIROutput(reconstruction=work.restore(strength), degradation_embedding=embedding)
+    restored = work.restore(strength)
+    for _ in range(corrections):
+        if means.find_error(view.measure_means()) <= MEANS_TOLERANCE:
             break
-        steps.total += len(tiles) + 2
-        means.correct(means.of_sheet())
+        steps.total += len(tiles)
+        means.correct()
         del restored  # before there is another one
         restored = work.restore(strength)
     return DPMambaIROutput(reconstruction=restored, degradation_embedding=embedding)
@@ -200,6 +226,7 @@ class _Work:
     embedding: torch.Tensor | None
     tiles: list[Tile]
     steps: _Steps
+    squares: SquareLevels | None
 
     def restore_parts(self, strength: float | None = None) -> Iterator[tuple[Tile, torch.Tensor]]:
         """Restore tile after tile, from the top of the picture."""
@@ -215,16 +242,22 @@ class _Work:
         """Return the restored pictures, tiles blended."""
         parts = self.restore_parts(strength)
         if len(self.tiles) == 1:
-            return next(parts)[1]
+            ((_, restored),) = parts
+            return restored
         restored = torch.zeros(self.pixel_values.shape)
         for part, found in parts:
-            part.of(restored).add_(found.float().cpu() * part.weights)
+            part.of(restored).addcmul_(found.float().cpu(), part.weights)
+            del found  # before there is the next one
         return restored
 
     def measure(self) -> list[torch.Tensor]:
         """Return the means of what all enhancements see in all tiles."""
+        if self.squares is not None:
+            self.squares.only_measures = True
         for _ in self.restore_parts():
             pass
+        if self.squares is not None:
+            self.squares.only_measures = False
         return self.view.measure_means()
 
 
@@ -244,30 +277,26 @@ class _PictureMeans:
         self._view, self._picture = work.view, work
         whole = plan_tiles(rows, columns, padded_size(rows, columns), 0)
         self._sheet = replace(work, pixel_values=sheet, tiles=whole)
-        of_sheet = self._sheet.measure()
-        self._fix(of_sheet)
+        self._fix(self._sheet.measure())
         self._seen = work.measure()
-        self.correct(of_sheet)
+        self._follow(self._fixed)
 
-    def of_sheet(self) -> list[torch.Tensor]:
-        """Return the sheet's means around those that are fixed."""
-        return self._sheet.measure()
+    def find_error(self, seen: list[torch.Tensor]) -> float:
+        """Return how far the means that the picture showed are from those around which it was seen, at most."""
+        self._seen = seen
+        pairs = zip(seen, self._fixed, strict=True)
+        return max(float((each - fixed).abs().max()) for each, fixed in pairs)
 
-    def correct(self, of_sheet: list[torch.Tensor]) -> None:
-        """Fix better means than those around which the picture was seen last.
+    def correct(self) -> None:
+        """Fix better means than those around which the picture was seen last."""
+        self._picture.steps.total += 2
+        self._follow(self._sheet.measure())
 
-        Args:
-            of_sheet: the sheet's means around the same.
-        """
+    def _follow(self, of_sheet: list[torch.Tensor]) -> None:
+        """Fix the means that follow from those seen, as the sheet's follow from what it showed before."""
         self._fix(self._seen)
         shifts = [new - old for new, old in zip(self._sheet.measure(), of_sheet, strict=True)]
         self._fix([mean + shift for mean, shift in zip(self._seen, shifts, strict=True)])
-
-    def find_error(self) -> float:
-        """Return how far the means that the restored picture showed are from those that were fixed, at most."""
-        self._seen = self._view.measure_means()
-        pairs = zip(self._seen, self._fixed, strict=True)
-        return max(float((seen - fixed).abs().max()) for seen, fixed in pairs)
 
     def _fix(self, means: list[torch.Tensor]) -> None:
         self._fixed = means

@@ -32,8 +32,9 @@ from .modeling_degradation_extractor import (
     DPMambaIRPreTrainedModel,
 )
 
-# Three halvings: heights and widths are padded to a multiple of this.
-SIZE_MULTIPLE = 8
+HALVINGS = 3
+# Heights and widths are padded to a multiple of this.
+SIZE_MULTIPLE = 2**HALVINGS
 # Added to a picture's mean squared error before its logarithm: beyond 40 dB little more is to be gained.
 LOG_EPS = 1e-4
 # Side of the squares whose mean error is tone; what is finer is detail.
@@ -91,7 +92,7 @@ class DPMambaIRNetwork(nn.Module):
         )
         is_linear = config.has_linear_resampling
         downsample, upsample = (LinearDownsample, LinearUpsample) if is_linear else (Downsample, Upsample)
-        self.down = nn.ModuleList(downsample(dims[level], dims[level + 1]) for level in range(3))
+        self.down = nn.ModuleList(downsample(dims[level], dims[level + 1]) for level in range(HALVINGS))
         self.latent = DPMambaIRStage(config, 3, dims[3], config.latent_depth)
         self.up = nn.ModuleList(upsample(dims[level + 1], dims[level]) for level in (2, 1, 0))
         # At full resolution a joined skip is not reduced: decoder and refinement keep both halves.
@@ -122,27 +123,66 @@ class DPMambaIRNetwork(nn.Module):
         Returns:
             What to add to the pictures, (B, H, W, 3).
         """
+        embedding = embedding.to(self.conv_in.weight.dtype).expand(len(x), -1)
+        levels = range(HALVINGS)
+        features = self.encode(x, embedding, levels, hidden_states)
+        features.append(self.latent(features.pop(), embedding))
+        keep(features[-1], hidden_states)
+        return self.decode(features, embedding, levels, hidden_states)
 
-        def keep(x: torch.Tensor) -> None:
-            if hidden_states is not None:
-                hidden_states.append(x)
+    def encode(
+        self, x: torch.Tensor, embedding: torch.Tensor, levels: range, hidden_states: list[torch.Tensor] | None = None
+    ) -> list[torch.Tensor]:
+        """Go down through levels.
 
-        dtype = self.conv_in.weight.dtype
-        x, embedding = self.conv_in(x.to(dtype)), embedding.to(dtype).expand(len(x), -1)
-        skips = []
-        for stage, down in zip(self.encoder, self.down, strict=True):
-            x = stage(x, embedding)
-            keep(x)
-            skips.append(x)
-            x = down(x)
-        x = self.latent(x, embedding)
-        keep(x)
-        for step, (up, stage) in enumerate(zip(self.up, self.decoder, strict=True)):
-            x = self.join(up, x, skips.pop())
-            x = stage(self.reduce[step](x) if step < len(self.reduce) else x, embedding)
-            keep(x)
+        Args:
+            x: features before the first of them, (B, H, W, C); of level 0 the pictures, (B, H, W, 3).
+            embedding: (B, E').
+            levels: of the encoder.
+            hidden_states: as in `forward`.
+
+        Returns:
+            The features that each level leaves for its decoder; and last those before the level below them.
+        """
+        if levels.start == 0:
+            x = self.conv_in(x.to(self.conv_in.weight.dtype))
+        features = []
+        for level in levels:
+            x = self.encoder[level](x, embedding)
+            keep(x, hidden_states)
+            features.append(x)
+            x = self.down[level](x)
+        return [*features, x]
+
+    def decode(
+        self,
+        features: list[torch.Tensor],
+        embedding: torch.Tensor,
+        levels: range,
+        hidden_states: list[torch.Tensor] | None = None,
+    ) -> torch.Tensor:
+        """Come back up through levels.
+
+        Args:
+            features: what `encode` returned for them, the last as the levels below left it; each is taken out of the
+                list, so that it is freed on the way.
+            embedding: (B, E').
+            levels: of the decoder, named as the encoder's.
+            hidden_states: as in `forward`.
+
+        Returns:
+            Features after the first of them, (B, H, W, C); of level 0 the correction, (B, H, W, 3).
+        """
+        x = features.pop()
+        for level in reversed(levels):
+            step = HALVINGS - 1 - level
+            x = self.join(self.up[step], x, features.pop())
+            x = self.decoder[step](self.reduce[step](x) if step < len(self.reduce) else x, embedding)
+            keep(x, hidden_states)
+        if levels.start > 0:
+            return x
         x = self.refinement(x, embedding)
-        keep(x)
+        keep(x, hidden_states)
         if self.out_modulation is not None:
             x = self.out_modulation(x, embedding)
         # The correction is often a few grey levels; eight bits of mantissa would round it away.
@@ -152,6 +192,12 @@ class DPMambaIRNetwork(nn.Module):
     def join(self, up: nn.Module, x: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
         """Double the resolution of features (B, H, W, C), and join those of the encoder, (B, 2 H, 2 W, C')."""
         return up(x) + skip if self.has_summed_skips else torch.cat([up(x), skip], -1)
+
+
+def keep(x: torch.Tensor, hidden_states: list[torch.Tensor] | None) -> None:
+    """Append features to those that were asked for, if they were."""
+    if hidden_states is not None:
+        hidden_states.append(x)
 
 
 class DPMambaIRModel(DPMambaIRPreTrainedModel):

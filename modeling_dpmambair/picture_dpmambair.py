@@ -91,13 +91,13 @@ class Picture:
         """Return the picture restored: a grey one stays grey, and what is wholly transparent stays as it was.
 
         Args:
-            restored: (3, H, W), RGB, any float dtype and device; clamped to [0, 1] here.
+            restored: (3, H, W), RGB, any float dtype and device; clamped to [0, 1] here, float32 on the CPU in place.
         """
         restored = restored.detach().float().cpu()
         if self.is_grey or (torch.equal(*self.pixels[:2]) and torch.equal(*self.pixels[1:])):
             restored = restored.mean(0, keepdim=True).clamp_(0, 1).expand(3, -1, -1)
         else:
-            restored = restored.clamp(0, 1)
+            restored = restored.clamp_(0, 1)  # another copy of a large picture would take as much as a tile
         if self.alpha is not None:
             restored = torch.where(self.alpha > 0, restored, self.pixels)
         return replace(self, pixels=restored)

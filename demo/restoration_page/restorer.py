@@ -155,6 +155,7 @@ class Restorer:
         with self._network:
             options = {"return_description": self.describes, "progress": progress, **control._asdict()}
             outputs = self._pipeline.forward(inputs, **options)
+        reconstruction = outputs["reconstruction"].float().cpu().clone()  # the other is clamped now
         result = self._pipeline.postprocess(outputs, return_picture=True)
         degradations = result["degradations"] if self.describes else None
-        return Restoration(picture, outputs["reconstruction"].float().cpu(), degradations)
+        return Restoration(picture, reconstruction, degradations)

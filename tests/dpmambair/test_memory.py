@@ -34,6 +34,34 @@ print(min(count_faults() for _ in range(3)), int(is_on_heap()))
 """
 
 
+RETURNED = """
+import re
+import torch
+from dpmambair.memory import keep_freed_memory, return_freed_memory
+
+def measure_held(numbers):
+    held = lambda: int(re.search(r"VmRSS:\\s+(\\d+)", open("/proc/self/status").read())[1])
+    before = held()
+    torch.ones(numbers)
+    return (held() - before) // 1024
+
+keep_freed_memory(returns_large=True)
+torch.ones(10)
+print(measure_held(2**25), measure_held(2**22))
+return_freed_memory()
+print(measure_held(2**22))
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
+def test_large_blocks_are_returned_where_that_was_asked_for_and_the_others_on_demand():
+    run = subprocess.run([sys.executable, "-c", RETURNED], check=True, capture_output=True, text=True)
+    large, small, again = map(int, run.stdout.split())
+    assert large < 8
+    assert small == pytest.approx(16, abs=3)
+    assert again == pytest.approx(16, abs=3)  # returned in between, or it would not grow
+
+
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
 def test_freed_memory_stays_on_the_heap_and_is_used_again_without_page_faults():
     run = subprocess.run([sys.executable, "-c", PROBE], check=True, capture_output=True, text=True)

@@ -64,18 +64,19 @@ def test_enhancement_around_the_pictures_means_nears_the_whole_pictures_result()
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["dpmambair-light"])
 @pytest.mark.parametrize("size", [(500, 420), (601, 43), (640, 48)])
-def test_tiles_of_trained_weights_equal_the_whole_picture_at_every_size(name, size):
+def test_squares_and_tiles_of_trained_weights_equal_the_whole_picture_at_every_size(monkeypatch, name, size):
     model = DPMambaIRModel.from_pretrained(ROOT / "checkpoints" / name).eval()
     photo = torch.from_numpy(data.astronaut()).permute(2, 0, 1)[None] / 255
     torch.manual_seed(0)
     x = (F.interpolate(photo, size, mode="bilinear") + 0.1 * torch.randn(1, 3, *size)).clamp(0, 1)
     width = size[1] + -size[1] % 8
-    steps = []
-    tiled = restore_tiled(
-        model, x, memory_budget=bytes_needed(model, 400 * width), progress=lambda *step: steps.append(step)
-    ).reconstruction
-    assert len(steps) > 1
-    assert error(tiled, restore_whole(model, x)) < 1e-4
+    planned, plan = [], large_pictures_dpmambair.plan_tiles
+    monkeypatch.setattr(large_pictures_dpmambair, "plan_tiles", lambda *a: planned.append(plan(*a)) or planned[-1])
+    for rows, is_tiled, allowed in ((size[0], False, 1e-5), (400, True, 1e-4)):
+        budget = bytes_needed(model, rows * width, has_squares=True)
+        restored = restore_tiled(model, x, memory_budget=budget).reconstruction
+        assert (len(planned) > 1) == is_tiled
+        assert error(restored, restore_whole(model, x)) < allowed
 
 
 def test_tiles_narrower_than_the_picture_restore_alike():

@@ -28,7 +28,7 @@ from tests.publishing import STAYING
 SOURCES = {path.name for path in Path(modeling_dpmambair.__file__).parent.glob("*.py")} - STAYING
 ABOVE_MODEL = {
     "pipeline_dpmambair.py", "restorer_dpmambair.py", "large_strips_dpmambair.py", "large_plan_dpmambair.py",
-    "large_pictures_dpmambair.py", "steering_dpmambair.py",
+    "large_pictures_dpmambair.py", "large_squares_dpmambair.py", "steering_dpmambair.py",
 }  # fmt: skip
 ABOVE_EXTRACTOR = (
     ABOVE_MODEL
