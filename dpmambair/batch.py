@@ -26,6 +26,8 @@ from modeling_dpmambair import Picture, Restorer, read_picture
 from modeling_dpmambair.large_pictures_dpmambair import Progress
 from modeling_dpmambair.picture_encoding_dpmambair import PNG_LEVEL
 
+# Beyond so many pixels each step, a tile as a rule, takes hundreds of mebibytes.
+TIDIED_PIXELS = 2**25
 # After these errors nothing can be written, whatever comes next.
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 
@@ -82,9 +84,10 @@ class Batch:
                 bar.update()
 
     def _work(self, jobs: Sequence[Job], pictures: Sequence[Picture]) -> list[Restored]:
-        if math.prod(pictures[0].size) > PIXELS:
+        pixels = math.prod(pictures[0].size)
+        if pixels > PIXELS:
             return_freed_memory()  # which reading took; mapping it anew counts for little beside restoring
-        with show_tiles(jobs[0].source.name) as progress:
+        with show_tiles(jobs[0].source.name, tidies=pixels > TIDIED_PIXELS) as progress:
             made = self._restore(pictures, progress)
         if self.has_grid or jobs[0].comparison:
             made = [replace(each, degraded=degraded) for each, degraded in zip(made, pictures, strict=True)]
@@ -180,8 +183,13 @@ def _is_full(error: Exception) -> bool:
 
 
 @contextmanager
-def show_tiles(name: str) -> Iterator[Progress]:
-    """Give a progress callable that shows a bar below that of the pictures, if there is more than one step to show."""
+def show_tiles(name: str, tidies: bool = False) -> Iterator[Progress]:
+    """Give a progress callable that shows a bar below that of the pictures, if there is more than one step to show.
+
+    Args:
+        name: of the picture.
+        tidies: whether freed memory is returned after each step, as every other would leave it in other pieces.
+    """
     with ExitStack() as stack:
         bars: list[tqdm] = []
 
@@ -191,5 +199,7 @@ def show_tiles(name: str) -> Iterator[Progress]:
                 bars.append(stack.enter_context(bar))
             for bar in bars:
                 bar.update()
+            if tidies:
+                return_freed_memory()
 
         yield show

@@ -14,6 +14,7 @@ narrower, and scans then begin anew in each.
 """
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import TypeAlias
@@ -189,6 +190,7 @@ def restore_tiled(
             if means.find_error(work.measure()) <= MEANS_TOLERANCE:
                 break
             means.correct()
+        del means  # and its sheet
         return DPMambaIROutput(reconstruction=work.restore(strength), degradation_embedding=embedding)
     restored = work.restore(strength)
     for _ in range(corrections):
@@ -254,8 +256,7 @@ class _Work:
         """Return the means of what all enhancements see in all tiles."""
         if self.squares is not None:
             self.squares.only_measures = True
-        for _ in self.restore_parts():
-            pass
+        deque(self.restore_parts(), maxlen=0)  # which keeps none of them
         if self.squares is not None:
             self.squares.only_measures = False
         return self.view.measure_means()
