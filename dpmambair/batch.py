@@ -188,7 +188,7 @@ def show_tiles(name: str, tidies: bool = False) -> Iterator[Progress]:
 
     Args:
         name: of the picture.
-        tidies: whether freed memory is returned after each step, as every other would leave it in other pieces.
+        tidies: whether freed memory is returned after each step, so that the pieces it lies in do not add up.
     """
     with ExitStack() as stack:
         bars: list[tqdm] = []

@@ -12,11 +12,10 @@ from spandrel import MAIN_REGISTRY, Architecture, ArchSupport, ImageModelDescrip
 from spandrel.util import KeyCondition, get_seq_len
 
 from modeling_dpmambair import DegradationExtractorConfig, DPMambaIRConfig, DPMambaIRModel
+from modeling_dpmambair.modeling_dpmambair import HALVINGS
 
 # A block that always scans: those of finer resolutions may do without (`first_mixer_level`).
 BLOCK = "network.latent.blocks.0"
-# How often the resolution is halved before it: its width is that much more than `dim`.
-HALVINGS = 3
 PROMPTS = ("delta", "B", "C")
 # Side of the windows in which the shipped weights read a picture, pixels.
 SHIPPED_WINDOW = 192

@@ -1,4 +1,4 @@
-"""Large pictures: in strips, and where the memory is short of these in overlapping tiles that agree.
+"""Large pictures: in strips; where the memory is short, in squares; and else in overlapping tiles that agree.
 
 Tiles share what the network takes from the whole picture:
 
