@@ -20,8 +20,8 @@ restore: $(VENV)/.restore
 test: $(VENV)/.dev
 	$(PYTEST) $(PYTEST_WORKERS) -m "not slow and not gpu"
 
-# The slow tests of what a user pastes, installs or restores: the documents' lines, the wheel in an empty environment, the
-# shipped weights at every door. Continuous integration runs them after the fast ones.
+# The slow tests that matter most: the documents' lines, the wheel in an empty environment, the shipped weights at every
+# door, runs that stop and go on. Continuous integration runs them after the fast ones.
 test-ci: $(VENV)/.dev
 	$(PYTEST) -m "ci and not gpu"
 

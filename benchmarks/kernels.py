@@ -34,7 +34,7 @@ from modeling_dpmambair.layers_dpmambair import DepthwiseConv2d, GatedNorm, RowN
 from modeling_dpmambair.selective_scan_dpmambair import scan_backend
 
 # Side of the picture that is restored; pictures of a training step and their side.
-SIDES, BATCH, PATCHES = {"light": 512, "base": 192}, 2, {"light": 128, "base": 32}
+SIDES, BATCH, PATCHES = {"light": 512, "base": 128}, 2, {"light": 128, "base": 32}
 
 
 def plain_norm(norm: nn.LayerNorm, x: torch.Tensor) -> torch.Tensor:
@@ -138,7 +138,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @app.command()
 def main(
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds that count.")] = 7,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds that count.")] = 5,
     output: Annotated[Path, typer.Option(help="JSON file to renew.")] = RESULTS / "kernels.json",
 ) -> None:
     """Print what each kernel saves of a restoration and of a training step, and write it."""

@@ -108,6 +108,8 @@ def test_every_file_of_the_model_has_its_place_in_the_architecture():
     assert [file for file in files if f"`{file}`" not in text] == []
 
 
+@pytest.mark.ci
+@pytest.mark.slow
 def test_pictures_are_read_restored_and_written_as_the_document_says(tmp_path):
     degraded, restored = run_python_block("docs/pictures.md", tmp_path)
     assert (restored.mode, restored.size) == ("RGB", degraded.size)

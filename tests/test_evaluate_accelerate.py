@@ -289,6 +289,8 @@ def test_each_corpus_may_have_a_model_of_its_own(street, tmp_path):
     assert one["single"]["psnr"] != other["single"]["psnr"]
 
 
+@pytest.mark.ci
+@pytest.mark.slow
 def test_composites_and_unseen_degradations_are_benchmarks(model, clean, tmp_path):
     for name, count in (("composites2", 21), ("composites3", 7), ("composites7", 7), ("unseen", 2)):
         options = ["--clean", clean, "--benchmark", name, "--limit", 1]

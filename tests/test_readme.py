@@ -24,6 +24,8 @@ def test_command_exists_and_takes_its_options(line, monkeypatch):
     check_command(line)
 
 
+@pytest.mark.ci
+@pytest.mark.slow
 def test_python_lines_restore_a_picture(tmp_path):
     degraded, restored = run_python_block("README.md", tmp_path)
     assert (restored.mode, restored.size) == ("RGB", degraded.size)

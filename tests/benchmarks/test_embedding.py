@@ -70,6 +70,8 @@ def test_probe_names_separable_kinds_and_guesses_others():
     assert sum(blind["confusion"]["haze"].values()) == 40
 
 
+@pytest.mark.ci
+@pytest.mark.slow
 def test_command_writes_numbers_and_map(model, pictures, tmp_path):
     model.save_pretrained(tmp_path / "extractor")
     output = tmp_path / "results" / "embedding.json"

@@ -57,6 +57,8 @@ def written(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.ci
+@pytest.mark.slow
 def test_command_writes_scores_with_the_weights_checksum(written):
     results = json.loads((written / "out.json").read_text())
     assert results["model"] == {
@@ -69,6 +71,8 @@ def test_command_writes_scores_with_the_weights_checksum(written):
     assert [one["psnr_restored"] for one in results["undamaged"][1:]] == [None] * 3
 
 
+@pytest.mark.ci
+@pytest.mark.slow
 def test_picture_shows_every_strip_and_the_worst_undamaged_photograph(written):
     with Image.open(written / "out.png") as picture:
         strips = failures.STRIPS + 1

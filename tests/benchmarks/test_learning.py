@@ -110,6 +110,8 @@ def command(photographs, tmp_path, *arguments):
     return CliRunner().invoke(learning.app, [*map(str, words)])
 
 
+@pytest.mark.ci
+@pytest.mark.slow
 def test_command_trains_all_and_adds_to_results_table_and_plot(photographs, tmp_path):
     first = command(photographs, tmp_path, "ours", "told", "--steps", 2)
     assert first.exit_code == 0, first.output
@@ -177,6 +179,8 @@ def without_times(record):
     return {key: value for key, value in record.items() if key not in timed} | {"curve": curve}
 
 
+@pytest.mark.ci
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ours", "told"])
 def test_resumed_run_equals_straight_one(name, prepared, monkeypatch):
     (folder,) = prepared(name)
@@ -365,6 +369,8 @@ def test_wrong_candidate_is_refused(change, text, tmp_path):
         read_candidates(tmp_path / "candidates.json")
 
 
+@pytest.mark.ci
+@pytest.mark.slow
 def test_shipped_candidates_are_whole():
     known = read_candidates(ROOT / "configuration" / "learning.json")
     costs = {name: count_cost(build_network(one, SHIPPED)) for name, one in known.items()}

@@ -94,6 +94,8 @@ def test_journal_of_other_code_or_another_number_of_kills_begins_anew(journal, m
     assert read_tests(journal) == []
 
 
+@pytest.mark.ci
+@pytest.mark.slow
 def test_tests_that_ended_are_left_out_and_those_that_failed_are_tried_again(tmp_path, monkeypatch):
     (tmp_path / "test_some.py").write_text(TESTS)
     monkeypatch.setattr(reliability, "ROOT", tmp_path)

@@ -40,6 +40,8 @@ def test_shares_tell_what_was_taken_away():
     assert measure_shares(composite, clean, "rain") == pytest.approx((1, 1), abs=1e-4)
 
 
+@pytest.mark.ci
+@pytest.mark.slow
 def test_every_kind_of_the_model_is_kept_once(clean):
     torch.manual_seed(0)
     model = small_model({"degradations": KINDS}, has_description=True)

@@ -255,6 +255,8 @@ def test_the_console_script_is_this_command():
     assert getattr(import_module(module), name) is restore.main
 
 
+@pytest.mark.ci
+@pytest.mark.slow
 def test_the_module_runs_and_its_status_is_the_process_status(model_folder, tmp_path):
     save(tmp_path / "photo.png")
     arguments = ["photo.png", "gone.png", "-o", "out", "--model", model_folder]

@@ -65,6 +65,8 @@ def check_gradients(model, compiled, degraded):
         assert (ours[name] - gradient).abs().max() <= 1e-4 * scale, name
 
 
+@pytest.mark.ci
+@pytest.mark.slow
 def test_whole_graph_compiles_and_differentiates_like_eager():
     model = small_model()
     check_gradients(model, torch.compile(model, fullgraph=True, backend="aot_eager"), pictures(2, 11, 18))

@@ -197,6 +197,8 @@ def check_copy(folder, tmp_path):
     assert not list((tmp_path / "again").rglob("__pycache__"))
 
 
+@pytest.mark.ci
+@pytest.mark.slow
 def test_stranger_without_optional_packages_restores_the_same_with_one_warning(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(layers_dpmambair, "layer_norm_cpu", None)
     with scan_backend("chunked"):

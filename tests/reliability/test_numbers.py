@@ -77,6 +77,8 @@ def test_strength_nothing_is_the_identity(model, record, height, width, content)
     record("numbers", "strength 0 is the identity", 1, [])
 
 
+@pytest.mark.ci
+@pytest.mark.slow
 @many
 @given(height=SIDES, width=SIDES, batch=st.integers(2, 4), seed=st.integers(0, 99))
 def test_batches_equal_singles(model, record, height, width, batch, seed):
@@ -86,6 +88,8 @@ def test_batches_equal_singles(model, record, height, width, batch, seed):
     record("numbers", "batch equals singles", 1, [])
 
 
+@pytest.mark.ci
+@pytest.mark.slow
 @many
 @given(height=st.integers(9, 120), width=SIDES, seed=st.integers(0, 99))
 def test_the_same_picture_gives_the_same_on_any_number_of_threads(model, record, height, width, seed):

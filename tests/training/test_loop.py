@@ -103,6 +103,8 @@ def test_saved_weights_are_the_averaged_ones(straight: Path) -> None:
     assert any(not torch.equal(saved[name], trained[name]) for name in saved)
 
 
+@pytest.mark.ci
+@pytest.mark.slow
 def test_shrinking_batches_resume_and_equal_running_through(
     place: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -116,6 +118,8 @@ def test_shrinking_batches_resume_and_equal_running_through(
 
 
 # The step after the signal ends the run: 3 lies between two log records, 6 is where the patches grow, 8 ends an epoch.
+@pytest.mark.ci
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("straight", "step"), [("extractor", 6), ("restorer", 3), ("restorer", 8)], indirect=["straight"]
 )
@@ -141,6 +145,8 @@ def test_resumed_run_may_be_longer_but_not_otherwise_different(place: SimpleName
     assert [record["step"] for record in log_of(tmp_path / "run") if "loss" in record] == [2, 4, 6]
 
 
+@pytest.mark.ci
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_long_run_cooled_down_from_a_copied_checkpoint_equals_a_short_one(
     place: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str
@@ -163,6 +169,8 @@ def test_resuming_without_a_checkpoint_is_refused(place: SimpleNamespace, tmp_pa
         run(recipe_file(place, tmp_path), tmp_path / "new", resume=True)
 
 
+@pytest.mark.ci
+@pytest.mark.slow
 def test_run_that_was_killed_before_its_first_checkpoint_begins_anew(
     place: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

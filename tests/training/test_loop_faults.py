@@ -91,6 +91,8 @@ def test_unreadable_picture_ends_the_run_by_name(place: SimpleNamespace, tmp_pat
         run(recipe_file(place, tmp_path), tmp_path / "run", f"training.workers={workers}", f"data.clean_dirs={clean}")
 
 
+@pytest.mark.ci
+@pytest.mark.slow
 def test_unreadable_picture_gives_way_to_the_next_one(
     place: SimpleNamespace, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -111,6 +113,8 @@ def spoil_pictures(place: SimpleNamespace, folder: Path) -> Path:
     return clean
 
 
+@pytest.mark.ci
+@pytest.mark.slow
 def test_sigterm_during_validation_saves_and_resuming_equals_running_through(
     place: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
