@@ -34,6 +34,7 @@ class DegradationRecipe:
         file_jpeg_probability: how often the degraded picture is saved as a JPEG of quality 70 to 100, 0 to 1; not
             where the kind `jpeg` acts.
         varied_weather: whether haze, rain and snow look more varied (`VARIED_PARAMETERS`) than in the benchmarks.
+        varied_blur: whether blur does: longer, unsteady motion, exposed in linear light.
 
     Raises:
         ValueError: a value is outside its range.
@@ -47,6 +48,7 @@ class DegradationRecipe:
     grey_probability: float = 0.0
     file_jpeg_probability: float = 0.0
     varied_weather: bool = False
+    varied_blur: bool = False
 
     def __post_init__(self) -> None:
         low, high = self.severity
@@ -100,11 +102,12 @@ class DegradationRecipe:
         shares = weights / weights.sum() if self.weights else None
         chosen = rng.choice(len(self.kinds), size=min(count, len(self.kinds)), replace=False, p=shares)
         return tuple(
-            sample_degradation(
-                self.kinds[position], float(rng.uniform(*self.severity)), rng, is_varied=self.varied_weather
-            )
-            for position in chosen
+            sample_degradation(kind, float(rng.uniform(*self.severity)), rng, is_varied=self._is_varied(kind))
+            for kind in (self.kinds[position] for position in chosen)
         )
+
+    def _is_varied(self, kind: str) -> bool:
+        return self.varied_blur if kind == "blur" else self.varied_weather
 
 
 def _happens(probability: float, rng: np.random.Generator) -> bool:

@@ -75,7 +75,8 @@ PARAMETERS: dict[str, dict[str, tuple[float, float]]] = {
 }
 # Wider ranges for training, which hold all that `PARAMETERS` draws: haze as even as in a room, and thickest anywhere;
 # bright rain, added to the scene or hiding it, few streaks or many, sharp or out of focus, level where the camera was
-# turned; snow from fine sheets to large flakes; half of both in clear air, as a veil below 0 is none.
+# turned; snow from fine sheets to large flakes; half of both in clear air, as a veil below 0 is none. Motion up to twice
+# as far and as unsteady as a hand's, exposed in linear light, as a sensor adds it up.
 VARIED_PARAMETERS: dict[str, dict[str, tuple[float, float]]] = {
     "haze": {
         "airlight": (0.65, 1.0),
@@ -113,6 +114,13 @@ VARIED_PARAMETERS: dict[str, dict[str, tuple[float, float]]] = {
         "nearness": (-1.0, 1.0),
         "gain": (0.8, 1.6),
         "hide": (0.5, 1.0),
+    },
+    "blur": {
+        "angle": (0.0, 180.0),
+        "bend": (-1.0, 1.0),
+        "stretch": (1.0, 2.0),
+        "shake": (0.0, 1.0),
+        "exposure_gamma": (1.0, 2.4),
     },
 }
 FULL_CHROMA = 0.75  # from this `chroma` on a file is 4:4:4
@@ -166,7 +174,7 @@ def sample_degradation(
         kind: one of `KINDS`, or `grey`, or `file_jpeg`.
         severity: in [0, 1].
         rng: source of the draws.
-        is_varied: haze, rain and snow come from `VARIED_PARAMETERS`.
+        is_varied: haze, rain, snow and blur come from `VARIED_PARAMETERS`.
 
     Raises:
         ValueError: unknown kind, or severity outside [0, 1].
@@ -215,9 +223,7 @@ def apply_degradations(
     image = to_grey(clean) if "grey" in drawn else np.ascontiguousarray(clean)
     image = _add_medium(image, drawn, window, fields)
     if blur := drawn.get("blur"):
-        # OpenCV correlates where Eq. 6 convolves.
-        kernel = cv2.flip(motion_kernel(blur.severity, **blur.parameters), -1)
-        image = cv2.filter2D(image, -1, kernel, borderType=cv2.BORDER_REFLECT_101)
+        image = add_motion_blur(image, blur.severity, blur.seed, blur.parameters)
     return np.clip(_photograph(image, drawn, window), 0, 1)
 
 
@@ -305,17 +311,45 @@ def add_shot_noise(image: np.ndarray, severity: float, rng: np.random.Generator)
     return image + np.sqrt(variance) * rng.standard_normal(image.shape, np.float32)
 
 
-def motion_kernel(severity: float, angle: float, bend: float) -> np.ndarray:
+def add_motion_blur(image: np.ndarray, severity: float, seed: int, parameters: Mapping[str, float]) -> np.ndarray:
+    """Convolve with `motion_kernel`, (H, W, 3) float32; beyond its edges the picture is its reflection.
+
+    Args:
+        image: RGB, (H, W, 3) float32, at least 0.
+        severity: in [0, 1].
+        seed: of the hand's shaking.
+        parameters: those of `motion_kernel`; `exposure_gamma`, where stated, the power of a pixel's value that is the
+            light which the kernel adds up. Without it, as in the benchmarks, the values themselves are added up.
+    """
+    path = {name: value for name, value in parameters.items() if name != "exposure_gamma"}
+    # OpenCV correlates where Eq. 6 convolves.
+    kernel = cv2.flip(motion_kernel(severity, **path, seed=seed), -1)
+    gamma = parameters.get("exposure_gamma", 1.0)
+    if gamma == 1:
+        return cv2.filter2D(image, -1, kernel, borderType=cv2.BORDER_REFLECT_101)
+    light = cv2.filter2D(cv2.pow(image, gamma), -1, kernel, borderType=cv2.BORDER_REFLECT_101)
+    return cv2.pow(np.maximum(light, 0), 1 / gamma)
+
+
+def motion_kernel(
+    severity: float, angle: float, bend: float, stretch: float = 1.0, shake: float = 0.0, seed: int = 0
+) -> np.ndarray:
     """Return the kernel of camera motion along an arc of `1 + 20 * severity` pixels, square, odd, float32, sum 1.
 
     Args:
         severity: in [0, 1]; at 0 the kernel is a single one.
         angle: direction of the path's middle, degrees.
         bend: in [-1, 1]; the path turns by `2 * bend ** 3` radians, so that most paths are nearly straight.
+        stretch: factor of the path's length.
+        shake: in [0, 1]; the heading sways by up to `3 * shake ** 2` radians, in three waves.
+        seed: of the waves' phases.
     """
-    length = 20 * severity
+    length = 20 * severity * stretch
     steps = np.linspace(-0.5, 0.5, 8 * math.ceil(length) + 1)
     headings = math.radians(angle) + 2 * bend**3 * steps
+    if shake:
+        phases = np.random.default_rng(seed).uniform(0, 2 * math.pi, 3)
+        headings += shake**2 * sum(np.sin(2 * math.pi * (1 + wave) * steps + phases[wave]) for wave in range(3))
     path = np.cumsum(np.stack((np.sin(headings), np.cos(headings))), axis=1) * length / len(steps)
     path -= path.mean(axis=1, keepdims=True)
     radius = math.ceil(length / 2) + 1

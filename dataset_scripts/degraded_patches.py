@@ -34,8 +34,8 @@ from .transforms import (
 
 # Side of the squares that JPEG codes together at 4:2:0, and how far beyond a patch its colours come from, pixels.
 JPEG_BLOCK, JPEG_REACH = 16, 2
-# Half the side of the largest kernel of motion blur, pixels.
-BLUR_REACH = 11
+# Half the side of the largest kernel of motion blur, pixels: plain and varied.
+BLUR_REACH, VARIED_BLUR_REACH = 11, 21
 
 
 @dataclass(frozen=True)
@@ -96,12 +96,12 @@ def degrade_window(
         The degraded patch and the clean one, (window.height, window.width, 3) float32 in [0, 1].
     """
     height, width = picture.height, picture.width
-    kinds = {degradation.kind for degradation in record}
+    kinds = {degradation.kind: degradation for degradation in record}
     context = window
-    for _ in kinds & {"jpeg", "file_jpeg"}:
+    for _ in kinds.keys() & {"jpeg", "file_jpeg"}:
         context = grow_window(context, JPEG_REACH, height, width, step=JPEG_BLOCK)
-    if "blur" in kinds:
-        context = grow_window(context, BLUR_REACH, height, width)
+    if blur := kinds.get("blur"):
+        context = grow_window(context, VARIED_BLUR_REACH if "stretch" in blur.parameters else BLUR_REACH, height, width)
     clean = to_float(picture.read(context))
     if "grey" in kinds:
         clean = to_grey(clean)

@@ -122,6 +122,7 @@ def test_data_section_reaches_the_recipe_of_the_clean_photographs(tmp_path: Path
         "grey_probability": 0.2,
         "file_jpeg_probability": 0.5,
         "varied_weather": True,
+        "varied_blur": True,
     }
     data = DataRecipe(
         clean_dirs=(str(tmp_path),), kind_weights={"rain": 2.0}, scales=(0.5, 1.0), held_out_every=2, **drawn
