@@ -75,8 +75,8 @@ PARAMETERS: dict[str, dict[str, tuple[float, float]]] = {
 }
 # Wider ranges for training, which hold all that `PARAMETERS` draws: haze as even as in a room, and thickest anywhere;
 # bright rain, added to the scene or hiding it, few streaks or many, sharp or out of focus, level where the camera was
-# turned; snow from fine sheets to large flakes; half of both in clear air, as a veil below 0 is none. Motion up to twice
-# as far and as unsteady as a hand's, exposed in linear light, as a sensor adds it up.
+# turned; snow from fine sheets to large flakes; half of both in clear air, as a veil below 0 is none. Motion up to
+# twice as far, as unsteady as a hand's, exposed in linear light, as a sensor adds it up.
 VARIED_PARAMETERS: dict[str, dict[str, tuple[float, float]]] = {
     "haze": {
         "airlight": (0.65, 1.0),

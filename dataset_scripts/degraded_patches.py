@@ -101,7 +101,8 @@ def degrade_window(
     for _ in kinds.keys() & {"jpeg", "file_jpeg"}:
         context = grow_window(context, JPEG_REACH, height, width, step=JPEG_BLOCK)
     if blur := kinds.get("blur"):
-        context = grow_window(context, VARIED_BLUR_REACH if "stretch" in blur.parameters else BLUR_REACH, height, width)
+        reach = VARIED_BLUR_REACH if "stretch" in blur.parameters else BLUR_REACH
+        context = grow_window(context, reach, height, width)
     clean = to_float(picture.read(context))
     if "grey" in kinds:
         clean = to_grey(clean)

@@ -27,7 +27,7 @@ from dataset_scripts import (
 from dataset_scripts.decoding import Memory, Picture
 from dataset_scripts.degradation_recipes import mark_kinds
 from dataset_scripts.degradations import motion_kernel
-from dataset_scripts.degraded_patches import BLUR_REACH, PatchSource, degrade_window
+from dataset_scripts.degraded_patches import BLUR_REACH, VARIED_BLUR_REACH, PatchSource, degrade_window
 from dataset_scripts.transforms import Orientation, OrientedPicture, Window, to_float
 
 from .conftest import draw_picture, encode
@@ -187,6 +187,8 @@ def test_patch_looks_as_it_would_inside_the_whole_picture(kinds, corner):
 def test_margin_of_a_patch_covers_the_largest_blur():
     sizes = [motion_kernel(1.0, angle, bend).shape for angle in (0.0, 45.0, 90.0) for bend in (-1.0, 0.0, 1.0)]
     assert {size // 2 for shape in sizes for size in shape} == {BLUR_REACH}
+    farthest = [motion_kernel(1.0, 30.0, 0.0, 2.0, shake, seed).shape for shake in (0.0, 1.0) for seed in range(3)]
+    assert {size // 2 for shape in farthest for size in shape} == {VARIED_BLUR_REACH}
 
 
 def test_shrunk_patch_is_a_part_of_its_photograph_made_smaller(dataset):
