@@ -1,8 +1,8 @@
 """Time models with and without each CPU kernel: `python -m benchmarks.kernels`.
 
 A kernel stays in the package where it pays five per cent of a restoration or of a training step. Each is replaced in
-turn by the plain torch code that computes the same, in alternating rounds of one process and thread. One more row asks
-whether `torch.compile` could take the place of the row kernels. The results file keeps one entry for each instruction
+turn by the plain torch code that computes the same, in alternating rounds of one process and thread; the last row asks
+whether `torch.compile` could take the kernels' place. The results file keeps one entry for each instruction
 set, and a run replaces its own. A machine with AVX-512 does without it under `ATEN_CPU_CAPABILITY=avx2
 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 NUMBA_CPU_NAME=haswell`.
 """
@@ -20,7 +20,6 @@ from unittest.mock import patch
 import torch
 import torch.nn.functional as F
 import typer
-from torch import nn
 from tqdm import tqdm
 
 from benchmarks.cost import MODELS
@@ -30,21 +29,11 @@ from benchmarks.rendering import format_columns
 from dpmambair.machine import describe_machine
 from dpmambair.memory import keep_freed_memory
 from modeling_dpmambair import DPMambaIRConfig, DPMambaIRModel, layers_dpmambair, restore_tiled
-from modeling_dpmambair.layers_dpmambair import DepthwiseConv2d, GatedNorm, RowNorm
+from modeling_dpmambair.layers_dpmambair import DepthwiseConv2d
 from modeling_dpmambair.selective_scan_dpmambair import scan_backend
 
 # Side of the picture that is restored; pictures of a training step and their side.
 SIDES, BATCH, PATCHES = {"light": 512, "base": 128}, 2, {"light": 128, "base": 32}
-
-
-def plain_norm(norm: nn.LayerNorm, x: torch.Tensor) -> torch.Tensor:
-    """Compute what `RowNorm` does."""
-    return F.layer_norm(x, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
-
-
-def plain_gated_norm(norm: nn.LayerNorm, x: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
-    """Compute what `GatedNorm` does."""
-    return plain_norm(norm, x) * F.silu(gate)
 
 
 def plain_gate(x: torch.Tensor) -> torch.Tensor:
@@ -53,40 +42,27 @@ def plain_gate(x: torch.Tensor) -> torch.Tensor:
     return F.gelu(gate) * value
 
 
-@contextmanager
-def replaced(
-    norm: Callable | None = None, gated_norm: Callable | None = None, gate: Callable | None = None
-) -> Iterator:
-    """Put other functions in the place of row kernels.
+def without_gate(change: Callable[[Callable], Callable] = lambda function: function) -> AbstractContextManager:
+    """Gate with plain torch.
 
     Args:
-        norm: for `RowNorm`.
-        gated_norm: for `GatedNorm`.
-        gate: for `gelu_gate`.
+        change: of the plain function, such as `torch.compile`.
     """
-    places = ((RowNorm, "forward", norm), (GatedNorm, "forward", gated_norm), (layers_dpmambair, "gelu_gate", gate))
-    patches = [patch.object(place, name, other) for place, name, other in places if other]
-    for each in patches:
-        each.start()
-    try:
-        yield
-    finally:
-        for each in patches:
-            each.stop()
+    return patch.object(layers_dpmambair, "gelu_gate", change(plain_gate))
 
 
-def without_depthwise() -> AbstractContextManager:
-    """Let torch convolve, and the row kernel gate what comes of it."""
+def without_convolutions() -> AbstractContextManager:
+    """Let torch convolve, and the kernel of the gate gate what comes of it."""
     return patch.object(DepthwiseConv2d, "_has_kernel", lambda *_: False)
 
 
 @contextmanager
-def without_rows(compiled: bool) -> Iterator[None]:
-    """Replace all row kernels and the depthwise ones, by plain torch or by what `torch.compile` makes of it."""
+def without_both(*, compiled: bool) -> Iterator[None]:
+    """Replace gate and convolutions, by plain torch or by what `torch.compile` makes of it."""
     change = partial(torch.compile, dynamic=True) if compiled else lambda function: function
     # One compilation for each width, of which the models have more than torch allows by itself.
     limit = torch._dynamo.config.patch(recompile_limit=64)
-    with limit, without_depthwise(), replaced(*map(change, (plain_norm, plain_gated_norm, plain_gate))):
+    with limit, without_convolutions(), without_gate(change):
         yield
 
 
@@ -94,12 +70,10 @@ def without_rows(compiled: bool) -> Iterator[None]:
 WAYS: dict[str, Callable[[], AbstractContextManager]] = {
     "nothing": nullcontext,
     "selective scan": partial(scan_backend, "chunked"),
-    "layer norm": partial(replaced, norm=plain_norm),
-    "gated norm": partial(replaced, gated_norm=plain_gated_norm),
-    "GELU gate": partial(replaced, gate=plain_gate),
-    "depthwise convolutions": without_depthwise,
-    "all but the scan": partial(without_rows, compiled=False),
-    "all but the scan, for torch.compile": partial(without_rows, compiled=True),
+    "GELU gate": without_gate,
+    "depthwise convolutions": without_convolutions,
+    "gate and convolutions": partial(without_both, compiled=False),
+    "gate and convolutions, for torch.compile": partial(without_both, compiled=True),
 }
 
 

@@ -13,7 +13,6 @@ from .layers_dpmambair import (
     GatedFeedForward,
     GatedNorm,
     HighFrequencyEnhancement,
-    RowNorm,
     ZeroStartLinear,
 )
 from .selective_scan_dpmambair import ScanPrompts, prompted_selective_scan
@@ -189,7 +188,7 @@ class DPMambaIRBlock(GradientCheckpointingLayer):
         super().__init__()
         self.mixer = None
         if has_mixer:
-            self.norm1 = RowNorm(dim, eps=config.layer_norm_eps)
+            self.norm1 = nn.LayerNorm(dim, eps=config.layer_norm_eps)
             insertion = {"concatenation": EmbeddingConcatenation, "attention": EmbeddingAttention}.get(
                 config.insertion
             )
@@ -197,7 +196,7 @@ class DPMambaIRBlock(GradientCheckpointingLayer):
             self.mixer = DegradationPromptMixer(config, dim)
             self.mixer_modulation = FeatureModulation(config, dim) if config.has_film else None
             self.heb = HighFrequencyEnhancement() if config.has_heb else nn.Identity()
-        self.norm2 = RowNorm(dim, eps=config.layer_norm_eps)
+        self.norm2 = nn.LayerNorm(dim, eps=config.layer_norm_eps)
         self.ffn = GatedFeedForward(dim, config.ffn_ratio, has_zero_start=config.zero_start == "branches")
         self.ffn_modulation = FeatureModulation(config, dim) if config.has_film else None
 

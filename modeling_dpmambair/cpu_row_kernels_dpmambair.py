@@ -1,10 +1,9 @@
-"""Kernels over rows of channels for the processor: layer norm, layer norm with a SiLU gate, GELU gate; and gradients.
+"""Kernels over rows of channels for the processor: the GELU gate and its gradient, and depthwise convolutions.
 
-At the end are 3x3 depthwise convolutions with the activation that follows them, over pictures, without gradients.
-Small models are bound by element-wise traffic: each of these is one pass over memory where separate operators make two
-to five, and reads and writes float32 or bfloat16 as it comes, so that mixed precision costs no conversion passes.
-All arithmetic is float32.
-Widths are multiples of sixteen; rows may lie apart (a slice of wider rows).
+The 3x3 depthwise convolutions apply the activation that follows them, over pictures, without gradients. Small models
+are bound by element-wise traffic: each of these is one pass over memory where separate operators make two to five, and
+reads and writes float32 or bfloat16 as it comes. All arithmetic is float32. Channels are multiples of sixteen; rows of
+the gate may lie apart (a slice of wider rows).
 """
 
 from typing import NamedTuple
@@ -19,14 +18,12 @@ from .cpu_simd_dpmambair import (
     fma,
     inlined,
     kernel,
-    lane_sum,
     load,
     sigmoid,
     splat,
     store,
 )
 
-ONE = np.float32(1.0)
 SQRT_HALF = np.float32(0.5**0.5)
 # d/dx of the normal distribution function: exp(-x^2 / 2) / sqrt(2 pi), as a power of two.
 DENSITY_EXPONENT = np.float32(-0.5 / np.log(2.0))
@@ -34,124 +31,23 @@ DENSITY_SCALE = np.float32((2.0 * np.pi) ** -0.5)
 
 
 class RowShape(NamedTuple):
-    """Sizes of one call: channels in a row, numbers between rows of the input and of the gate, added to variances."""
+    """Sizes of one call: channels in a row of the output, numbers between rows of the input."""
 
     width: int
     stride: int
-    gate_stride: int
-    eps: float
 
 
 class RowTask(NamedTuple):
-    """A share of the rows, from `first` to before `last`, and which of the partial sums it adds to."""
+    """A share of the rows, from `first` to before `last`."""
 
     first: int
     last: int
-    slot: int
-
-
-@kernel
-def _standardize(x, at, shape):  # noqa: ANN001, ANN202
-    """Return a row's mean and the inverse of its standard deviation."""
-    total = splat(np.float32(0.0))
-    for c in range(0, shape.width, LANES):
-        total = total + load(x, at + c)
-    mean = lane_sum(total) / np.float32(shape.width)
-    squares = splat(np.float32(0.0))
-    for c in range(0, shape.width, LANES):
-        centred = load(x, at + c) + splat(-mean)
-        squares = fma(centred, centred, squares)
-    variance = lane_sum(squares) / np.float32(shape.width)
-    return mean, ONE / np.sqrt(variance + np.float32(shape.eps))
-
-
-@kernel
-def norm_forward(x, weight, bias, shape, task, out):  # noqa: ANN001, ANN201
-    """Write layer norm of the task's rows to `out`, dense rows."""
-    for row in range(task.first, task.last):
-        at = row * shape.stride
-        mean, scale = _standardize(x, at, shape)
-        for c in range(0, shape.width, LANES):
-            standard = (load(x, at + c) + splat(-mean)) * splat(scale)
-            store(out, row * shape.width + c, fma(standard, load(weight, c), load(bias, c)))
-
-
-@kernel
-def _finish_row(x, at, shape, row, mean, scale, by_standard, by_x):  # noqa: ANN001, ANN202
-    """Turn a row's gradient by the standardised values (scratch, one row) into the gradient by the values."""
-    total, weighted = splat(np.float32(0.0)), splat(np.float32(0.0))
-    for c in range(0, shape.width, LANES):
-        standard, gradient = (load(x, at + c) + splat(-mean)) * splat(scale), load(by_standard, c)
-        total = total + gradient
-        weighted = fma(gradient, standard, weighted)
-    shift = lane_sum(total) / np.float32(shape.width)
-    tilt = lane_sum(weighted) / np.float32(shape.width)
-    for c in range(0, shape.width, LANES):
-        standard = (load(x, at + c) + splat(-mean)) * splat(scale)
-        centred = load(by_standard, c) + splat(-shift) + standard * splat(-tilt)
-        store(by_x, row * shape.width + c, centred * splat(scale))
-
-
-@kernel
-def norm_backward(x, weight, by_out, shape, task, by_x, by_weight, by_bias, by_standard):  # noqa: ANN001, ANN201
-    """Write the gradient by the task's rows, and add to its slot of the sums (slots, width) by weight and bias.
-
-    `by_standard` is scratch, one row.
-    """
-    sums = task.slot * shape.width
-    for row in range(task.first, task.last):
-        at = row * shape.stride
-        mean, scale = _standardize(x, at, shape)
-        for c in range(0, shape.width, LANES):
-            standard, gradient = (load(x, at + c) + splat(-mean)) * splat(scale), load(by_out, row * shape.width + c)
-            store(by_weight, sums + c, fma(gradient, standard, load(by_weight, sums + c)))
-            store(by_bias, sums + c, gradient + load(by_bias, sums + c))
-            store(by_standard, c, gradient * load(weight, c))
-        _finish_row(x, at, shape, row, mean, scale, by_standard, by_x)
 
 
 @inlined
 def _silu(x: Float32x16) -> Float32x16:
     """Return x times its sigmoid."""
     return x * sigmoid(x)
-
-
-@kernel
-def gated_norm_forward(x, gate, weight, bias, shape, task, out):  # noqa: ANN001, ANN201
-    """Write layer norm times SiLU of the gate for the task's rows."""
-    for row in range(task.first, task.last):
-        at, at_gate = row * shape.stride, row * shape.gate_stride
-        mean, scale = _standardize(x, at, shape)
-        for c in range(0, shape.width, LANES):
-            standard = (load(x, at + c) + splat(-mean)) * splat(scale)
-            opening = load(gate, at_gate + c)
-            normed = fma(standard, load(weight, c), load(bias, c))
-            store(out, row * shape.width + c, normed * _silu(opening))
-
-
-@kernel
-def gated_norm_backward(x, gate, weight, bias, by_out, shape, task, by_x, by_gate, by_weight, by_bias, by_standard):  # noqa: ANN001, ANN201
-    """Write the gradients by the task's rows of both inputs, and add to its slot of the sums by weight and bias.
-
-    `by_standard` is scratch, one row.
-    """
-    sums = task.slot * shape.width
-    for row in range(task.first, task.last):
-        at, at_gate, dense = row * shape.stride, row * shape.gate_stride, row * shape.width
-        mean, scale = _standardize(x, at, shape)
-        for c in range(0, shape.width, LANES):
-            standard = (load(x, at + c) + splat(-mean)) * splat(scale)
-            gradient, opening = load(by_out, dense + c), load(gate, at_gate + c)
-            share = sigmoid(opening)
-            normed = fma(standard, load(weight, c), load(bias, c))
-            # d/dg g s(g) = s + g s (1 - s)
-            slope = share * fma(opening, splat(ONE) + share * splat(-ONE), splat(ONE))
-            store(by_gate, dense + c, gradient * normed * slope)
-            by_normed = gradient * opening * share
-            store(by_weight, sums + c, fma(by_normed, standard, load(by_weight, sums + c)))
-            store(by_bias, sums + c, by_normed + load(by_bias, sums + c))
-            store(by_standard, c, by_normed * load(weight, c))
-        _finish_row(x, at, shape, row, mean, scale, by_standard, by_x)
 
 
 @inlined

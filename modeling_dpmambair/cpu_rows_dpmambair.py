@@ -1,10 +1,9 @@
-"""Layer norm, gated layer norm and GELU gate on the processor as torch operators with autograd.
+"""GELU gate and depthwise convolutions on the processor as torch operators; the gate alone has autograd.
 
-All take rows (R, C) of float32 or bfloat16, C a multiple of sixteen, dense or a slice of wider rows, and float32
-weights; what they return is dense. The depthwise convolutions at the end take pictures, and have no gradients.
+The gate takes rows (R, 2 C) of float32 or bfloat16, C a multiple of sixteen, dense or a slice of wider rows; what it
+returns is dense.
 """
 
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,12 +15,8 @@ from .cpu_row_kernels_dpmambair import (
     RowTask,
     depthwise_gate_forward,
     depthwise_silu_forward,
-    gated_norm_backward,
-    gated_norm_forward,
     gelu_gate_backward,
     gelu_gate_forward,
-    norm_backward,
-    norm_forward,
 )
 from .cpu_threads_dpmambair import flat, run_tasks
 from .operators_dpmambair import differentiate, operator_name
@@ -32,122 +27,14 @@ LEAST_ROWS = 128
 
 def _share_rows(rows: int, least: int = LEAST_ROWS) -> list[RowTask]:
     count = max(1, min(torch.get_num_threads(), rows // least))
-    return [RowTask(rows * slot // count, rows * (slot + 1) // count, slot) for slot in range(count)]
-
-
-def _scratch_row(_: RowTask, width: int) -> tuple[np.ndarray]:
-    return (np.empty(width, np.float32),)
-
-
-@torch.library.custom_op(operator_name("layer_norm"), mutates_args=(), device_types="cpu")
-def layer_norm_operator(
-    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: float, dtype: torch.dtype
-) -> torch.Tensor:
-    """Normalise each row, then scale and shift: (R, C) in, (R, C) of `dtype` out."""
-    out = x.new_empty(x.shape, dtype=dtype)
-    inputs = (flat(x), flat(weight), flat(bias), RowShape(x.shape[1], x.stride(0), 0, eps))
-    run_tasks(norm_forward, _share_rows(len(x)), inputs, (flat(out),))
-    return out
-
-
-@layer_norm_operator.register_fake
-def _(x, weight, bias, eps, dtype):  # noqa: ANN001, ANN202
-    return x.new_empty(x.shape, dtype=dtype)
-
-
-@torch.library.custom_op(operator_name("layer_norm_backward"), mutates_args=(), device_types="cpu")
-def layer_norm_backward_operator(
-    by_out: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, eps: float
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return the gradients of rows, weight and bias."""
-    tasks = _share_rows(len(x))
-    by_x = x.new_empty(x.shape)
-    by_weight, by_bias = (weight.new_zeros(len(tasks), x.shape[1]) for _ in range(2))
-    inputs = (flat(x), flat(weight), flat(by_out.contiguous()), RowShape(x.shape[1], x.stride(0), 0, eps))
-    scratch = partial(_scratch_row, width=x.shape[1])
-    run_tasks(norm_backward, tasks, inputs, (flat(by_x), flat(by_weight), flat(by_bias)), scratch)
-    return by_x, by_weight.sum(0), by_bias.sum(0)
-
-
-@layer_norm_backward_operator.register_fake
-def _(by_out, x, weight, eps):  # noqa: ANN001, ANN202
-    return x.new_empty(x.shape), weight.new_empty(weight.shape), weight.new_empty(weight.shape)
-
-
-layer_norm_cpu_backward = differentiate(layer_norm_backward_operator)
-
-
-def _keep_norm(ctx: Any, inputs: tuple, output: torch.Tensor) -> None:
-    x, weight, _, ctx.eps, _ = inputs
-    ctx.save_for_backward(x, weight)
-
-
-def _propagate_norm(ctx: Any, by_out: torch.Tensor) -> tuple:
-    return (*layer_norm_cpu_backward(by_out, *ctx.saved_tensors, ctx.eps), None, None)
-
-
-layer_norm_operator.register_autograd(_propagate_norm, setup_context=_keep_norm)
-layer_norm_cpu = differentiate(layer_norm_operator, _keep_norm, _propagate_norm)
-
-
-@torch.library.custom_op(operator_name("gated_layer_norm"), mutates_args=(), device_types="cpu")
-def gated_layer_norm_operator(
-    x: torch.Tensor, gate: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: float
-) -> torch.Tensor:
-    """Normalise each row, scale and shift, times SiLU of the gate: rows (R, C) of `x`'s dtype."""
-    out = x.new_empty(x.shape)
-    shape = RowShape(x.shape[1], x.stride(0), gate.stride(0), eps)
-    inputs = (flat(x), flat(gate), flat(weight), flat(bias), shape)
-    run_tasks(gated_norm_forward, _share_rows(len(x)), inputs, (flat(out),))
-    return out
-
-
-@gated_layer_norm_operator.register_fake
-def _(x, gate, weight, bias, eps):  # noqa: ANN001, ANN202
-    return x.new_empty(x.shape)
-
-
-@torch.library.custom_op(operator_name("gated_layer_norm_backward"), mutates_args=(), device_types="cpu")
-def gated_layer_norm_backward_operator(
-    by_out: torch.Tensor, x: torch.Tensor, gate: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: float
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return the gradients of rows, gate, weight and bias."""
-    tasks = _share_rows(len(x))
-    by_x, by_gate = x.new_empty(x.shape), gate.new_empty(gate.shape)
-    by_weight, by_bias = (weight.new_zeros(len(tasks), x.shape[1]) for _ in range(2))
-    shape = RowShape(x.shape[1], x.stride(0), gate.stride(0), eps)
-    inputs = (flat(x), flat(gate), flat(weight), flat(bias), flat(by_out.contiguous()), shape)
-    scratch = partial(_scratch_row, width=x.shape[1])
-    run_tasks(gated_norm_backward, tasks, inputs, (flat(by_x), flat(by_gate), flat(by_weight), flat(by_bias)), scratch)
-    return by_x, by_gate, by_weight.sum(0), by_bias.sum(0)
-
-
-@gated_layer_norm_backward_operator.register_fake
-def _(by_out, x, gate, weight, bias, eps):  # noqa: ANN001, ANN202
-    return tuple(each.new_empty(each.shape) for each in (x, gate, weight, bias))
-
-
-gated_layer_norm_cpu_backward = differentiate(gated_layer_norm_backward_operator)
-
-
-def _keep_gated_norm(ctx: Any, inputs: tuple, output: torch.Tensor) -> None:
-    *tensors, ctx.eps = inputs
-    ctx.save_for_backward(*tensors)
-
-
-def _propagate_gated_norm(ctx: Any, by_out: torch.Tensor) -> tuple:
-    return (*gated_layer_norm_cpu_backward(by_out, *ctx.saved_tensors, ctx.eps), None)
-
-
-gated_layer_norm_operator.register_autograd(_propagate_gated_norm, setup_context=_keep_gated_norm)
-gated_layer_norm_cpu = differentiate(gated_layer_norm_operator, _keep_gated_norm, _propagate_gated_norm)
+    return [RowTask(rows * slot // count, rows * (slot + 1) // count) for slot in range(count)]
 
 
 @torch.library.custom_op(operator_name("gelu_gate"), mutates_args=(), device_types="cpu")
 def gelu_gate_operator(x: torch.Tensor) -> torch.Tensor:
     """Return GELU of the first half of each row times the second half: (R, 2 C) in, (R, C) out."""
     out = x.new_empty(x.shape[0], x.shape[1] // 2)
-    shape = RowShape(out.shape[1], x.stride(0), 0, 0.0)
+    shape = RowShape(out.shape[1], x.stride(0))
     run_tasks(gelu_gate_forward, _share_rows(len(x)), (flat(x), shape), (flat(out),))
     return out
 
@@ -161,7 +48,7 @@ def _(x):  # noqa: ANN001, ANN202
 def gelu_gate_backward_operator(by_out: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     """Return the gradient of both halves of the rows."""
     by_x = x.new_empty(x.shape)
-    shape = RowShape(x.shape[1] // 2, x.stride(0), 0, 0.0)
+    shape = RowShape(x.shape[1] // 2, x.stride(0))
     run_tasks(gelu_gate_backward, _share_rows(len(x)), (flat(x), flat(by_out.contiguous()), shape), (flat(by_x),))
     return by_x
 

@@ -137,25 +137,6 @@ def splat(typing_context: Any, value: types.Float) -> tuple:
     return float32x16(types.float32), emit
 
 
-@intrinsic
-def lane_sum(typing_context: Any, x: Float32x16) -> tuple:
-    """Add the sixteen lanes up, pairwise."""
-
-    def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: list[ir.Value]) -> ir.Value:
-        total = args[0]
-        while total.type.count > 1:
-            total = builder.fadd(*_halves(builder, total))
-        return builder.extract_element(total, ir.Constant(_INT32, 0))
-
-    return types.float32(float32x16), emit
-
-
-def _halves(builder: ir.IRBuilder, lanes: ir.Value) -> list[ir.Value]:
-    width = lanes.type.count // 2
-    undefined = ir.Constant(lanes.type, ir.Undefined)
-    return [builder.shuffle_vector(lanes, undefined, _indices(range(first, first + width))) for first in (0, width)]
-
-
 def _indices(lanes: Iterable[int]) -> ir.Constant:
     numbers = [ir.Constant(_INT32, lane) for lane in lanes]
     return ir.Constant(ir.VectorType(_INT32, len(numbers)), numbers)

@@ -11,15 +11,9 @@ from torch import nn
 from .selective_scan_dpmambair import is_portable
 
 try:
-    from .cpu_rows_dpmambair import (
-        depthwise_gate_cpu,
-        depthwise_silu_cpu,
-        gated_layer_norm_cpu,
-        gelu_gate_cpu,
-        layer_norm_cpu,
-    )
+    from .cpu_rows_dpmambair import depthwise_gate_cpu, depthwise_silu_cpu, gelu_gate_cpu
 except ImportError:  # numba is missing: plain torch computes the same
-    layer_norm_cpu = None
+    gelu_gate_cpu = None
 
 # What the row kernels divide a row into.
 ROW_MULTIPLE = 16
@@ -27,20 +21,8 @@ ROW_MULTIPLE = 16
 
 def _has_row_kernel(x: torch.Tensor, width: int) -> bool:
     is_dense = x.dtype in (torch.float32, torch.bfloat16) and x.stride(-1) == 1
-    has_kernel = layer_norm_cpu is not None and x.device.type == "cpu" and not is_portable()
+    has_kernel = gelu_gate_cpu is not None and x.device.type == "cpu" and not is_portable()
     return has_kernel and is_dense and width % ROW_MULTIPLE == 0
-
-
-class RowNorm(nn.LayerNorm):
-    """Layer norm over the channels of (..., C); under autocast it returns what the next layer computes in."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Normalise, (..., C) -> (..., C)."""
-        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
-        if not _has_row_kernel(x, x.shape[-1]) or dtype == torch.float16:
-            return super().forward(x)
-        weight, bias = self.weight.float(), self.bias.float()
-        return layer_norm_cpu(x.flatten(0, -2), weight, bias, self.eps, dtype).view(x.shape)
 
 
 class GatedNorm(nn.LayerNorm):
@@ -48,10 +30,7 @@ class GatedNorm(nn.LayerNorm):
 
     def forward(self, x: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
         """Normalise and gate, (..., C) -> (..., C)."""
-        if not (_has_row_kernel(x, x.shape[-1]) and _has_row_kernel(gate, x.shape[-1])):
-            return super().forward(x) * F.silu(gate)
-        weight, bias = self.weight.float(), self.bias.float()
-        return gated_layer_norm_cpu(x.flatten(0, -2), gate.flatten(0, -2), weight, bias, self.eps).view(x.shape)
+        return super().forward(x) * F.silu(gate)
 
 
 def gelu_gate(x: torch.Tensor) -> torch.Tensor:

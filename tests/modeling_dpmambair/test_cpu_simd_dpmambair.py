@@ -9,7 +9,7 @@ import torch
 from numba import njit
 
 from modeling_dpmambair import cpu_simd_dpmambair as lanes
-from modeling_dpmambair.cpu_simd_dpmambair import LANES, fma, lane_sum, load, load_scalar, splat, store
+from modeling_dpmambair.cpu_simd_dpmambair import LANES, fma, load, load_scalar, splat, store
 
 
 def apply(function, values):
@@ -121,17 +121,6 @@ def test_arithmetic_is_that_of_float32():
 def test_reciprocal_is_accurate_over_its_range():
     x = np.geomspace(1e-37, 1e37, 100_001).astype(np.float32)
     assert_relatively_close(apply(lanes.reciprocal, x), 1 / x.astype(np.float64), 2e-7)
-
-
-def test_lane_sum_adds_all_lanes():
-    @njit
-    def kernel(x):
-        return lane_sum(load(x, 0))
-
-    powers = 2.0 ** np.arange(LANES)
-    assert kernel(powers.astype(np.float32)) == 2**LANES - 1
-    x = np.random.default_rng(0).normal(size=LANES).astype(np.float32)
-    assert kernel(x) == pytest.approx(x.astype(np.float64).sum(), abs=1e-6)
 
 
 def test_add_folded_keeps_four_sums_apart():

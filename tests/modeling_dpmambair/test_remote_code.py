@@ -200,7 +200,7 @@ def check_copy(folder, tmp_path):
 @pytest.mark.ci
 @pytest.mark.slow
 def test_stranger_without_optional_packages_restores_the_same_with_one_warning(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(layers_dpmambair, "layer_norm_cpu", None)
+    monkeypatch.setattr(layers_dpmambair, "gelu_gate_cpu", None)
     with scan_backend("chunked"):
         keep_expectations(folder)
     found = run_stranger(

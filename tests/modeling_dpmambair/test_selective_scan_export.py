@@ -3,7 +3,7 @@ import torch
 
 from modeling_dpmambair import DPMambaIRModel, scan_backend
 from modeling_dpmambair import selective_scan_export_dpmambair as exporting
-from modeling_dpmambair.layers_dpmambair import GatedNorm, RowNorm, gelu_gate
+from modeling_dpmambair.layers_dpmambair import gelu_gate
 from tests.modeling_dpmambair.models import pictures, randomized, small_config
 from tests.modeling_dpmambair.scanning import cast, make_inputs, relative_error, run, run_oracle
 
@@ -45,14 +45,11 @@ def test_half_precision_comes_back_in_its_dtype(dtype):
 
 
 def test_layers_run_without_kernels_of_ours(monkeypatch):
-    x, gate, norms = torch.randn(3, 32), torch.randn(3, 32), [RowNorm(32), GatedNorm(32)]
-    expected = [norms[0](x), norms[1](x, gate), gelu_gate(x)]
-    for name in ("layer_norm_cpu", "gated_layer_norm_cpu", "gelu_gate_cpu"):
-        monkeypatch.setattr(f"modeling_dpmambair.layers_dpmambair.{name}", None)
+    x = torch.randn(3, 64)
+    expected = gelu_gate(x)
+    monkeypatch.setattr("modeling_dpmambair.layers_dpmambair.gelu_gate_cpu", None)
     with scan_backend("export"):
-        results = [norms[0](x), norms[1](x, gate), gelu_gate(x)]
-    for result, value in zip(results, expected, strict=True):
-        torch.testing.assert_close(result, value, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(gelu_gate(x), expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.slow
