@@ -105,7 +105,7 @@ def test_embedding_and_description_in_parts_are_the_pictures(monkeypatch, extrac
 ], ids=str)  # fmt: skip
 @pytest.mark.parametrize(("tile", "overlap"), [(None, 0), ((96, 96), 32), ((64, 64), 32)], ids=str)
 def test_tiles_in_parts_are_restored_as_the_package_restores_them(changes, tile, overlap):
-    model, degraded = small_model(**changes), pictures(1, 131, 70)
+    model, degraded = small_model(**changes), pictures(1, 101, 66)
     embedding, restorer = embed_picture(model.extractor, degraded), parts.TileRestorer(model)
     sizes = {"means": restorer.means, "states": restorer.states}
     found = parts.restore_in_parts(restorer, degraded, embedding, sizes, tile, overlap)

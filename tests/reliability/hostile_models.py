@@ -101,13 +101,13 @@ GIANT_CONFIGURATIONS = [
     ("channels", [4096] * 4, "`channels, kernel_sizes and the widths` must be of at most 1e+09 weights, got "),
     ("window", 10**30, f"`window` must be at most 1024, got {10**30}; choose a smaller one"),
     ("kernel_sizes", [99_999], "`kernel_sizes` must be at most 31, got [99999]; choose a smaller one"),
-    ("kernel_sizes", [3] * 10**5, "`kernel_sizes` must be at most 31 sizes, got [3, 3, "),
+    ("kernel_sizes", [3] * 10**4, "`kernel_sizes` must be at most 31 sizes, got [3, 3, "),
     ("embedding_dim", 10**9, "`embedding_dim` must be at most 16384, got 1000000000; choose a smaller one"),
     ("description_dim", 10**9, "`description_dim` must be at most 16384, got 1000000000; choose a smaller one"),
     ("reconstruction_dim", 10**9, "`reconstruction_dim` must be at most 4096, got 1000000000; choose a smaller one"),
     ("degradations", ["\x1b[2J"], r"`degradations` must be printable names of at most 64 characters, got '\x1b[2J';"),
     ("degradations", ["a" * 10**6], "`degradations` must be printable names of at most 64 characters, got 'aaa"),
-    ("degradations", [str(each) for each in range(10**5)], "`degradations` must be at most 1000 names, got 100000;"),
+    ("degradations", [str(each) for each in range(10**4)], "`degradations` must be at most 1000 names, got 10000;"),
 ]  # fmt: skip
 
 # Of these transformers would fetch and run code, or fail in words of its own.
