@@ -42,7 +42,9 @@ def encode_picture(picture: Picture, format: str, quality: int | None = None, ke
         OSError: its encoder fails.
     """
     if picture.alpha is not None and format in OPAQUE and not all(_is_opaque(each) for each in picture.frames):
-        raise ValueError(f"`format` must hold transparency for this picture, got {format}; choose PNG, WEBP, AVIF or TIFF")
+        raise ValueError(
+            f"`format` must hold transparency for this picture, got {format}; choose PNG, WEBP, AVIF or TIFF"
+        )
     if picture.later and format not in ANIMATED:
         raise ValueError(f"`format` must be one of {', '.join(ANIMATED)} for an animation, got {format}; choose one")
     if format in OPAQUE:

@@ -13,7 +13,7 @@ from benchmarks import train_step
 @pytest.mark.slow
 def test_results_say_step_wait_floor_and_profile(tmp_path):
     for seed in range(train_step.BATCH):
-        noise = np.random.default_rng(seed).integers(256, size=(80, 80, 3), dtype=np.uint8)
+        noise = np.random.default_rng(seed).integers(256, size=(200, 200, 3), dtype=np.uint8)
         Image.fromarray(noise).save(tmp_path / f"{seed}.png")
     output = tmp_path / "results" / "train_step.json"
     arguments = ["--clean", tmp_path, "--steps", 3, "--workers", 1, "--output", output]
