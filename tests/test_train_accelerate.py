@@ -78,6 +78,8 @@ def test_command_reports_an_error_in_one_line_and_fails(command: typer.Typer, tm
     assert result.stderr.count("\n") == 1
 
 
+@pytest.mark.ci
+@pytest.mark.slow
 def test_command_stopped_by_sigterm_succeeds_and_tells_how_to_resume(
     command: typer.Typer, place: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,6 +19,8 @@ def light_macs():
     return next(one["macs"] for one in counts["models"] if one["name"] == "light")
 
 
+@pytest.mark.ci
+@pytest.mark.slow
 def test_restormer_counts_what_its_paper_says():
     # 154.88 G multiply-accumulates by the count of arXiv:2504.17732v3, Table IV, which the paper gives for 26.13 M.
     rival = forward.build_peer(forward.RIVAL)
@@ -32,6 +34,8 @@ def test_ours_are_the_family(light_macs):
     assert side.macs == light_macs
 
 
+@pytest.mark.ci
+@pytest.mark.slow
 def test_peers_restore_a_picture_of_the_benchmark():
     side = forward.build_peer("NAFNet-64")
     with torch.inference_mode():

@@ -329,6 +329,8 @@ def test_told_peer_starts_as_the_peer_and_learns_from_the_embedding():
     assert cost["parameters"] - cost["trained"] == sum(one.numel() for one in head.parameters())
 
 
+@pytest.mark.ci
+@pytest.mark.slow
 def test_network_of_class_labels_is_told_them_and_learns_them(prepared):
     (folder,) = prepared("labelled")
     trained = Run(Job.read(folder / "job.json"), folder)

@@ -136,6 +136,8 @@ def test_several_processes_build_the_same_table(folder, dataset, tmp_path):
     assert builder.as_dataset(split="train")["file_name"][:] == dataset["file_name"][:]
 
 
+@pytest.mark.ci
+@pytest.mark.slow
 def test_cache_is_used_again_in_another_process(folder, tmp_path):
     code = (
         "import sys; from dataset_scripts import SyntheticRestoration as Builder; "

@@ -526,6 +526,8 @@ def test_a_client_that_closes_after_its_request_can_read_an_early_answer():
     assert (status, answer["detail"]) == (413, "a body must be at most 10 bytes, got 20000000; send a smaller file")
 
 
+@pytest.mark.ci
+@pytest.mark.slow
 def test_an_answer_that_nobody_reads_costs_its_connection(log):
     app, _ = make_app(lambda content, report: bytes(20_000_000), places=1, transfer=2)
     request = POST + b"Connection: close\r\nContent-Length: 1\r\n\r\na"

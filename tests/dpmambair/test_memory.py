@@ -53,6 +53,8 @@ print(measure_held(2**22))
 """
 
 
+@pytest.mark.ci
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
 def test_large_blocks_are_returned_where_that_was_asked_for_and_the_others_on_demand():
     run = subprocess.run([sys.executable, "-c", RETURNED], check=True, capture_output=True, text=True)
@@ -62,6 +64,8 @@ def test_large_blocks_are_returned_where_that_was_asked_for_and_the_others_on_de
     assert again == pytest.approx(16, abs=3)  # returned in between, or it would not grow
 
 
+@pytest.mark.ci
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
 def test_freed_memory_stays_on_the_heap_and_is_used_again_without_page_faults():
     run = subprocess.run([sys.executable, "-c", PROBE], check=True, capture_output=True, text=True)

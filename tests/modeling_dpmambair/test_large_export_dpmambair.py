@@ -103,7 +103,9 @@ def test_embedding_and_description_in_parts_are_the_pictures(monkeypatch, extrac
     {}, {"discretization": "zoh"}, {"scan_directions": 2}, {"has_heb": False},
     {"first_mixer_level": 2, "has_film": True},
 ], ids=str)  # fmt: skip
-@pytest.mark.parametrize(("tile", "overlap"), [(None, 0), ((96, 96), 32), ((64, 64), 32)], ids=str)
+@pytest.mark.parametrize(("tile", "overlap"), [
+    (None, 0), ((96, 96), 32), pytest.param((64, 64), 32, marks=[pytest.mark.ci, pytest.mark.slow]),
+], ids=str)  # fmt: skip
 def test_tiles_in_parts_are_restored_as_the_package_restores_them(changes, tile, overlap):
     model, degraded = small_model(**changes), pictures(1, 101, 66)
     embedding, restorer = embed_picture(model.extractor, degraded), parts.TileRestorer(model)

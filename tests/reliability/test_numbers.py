@@ -50,6 +50,8 @@ def restore(model, x, **options):
     return model(x, **options).reconstruction
 
 
+@pytest.mark.ci
+@pytest.mark.slow
 @many
 @given(height=SIDES, width=SIDES, content=CONTENTS)
 def test_size_is_kept_and_all_is_finite_and_in_range(restorer, record, height, width, content):

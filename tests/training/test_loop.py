@@ -136,6 +136,8 @@ def test_sigterm_saves_and_resuming_equals_running_through(
     assert_same_run(straight / "output", tmp_path)
 
 
+@pytest.mark.ci
+@pytest.mark.slow
 def test_resumed_run_may_be_longer_but_not_otherwise_different(place: SimpleNamespace, tmp_path: Path) -> None:
     recipe = recipe_file(place, tmp_path, steps=4, workers=0, checkpoint_every=99, validate_every=99)
     assert run(recipe, tmp_path / "run")
@@ -203,6 +205,8 @@ def test_description_run_is_scored_without_pictures_and_gives_a_restorer_its_hea
     assert restorer.describe(torch.rand(2, 3, 32, 32)).presence.shape == (2, 7)
 
 
+@pytest.mark.ci
+@pytest.mark.slow
 def test_accumulated_steps_equal_steps_of_larger_batches(place: SimpleNamespace, tmp_path: Path) -> None:
     recipe = recipe_file(place, tmp_path, steps=4, checkpoint_every=99, validate_every=99)
     settings = "training.workers=0", "training.lr=1e-3"

@@ -18,6 +18,8 @@ from training.scores import Batch, Scores
 from training.validation import Validation
 
 
+@pytest.mark.ci
+@pytest.mark.slow
 def test_damaged_newest_checkpoint_falls_back_to_the_one_before(place: SimpleNamespace, tmp_path: Path) -> None:
     recipe = recipe_file(place, tmp_path, workers=0, validate_every=99)
     assert run(recipe, tmp_path / "run")
