@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from .block_dpmambair import PromptedScan
+from .extractor_statistics_dpmambair import Moments, Profiles, measure_profiles, split_windows
 from .large_pictures_dpmambair import (
     EMBEDDED_CONTEXTS,
     EMBEDDED_PIXELS,
@@ -30,7 +31,6 @@ from .large_pictures_dpmambair import (
 )
 from .large_plan_dpmambair import GRID, Span, Tile, plan_tiles
 from .layers_dpmambair import HighFrequencyEnhancement
-from .modeling_degradation_extractor import Moments, Profiles, measure_profiles, split_windows
 from .modeling_dpmambair import DPMambaIRModel
 from .selective_scan_dpmambair import apply_prompts
 from .selective_scan_export_dpmambair import RowStates, selective_scan_rows

@@ -21,11 +21,7 @@ from typing import TypeAlias
 
 import torch
 
-from .large_plan_dpmambair import OVERLAP, Tile, plan_tiles
-from .large_squares_dpmambair import SquareLevels
-from .large_strips_dpmambair import PictureView, strip_numbers
-from .modeling_degradation_extractor import (
-    DegradationExtractorModel,
+from .extractor_statistics_dpmambair import (
     Moments,
     Profiles,
     measure_moments,
@@ -33,6 +29,10 @@ from .modeling_degradation_extractor import (
     plan_windows,
     split_windows,
 )
+from .large_plan_dpmambair import OVERLAP, Tile, plan_tiles
+from .large_squares_dpmambair import SquareLevels
+from .large_strips_dpmambair import PictureView, strip_numbers
+from .modeling_degradation_extractor import DegradationExtractorModel
 from .modeling_dpmambair import SIZE_MULTIPLE, DPMambaIRModel, DPMambaIROutput
 
 # Fixed, not taken from the machine's free memory, so that a picture is restored alike everywhere.

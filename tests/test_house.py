@@ -39,7 +39,7 @@ LAYERS = {
             *("configuration_dpmambair", "cpu_simd_dpmambair", "cpu_threads_dpmambair", "large_plan_dpmambair"),
             *("operators_dpmambair", "triton_scan_kernels_dpmambair", "hub_kernel_dpmambair"),
             *("picture_colours_dpmambair", "picture_errors_dpmambair", "picture_metadata_dpmambair"),
-            "weights_dpmambair",
+            *("weights_dpmambair", "extractor_statistics_dpmambair"),
         },
         {"picture_dpmambair", "picture_tiff_dpmambair"},
         {"picture_encoding_dpmambair", "picture_levels_dpmambair"},

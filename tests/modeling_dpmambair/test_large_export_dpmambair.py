@@ -11,9 +11,9 @@ import torch
 
 from modeling_dpmambair import large_export_dpmambair as parts
 from modeling_dpmambair import scan_backend
+from modeling_dpmambair.extractor_statistics_dpmambair import split_windows
 from modeling_dpmambair.large_pictures_dpmambair import embed_picture, restore_tiled
 from modeling_dpmambair.large_plan_dpmambair import plan_tiles
-from modeling_dpmambair.modeling_degradation_extractor import split_windows
 from tests.modeling_dpmambair.models import pictures, small_model
 from tests.sources import ROOT
 

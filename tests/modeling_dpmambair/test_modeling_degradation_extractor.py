@@ -15,14 +15,14 @@ from modeling_dpmambair import (
     DegradationExtractorForPreTraining,
     DegradationExtractorModel,
 )
-from modeling_dpmambair.modeling_degradation_extractor import (
+from modeling_dpmambair.extractor_statistics_dpmambair import (
     GRID,
     RunningNorm,
-    describe_loss,
     find_grid,
     measure_moments,
     measure_profiles,
 )
+from modeling_dpmambair.modeling_degradation_extractor import describe_loss
 from tests.modeling_dpmambair.models import (
     assert_same_weights,
     pictures,
