@@ -75,8 +75,9 @@ PARAMETERS: dict[str, dict[str, tuple[float, float]]] = {
 }
 # Wider ranges for training, which hold all that `PARAMETERS` draws: haze as even as in a room, and thickest anywhere;
 # bright rain, added to the scene or hiding it, few streaks or many, sharp or out of focus, level where the camera was
-# turned; snow from fine sheets to large flakes; half of both in clear air, as a veil below 0 is none. Motion up to
-# twice as far, as unsteady as a hand's, exposed in linear light, as a sensor adds it up.
+# turned; snow from fine sheets to large flakes; half of both in clear air, as a veil below 0 is none. Of motion
+# half is up to twice as far, half as unsteady as a hand, and half added up in linear light, as a sensor does it: a
+# stretch or an exponent below 1 is 1, a shake below 0 none.
 VARIED_PARAMETERS: dict[str, dict[str, tuple[float, float]]] = {
     "haze": {
         "airlight": (0.65, 1.0),
@@ -118,9 +119,9 @@ VARIED_PARAMETERS: dict[str, dict[str, tuple[float, float]]] = {
     "blur": {
         "angle": (0.0, 180.0),
         "bend": (-1.0, 1.0),
-        "stretch": (1.0, 2.0),
-        "shake": (0.0, 1.0),
-        "exposure_gamma": (1.0, 2.4),
+        "stretch": (0.0, 2.0),
+        "shake": (-1.0, 1.0),
+        "exposure_gamma": (-0.4, 2.4),
     },
 }
 FULL_CHROMA = 0.75  # from this `chroma` on a file is 4:4:4
@@ -319,13 +320,13 @@ def add_motion_blur(image: np.ndarray, severity: float, seed: int, parameters: M
         severity: in [0, 1].
         seed: of the hand's shaking.
         parameters: those of `motion_kernel`; `exposure_gamma`, where stated, the power of a pixel's value that is the
-            light which the kernel adds up. Without it, as in the benchmarks, the values themselves are added up.
+            light which the kernel adds up. Up to 1, or without it as in the benchmarks, the values are added up.
     """
     path = {name: value for name, value in parameters.items() if name != "exposure_gamma"}
     # OpenCV correlates where Eq. 6 convolves.
     kernel = cv2.flip(motion_kernel(severity, **path, seed=seed), -1)
     gamma = parameters.get("exposure_gamma", 1.0)
-    if gamma == 1:
+    if gamma <= 1:
         return cv2.filter2D(image, -1, kernel, borderType=cv2.BORDER_REFLECT_101)
     light = cv2.filter2D(cv2.pow(image, gamma), -1, kernel, borderType=cv2.BORDER_REFLECT_101)
     return cv2.pow(np.maximum(light, 0), 1 / gamma)
@@ -340,14 +341,14 @@ def motion_kernel(
         severity: in [0, 1]; at 0 the kernel is a single one.
         angle: direction of the path's middle, degrees.
         bend: in [-1, 1]; the path turns by `2 * bend ** 3` radians, so that most paths are nearly straight.
-        stretch: factor of the path's length.
-        shake: in [0, 1]; the heading sways by up to `3 * shake ** 2` radians, in three waves.
+        stretch: factor of the path's length; below 1 it is 1.
+        shake: up to 1; the heading sways by up to `3 * shake ** 2` radians, in three waves; from 0 down not at all.
         seed: of the waves' phases.
     """
-    length = 20 * severity * stretch
+    length = 20 * severity * max(stretch, 1)
     steps = np.linspace(-0.5, 0.5, 8 * math.ceil(length) + 1)
     headings = math.radians(angle) + 2 * bend**3 * steps
-    if shake:
+    if shake > 0:
         phases = np.random.default_rng(seed).uniform(0, 2 * math.pi, 3)
         headings += shake**2 * sum(np.sin(2 * math.pi * (1 + wave) * steps + phases[wave]) for wave in range(3))
     path = np.cumsum(np.stack((np.sin(headings), np.cos(headings))), axis=1) * length / len(steps)

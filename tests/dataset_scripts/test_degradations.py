@@ -236,12 +236,34 @@ def test_bend_curves_the_path() -> None:
 
 def test_blur_is_the_convolution_of_eq_6(clean: np.ndarray) -> None:
     blur = draw("blur", 0.4, seed=3)
-    kernel = motion_kernel(blur.severity, **blur.parameters).astype(np.float64)
+    kernel = motion_kernel(blur.severity, **blur.parameters)
+    np.testing.assert_allclose(apply_degradations(clean, [blur]), convolve(clean, kernel), atol=1e-5)
+
+
+def convolve(image: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+    """Convolve a picture with a square kernel in float64; beyond its edges it is its reflection."""
     radius = len(kernel) // 2
-    padded = np.pad(clean.astype(np.float64), ((radius, radius), (radius, radius), (0, 0)), "reflect")
+    padded = np.pad(image.astype(np.float64), ((radius, radius), (radius, radius), (0, 0)), "reflect")
     windows = np.lib.stride_tricks.sliding_window_view(padded, kernel.shape, axis=(0, 1))
-    expected = np.einsum("hwcij,ij->hwc", windows, kernel[::-1, ::-1])
-    np.testing.assert_allclose(apply_degradations(clean, [blur]), expected, atol=1e-5)
+    return np.einsum("hwcij,ij->hwc", windows, kernel[::-1, ::-1].astype(np.float64))
+
+
+def test_varied_blur_adds_up_light_along_a_longer_unsteady_path(clean: np.ndarray) -> None:
+    blur = draw("blur", 0.4, seed=3)
+    varied = blur.parameters | {"stretch": 1.5, "shake": 0.9, "exposure_gamma": 2.2}
+    kernel = motion_kernel(0.4, **blur.parameters, stretch=1.5, shake=0.9, seed=blur.seed)
+    steady = motion_kernel(0.4, **blur.parameters, stretch=1.5)
+    assert len(kernel) == len(steady) > len(motion_kernel(0.4, **blur.parameters))
+    assert np.abs(kernel - steady).sum() > 0.5
+    degraded = apply_degradations(clean, [replace(blur, parameters=varied)])
+    np.testing.assert_allclose(degraded, convolve(clean**2.2, kernel) ** (1 / 2.2), atol=1e-3)
+
+
+def test_varied_blur_below_its_bounds_is_the_plain_one(clean: np.ndarray) -> None:
+    blur = draw("blur", 0.7)
+    below = blur.parameters | {"stretch": 0.3, "shake": -0.5, "exposure_gamma": 0.2}
+    degraded = apply_degradations(clean, [replace(blur, parameters=below)])
+    np.testing.assert_array_equal(degraded, apply_degradations(clean, [blur]))
 
 
 # Haze
