@@ -637,6 +637,8 @@ def test_failed_writing_leaves_the_old_summary_and_what_was_measured(model, stre
     measure(model, tmp_path / "r.json", "--pairs", street)
 
 
+@pytest.mark.ci
+@pytest.mark.slow
 def test_model_of_class_labels_is_told_what_each_set_suffers(clean, street, tmp_path):
     model = save_model(tmp_path / "labelled", 0, embedding_source="class_label")
     measured = measure(model, tmp_path / "r.json", "--clean", clean)

@@ -215,6 +215,8 @@ def test_launcher_is_found_and_its_status_counts(tmp_path):
         assert (reproduce.run(words) != 0) == (status != 0)
 
 
+@pytest.mark.ci
+@pytest.mark.slow
 def test_interrupt_is_left_to_the_command():
     threading.Timer(1.0, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
     assert reproduce.run(["python", "-c", "import sys, time; time.sleep(2); sys.exit(7)"]) == 7

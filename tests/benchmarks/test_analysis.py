@@ -1,3 +1,4 @@
+import pytest
 import torch
 import torch.nn.functional as F
 
@@ -30,6 +31,8 @@ def test_prompts_are_read_from_every_scan_and_leave_no_hook():
     assert torch.equal(model(degraded).reconstruction, before)
 
 
+@pytest.mark.ci
+@pytest.mark.slow
 def test_cost_counts_parameters_and_the_scans_by_their_formula():
     model = small_model({"is_merged": True})
     cost, twice = count_cost(model, 16, 24), count_cost(model, 32, 24)

@@ -100,8 +100,8 @@ def test_embedding_and_description_in_parts_are_the_pictures(monkeypatch, extrac
 
 
 @pytest.mark.parametrize("changes", [
-    {}, {"discretization": "zoh"}, {"scan_directions": 2}, {"has_heb": False},
-    {"first_mixer_level": 2, "has_film": True},
+    {}, {"discretization": "zoh"}, {"has_heb": False}, {"first_mixer_level": 2, "has_film": True},
+    pytest.param({"scan_directions": 2}, marks=[pytest.mark.ci, pytest.mark.slow]),
 ], ids=str)  # fmt: skip
 @pytest.mark.parametrize(("tile", "overlap"), [
     (None, 0), ((96, 96), 32), pytest.param((64, 64), 32, marks=[pytest.mark.ci, pytest.mark.slow]),

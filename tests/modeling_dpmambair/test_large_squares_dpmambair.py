@@ -49,6 +49,8 @@ def test_squares_that_see_less_than_their_convolutions_reach_show_it(monkeypatch
     assert (restore_tiled(model, degraded, **options).reconstruction - expected).abs().max() > 1e-5
 
 
+@pytest.mark.ci
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_squares")
 def test_tiles_hold_more_of_a_picture_in_squares(monkeypatch):
     model, degraded = small_model(first_mixer_level=2, **LINEAR), pictures(1, 800, 16)

@@ -350,6 +350,8 @@ def test_embedding_scales_and_shifts_the_features_of_a_residual_block():
     torch.testing.assert_close(block(x, embedding), expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.ci
+@pytest.mark.slow
 def test_loss_falls():
     # A degradation that only the embedding can carry: each picture is brightened by an amount of its own.
     model = small_pretraining(has_noise_channel=False)

@@ -71,6 +71,8 @@ def try_all(corpus, door, refusals, is_named=False):
     return failed
 
 
+@pytest.mark.ci
+@pytest.mark.slow
 def test_corpus_has_thousands_of_different_names():
     names = [name for name, _ in hostile_pictures()]
     assert len(set(names)) == len(names) >= 2000

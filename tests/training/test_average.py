@@ -13,6 +13,8 @@ def run(*arguments):
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
+@pytest.mark.ci
+@pytest.mark.slow
 def test_mean_is_numpys_of_every_weight(tmp_path):
     models = [randomized(small_model()) for _ in range(3)]
     for place, model in enumerate(models):

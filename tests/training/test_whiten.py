@@ -97,6 +97,8 @@ def test_model_without_extractor_is_refused():
         whiten(small_model(embedding_source="given"), torch.randn(8, 4))
 
 
+@pytest.mark.ci
+@pytest.mark.slow
 def test_command_writes_a_model_that_restores_the_same(tmp_path):
     for seed in range(16):
         noise = np.random.default_rng(seed).integers(256, size=(40, 40, 3), dtype=np.uint8)
