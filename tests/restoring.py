@@ -15,9 +15,13 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def save_random_model(folder):
-    """Save a tiny model that changes pictures: random weights, and a last layer that is not zero."""
+    """Save a tiny model that changes pictures: random weights, and a last layer that is not zero.
+
+    Like the shipped one it scans at a quarter of the resolution and below, and so loads twice as fast.
+    """
     torch.manual_seed(0)
-    model = DPMambaIRModel(DPMambaIRConfig.from_json_file(ROOT / "configuration" / "model" / "tiny.json"))
+    settings = json.loads((ROOT / "configuration/model/tiny.json").read_text(encoding="utf-8"))
+    model = DPMambaIRModel(DPMambaIRConfig.from_dict(settings | {"first_mixer_level": 2, "refinement_depth": 0}))
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.01 * torch.randn_like(parameter))
