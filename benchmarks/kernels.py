@@ -2,9 +2,9 @@
 
 A kernel stays in the package where it pays five per cent of a restoration or of a training step. Each is replaced in
 turn by the plain torch code that computes the same, in alternating rounds of one process and thread; the last row asks
-whether `torch.compile` could take the kernels' place. The results file keeps one entry for each instruction
-set, and a run replaces its own. A machine with AVX-512 does without it under `ATEN_CPU_CAPABILITY=avx2
-ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 NUMBA_CPU_NAME=haswell`.
+whether `torch.compile` could take the kernels' place. The results file keeps one entry for each instruction set, and a
+run replaces its own. A machine with AVX-512 does without it under `ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2
+MKL_ENABLE_INSTRUCTIONS=AVX2 NUMBA_CPU_NAME=haswell`.
 """
 
 import json
@@ -42,13 +42,9 @@ def plain_gate(x: torch.Tensor) -> torch.Tensor:
     return F.gelu(gate) * value
 
 
-def without_gate(change: Callable[[Callable], Callable] = lambda function: function) -> AbstractContextManager:
-    """Gate with plain torch.
-
-    Args:
-        change: of the plain function, such as `torch.compile`.
-    """
-    return patch.object(layers_dpmambair, "gelu_gate", change(plain_gate))
+def without_gate(gate: Callable[[torch.Tensor], torch.Tensor] = plain_gate) -> AbstractContextManager:
+    """Gate with plain torch, or with what is given."""
+    return patch.object(layers_dpmambair, "gelu_gate", gate)
 
 
 def without_convolutions() -> AbstractContextManager:
@@ -59,10 +55,10 @@ def without_convolutions() -> AbstractContextManager:
 @contextmanager
 def without_both(*, compiled: bool) -> Iterator[None]:
     """Replace gate and convolutions, by plain torch or by what `torch.compile` makes of it."""
-    change = partial(torch.compile, dynamic=True) if compiled else lambda function: function
+    gate = torch.compile(plain_gate, dynamic=True) if compiled else plain_gate
     # One compilation for each width, of which the models have more than torch allows by itself.
     limit = torch._dynamo.config.patch(recompile_limit=64)
-    with limit, without_convolutions(), without_gate(change):
+    with limit, without_convolutions(), without_gate(gate):
         yield
 
 

@@ -31,6 +31,7 @@ from dpmambair.memory import keep_freed_memory
 from modeling_dpmambair import DPMambaIRConfig, DPMambaIRModel
 from modeling_dpmambair.restorer_dpmambair import is_bfloat16_faster
 
+RECIPE = MODELS.parent / "train" / "light_cpu_restorer.json"
 BATCH, PATCH = 1, 192
 # Operators that the profile lists by name; the rest is summed up.
 LISTED = 12
@@ -47,9 +48,8 @@ class Trainer:
     """
 
     def __init__(self, dtype: torch.dtype) -> None:
-        # As its recipe overrides them.
         settings = json.loads((MODELS / "light.json").read_text(encoding="utf-8"))
-        settings |= {"freeze_extractor": True, "description_weight": 0.0}
+        settings |= json.loads(RECIPE.read_text(encoding="utf-8"))["model"]["overrides"]
         self.model, self.dtype = DPMambaIRModel(DPMambaIRConfig.from_dict(settings)).train(), dtype
         trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.AdamW(trained, lr=1e-4, fused=True)

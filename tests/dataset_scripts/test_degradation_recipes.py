@@ -17,7 +17,7 @@ from dataset_scripts import (
     to_record,
 )
 from dataset_scripts.degradation_recipes import name_task, severity_of
-from dataset_scripts.degradations import jpeg_quality
+from dataset_scripts.degradations import PARAMETERS, jpeg_quality
 
 
 def drawn_by(recipe: DegradationRecipe, count: int) -> list:
@@ -88,6 +88,14 @@ def test_what_is_switched_off_changes_no_draw():
         assert first[0].severity == second[0].severity
         if not {"haze", "rain", "snow"} & {degradation.kind for degradation in first}:
             assert first == second
+
+
+@pytest.mark.parametrize("switch", ["varied_weather", "varied_blur"])
+def test_each_switch_varies_its_own_kinds_alone(switch):
+    drawn = drawn_by(replace(DegradationRecipe(KINDS, (0, 1), 0.3), **{switch: True}), 300)
+    varied = {one.kind for record in drawn for one in record if one.parameters.keys() != PARAMETERS[one.kind].keys()}
+    # Varied haze has other ranges under the same names.
+    assert varied == ({"blur"} if switch == "varied_blur" else {"rain", "snow"})
 
 
 def test_isolated_kind_comes_alone():

@@ -168,11 +168,12 @@ def test_small_photographs_are_reflected(dataset):
     ],
 )
 @pytest.mark.parametrize("corner", [(0, 0), (37, 61), (96, 136)])
-def test_patch_looks_as_it_would_inside_the_whole_picture(kinds, corner):
+@pytest.mark.parametrize("is_varied", [False, True])
+def test_patch_looks_as_it_would_inside_the_whole_picture(kinds, corner, is_varied):
     picture = draw_picture(160, 200, seed=0)
     # Fine detail, so that a block or a kernel in the wrong place shows.
     picture = cv2.add(picture, np.random.default_rng(1).integers(40, size=picture.shape, dtype=np.uint8))
-    record = [sample_degradation(kind, 1.0, np.random.default_rng(2)) for kind in kinds]
+    record = [sample_degradation(kind, 1.0, np.random.default_rng(2), is_varied=is_varied) for kind in kinds]
     whole = apply_degradations(to_float(picture), record)
     window = Window(*corner, 64, 64)
     stored = OrientedPicture(Picture(encode(picture, "PNG")), Orientation(False, 0), 64)

@@ -60,7 +60,7 @@ def test_varied_ranges_hold_the_plain_ones(kind: str, clean: np.ndarray) -> None
 
 
 @pytest.mark.parametrize("seed", range(6))
-@pytest.mark.parametrize("kind", VARIED_PARAMETERS)
+@pytest.mark.parametrize("kind", ["haze", "rain", "snow"])
 def test_varied_weather_of_a_crop_is_that_of_the_picture(kind: str, seed: int) -> None:
     image = np.zeros((320, 600, 3), np.float32)
     record = [draw(kind, 0.8, seed, is_varied=True)]
@@ -71,7 +71,7 @@ def test_varied_weather_of_a_crop_is_that_of_the_picture(kind: str, seed: int) -
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("kind", VARIED_PARAMETERS)
-def test_psnr_falls_with_the_severity_of_varied_weather(kind: str, seed: int, clean: np.ndarray) -> None:
+def test_psnr_falls_with_the_severity_of_what_is_varied(kind: str, seed: int, clean: np.ndarray) -> None:
     drawn = draw(kind, 1.0, seed, is_varied=True)
     psnr = [
         peak_signal_noise_ratio(clean, apply_degradations(clean, [replace(drawn, severity=severity)]), data_range=1)
