@@ -11,7 +11,7 @@ import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 import typer
@@ -49,7 +49,7 @@ PEERS: dict[str, Callable[[], nn.Module]] = {
     ),
 }  # fmt: skip
 SIDES = (128, 256, 512, 1024, 2048)
-# Sides that each is asked for at most, pixels: beyond it takes too much time or memory.
+# Sides that each is asked for at most on a processor, pixels: beyond it takes too much time or memory.
 LARGEST = {"base": 1024, "small": 1024, "light": 2048, RIVAL: 512, "NAFNet-64": 512}
 LARGEST_PEER = 256
 # The size at which the paper counts.
@@ -67,7 +67,7 @@ class Side:
     def restore(self, picture: torch.Tensor, dtype: torch.dtype) -> None:
         """Run the network once, in the dtype by autocast where it is not float32."""
         is_mixed = dtype != torch.float32
-        with torch.inference_mode(), torch.autocast("cpu", dtype, enabled=is_mixed):
+        with torch.inference_mode(), torch.autocast(picture.device.type, dtype, enabled=is_mixed):
             # Ours as its users run it, where large pictures pass in strips.
             restore_tiled(self.network, picture) if self.name in OURS else self.network(picture)
 
@@ -87,7 +87,9 @@ def build_peer(name: str) -> Side:
     return Side(name, network, counter.get_total_flops() // 2)
 
 
-def measure(sides: list[Side], pixels: int, dtype: torch.dtype, repeats: int) -> list[dict[str, Any]]:
+def measure(
+    sides: list[Side], pixels: int, dtype: torch.dtype, repeats: int, device: str = "cpu"
+) -> list[dict[str, Any]]:
     """Time the sides that this size is not too much for, in turn, and measure each one's memory once.
 
     Args:
@@ -95,17 +97,18 @@ def measure(sides: list[Side], pixels: int, dtype: torch.dtype, repeats: int) ->
         pixels: side of the square picture.
         dtype: in which they compute.
         repeats: rounds after the one that warms up and measures memory.
+        device: on which the sides are, "cpu" or "cuda".
 
     Returns:
         A record each: median `seconds`, `memory` in bytes, `flops` a second, counted on multiply-accumulates alone.
     """
-    picture = torch.rand(1, 3, pixels, pixels)
-    running = [side for side in sides if pixels <= LARGEST.get(side.name, LARGEST_PEER)]
-    memory = {side.name: measure_memory(lambda side=side: side.restore(picture, dtype)) for side in running}
+    picture = torch.rand(1, 3, pixels, pixels, device=device)
+    running = [side for side in sides if device != "cpu" or pixels <= LARGEST.get(side.name, LARGEST_PEER)]
+    memory = {side.name: measure_memory(lambda side=side: side.restore(picture, dtype), device) for side in running}
     seconds: dict[str, list[float]] = {side.name: [] for side in running}
     for _ in range(repeats):
         for side in running:
-            seconds[side.name].append(time_call(lambda side=side: side.restore(picture, dtype)))
+            seconds[side.name].append(time_call(lambda side=side: side.restore(picture, dtype), device))
     records = []
     for side in running:
         median = statistics.median(seconds[side.name])
@@ -133,7 +136,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
         axes.grid(visible=True, which="both", alpha=0.3)
     panels[0].set_ylabel("seconds")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper", fontsize="small")
-    figure.suptitle("restoring one picture on the CPU")
+    figure.suptitle(f"restoring one picture on {results['machine']['device'].replace('cpu', 'the CPU')}")
     figure.savefig(path, dpi=120)
 
 
@@ -145,26 +148,30 @@ def main(
     pixels: Annotated[list[int], typer.Option(min=8, help="Side of the picture; repeatable.")] = SIDES,
     model: Annotated[list[str], typer.Option(help="Side to time; repeatable.")] = (*OURS, *PEERS),
     repeats: Annotated[int, typer.Option(min=1, help="Rounds that count, after one that warms up.")] = 5,
+    device: Annotated[Literal["cpu", "cuda"], typer.Option(help="What computes.")] = "cpu",
     output: Annotated[Path, typer.Option(help="JSON file to write; the plot goes beside it.")] = (
         RESULTS / "forward.json"
     ),
 ) -> None:
     """Print time, memory and share of the machine's ceiling of every side and size, and write them.
 
-    In float32, and in bfloat16 where the CPU computes in it.
+    In float32, and in bfloat16 where the device computes in it.
     """
     keep_freed_memory()
     for name in model:
         if name not in (*OURS, *PEERS):
             raise typer.BadParameter(f"`model` must be one of {', '.join((*OURS, *PEERS))}, got {name!r}; correct it")
-    dtypes = [torch.float32, *([torch.bfloat16] if has_bfloat16(torch.device("cpu")) else [])]
+    dtypes = [torch.float32, *([torch.bfloat16] if has_bfloat16(torch.device(device)) else [])]
     sides = [
         build_ours(name) if name in OURS else build_peer(name) for name in tqdm(model, desc="build", disable=None)
     ]
-    ceiling = {str(dtype).removeprefix("torch."): measure_ceiling(dtype) for dtype in dtypes}
+    for side in sides:
+        side.network.to(device)
+    ceiling = {str(dtype).removeprefix("torch."): measure_ceiling(dtype, device) for dtype in dtypes}
     work = [(side, dtype) for side in pixels for dtype in dtypes]
-    records = [one for side, dtype in tqdm(work, disable=None) for one in measure(sides, side, dtype, repeats)]
-    results = {"machine": describe_machine(), "ceiling": ceiling, "repeats": repeats, "records": records}
+    records = [one for side, dtype in tqdm(work, disable=None) for one in measure(sides, side, dtype, repeats, device)]
+    name = torch.cuda.get_device_name() if device == "cuda" else device
+    results = {"machine": describe_machine(name), "ceiling": ceiling, "repeats": repeats, "records": records}
     write_text(output, json.dumps(results, indent=2) + "\n")
     draw(results, output.with_suffix(".png"))
     typer.echo(format_columns(forward_grid(results)))

@@ -15,6 +15,7 @@ def forward_grid(results: dict[str, Any]) -> Grid:
         results: what it wrote.
     """
     rivals = {one["pixels"]: one for one in results["records"] if (one["model"], one["dtype"]) == (RIVAL, "float32")}
+    digits = 2 if results["machine"]["device"] == "cpu" else 4  # a card takes milliseconds
     rows = [["model", "dtype", "pixels", "seconds", f"of {RIVAL}'s", "GiB", f"of {RIVAL}'s", "of ceiling", "s / Mpx"]]
     for one in results["records"]:
         rival = rivals.get(one["pixels"])
@@ -24,12 +25,12 @@ def forward_grid(results: dict[str, Any]) -> Grid:
                 one["model"],
                 one["dtype"],
                 str(one["pixels"]),
-                f"{one['seconds']:.2f}",
+                f"{one['seconds']:.{digits}f}",
                 f"{one['seconds'] / rival['seconds']:.2f}" if rival else "-",
                 f"{one['memory'] / 2**30:.2f}" if has_memory else "-",
                 f"{one['memory'] / rival['memory']:.2f}" if rival and has_memory else "-",
                 f"{one['flops'] / results['ceiling'][one['dtype']]:.0%}",
-                f"{one['seconds'] / one['pixels'] ** 2 * 1e6:.2f}",
+                f"{one['seconds'] / one['pixels'] ** 2 * 1e6:.{digits}f}",
             ]
         )
     return rows

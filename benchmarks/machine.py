@@ -10,33 +10,50 @@ from typing import Any
 
 import torch
 
-CEILING_SIDE, CEILING_REPEATS = 2048, 7
+CEILING_SIDES, CEILING_REPEATS = {"cpu": 2048, "cuda": 8192}, 7
 
 
-def measure_ceiling(dtype: torch.dtype) -> float:
+def measure_ceiling(dtype: torch.dtype, device: str = "cpu") -> float:
     """Return the rate of a large square matrix product, operations a second (two for a multiply-accumulate).
 
     Args:
         dtype: of the matrices.
+        device: that multiplies them, "cpu" or "cuda".
     """
-    a, b = (torch.randn(CEILING_SIDE, CEILING_SIDE).to(dtype) for _ in range(2))
-    seconds = [time_call(lambda: a @ b) for _ in range(CEILING_REPEATS)]
-    return 2 * CEILING_SIDE**3 / statistics.median(seconds[1:])
+    side = CEILING_SIDES[device]
+    a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+    seconds = [time_call(lambda: a @ b, device) for _ in range(CEILING_REPEATS)]
+    return 2 * side**3 / statistics.median(seconds[1:])
 
 
-def time_call(call: Callable[[], Any]) -> float:
-    """Time one call, seconds."""
+def time_call(call: Callable[[], Any], device: str = "cpu") -> float:
+    """Time one call until its results are there, seconds.
+
+    Args:
+        call: what to time.
+        device: that computes, "cpu" or "cuda".
+    """
+    if device == "cuda":
+        torch.cuda.synchronize()
     start = time.perf_counter()
     call()
+    if device == "cuda":
+        torch.cuda.synchronize()
     return time.perf_counter() - start
 
 
-def measure_memory(call: Callable[[], Any]) -> int | None:
+def measure_memory(call: Callable[[], Any], device: str = "cpu") -> int | None:
     """Return the most memory that a call holds beyond what was held before it, bytes; None where Linux does not say.
 
     Args:
         call: run once, after freed memory went back to the system.
+        device: whose memory, "cpu" or "cuda".
     """
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        call()
+        return torch.cuda.max_memory_allocated() - before
     reset, status = Path("/proc/self/clear_refs"), Path("/proc/self/status")
     if not reset.exists():
         return None

@@ -43,7 +43,7 @@ def test_peers_restore_a_picture_of_the_benchmark():
 
 
 def test_results_say_time_memory_and_share_of_the_ceiling(light_macs, tmp_path, monkeypatch):
-    monkeypatch.setattr(machine, "CEILING_SIDE", 64)
+    monkeypatch.setitem(machine.CEILING_SIDES, "cpu", 64)
     output = tmp_path / "forward.json"
     arguments = ["--pixels", 16, "--model", "light", "--repeats", 2, "--output", output]
     result = CliRunner().invoke(forward.app, [*map(str, arguments)])

@@ -22,6 +22,14 @@ def test_memory_is_what_the_call_held_at_most():
 
 
 def test_ceiling_is_two_operations_a_product(monkeypatch):
-    monkeypatch.setattr(machine, "CEILING_SIDE", 64)
-    monkeypatch.setattr(machine, "time_call", lambda call: 0.5)
+    monkeypatch.setitem(machine.CEILING_SIDES, "cpu", 64)
+    monkeypatch.setattr(machine, "time_call", lambda call, device: 0.5)
     assert machine.measure_ceiling(torch.float32) == 2 * 64**3 / 0.5
+
+
+@pytest.mark.gpu
+def test_call_and_its_memory_are_measured_on_a_card():
+    call = lambda: torch.rand(2**26, device="cuda").sum()  # noqa: E731
+    assert machine.measure_memory(call, "cuda") == pytest.approx(2**28, rel=0.05)
+    slow, fast = (machine.time_call(lambda cycles=n: torch.cuda._sleep(cycles), "cuda") for n in (2 * 10**8, 1))
+    assert slow > 0.02 > fast
