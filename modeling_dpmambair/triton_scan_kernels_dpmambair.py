@@ -23,6 +23,15 @@ except ImportError as error:
     raise ImportError("the scan backend 'triton' needs triton: pip install triton") from error
 
 LOG2_E, LN_2 = tl.constexpr(1.4426950408889634), tl.constexpr(0.6931471805599453)
+# Else Triton would compile a kernel anew, for a second or two, wherever other sizes are one or multiples of 16, or
+# other arrays begin at multiples of 16 bytes: for nearly every picture.
+SIZES = ("L", "D", "N", "picture_stride", "row_stride", "chunks")
+ARRAYS = (
+    "x", "dt", "matrix", "A", "dt_bias", "alpha_delta", "alpha_matrix", "states", "spans", "first", "last", "u", "B",
+    "C", "skip", "alpha_B", "alpha_C", "y", "dy", "adjoints", "replayed", "by_u", "by_dt", "by_B", "by_C", "by_A",
+    "by_channel",
+)  # fmt: skip
+OF_ANY_SIZE = {"do_not_specialize": SIZES, "do_not_specialize_on_alignment": ARRAYS}
 
 
 @triton.jit
@@ -106,7 +115,7 @@ def _advance(h, delta, u, B, rate):
     return tl.exp2(rate * delta[None, :]) * h + (delta * u)[None, :] * B[:, None]
 
 
-@triton.jit
+@triton.jit(**OF_ANY_SIZE)
 def summarize_chunks(
     x, dt, matrix, A, dt_bias, alpha_delta, alpha_matrix, states, spans, L, D, N, picture_stride, row_stride,
     CHUNK: tl.constexpr, D_BLOCK: tl.constexpr, N_BLOCK: tl.constexpr,
@@ -140,7 +149,7 @@ def summarize_chunks(
     tl.store(states + tile, state, mask=(n[:, None] < N) & (d[None, :] < D))
 
 
-@triton.jit
+@triton.jit(**OF_ANY_SIZE)
 def carry_states(
     first, last, states, spans, A, chunks, D, N,
     BLOCK: tl.constexpr, GROUP: tl.constexpr, IS_BACKWARDS: tl.constexpr,
@@ -170,7 +179,7 @@ def carry_states(
     tl.store(last + picture * N * D + at, h, mask=inside)
 
 
-@triton.jit
+@triton.jit(**OF_ANY_SIZE)
 def scan_chunks(
     u, dt, B, C, A, skip, dt_bias, alpha_delta, alpha_B, alpha_C, states, y, L, D, N, picture_stride, row_stride,
     CHUNK: tl.constexpr, D_BLOCK: tl.constexpr, N_BLOCK: tl.constexpr, IS_REVERSED: tl.constexpr,
@@ -195,7 +204,7 @@ def scan_chunks(
         tl.store(y + (picture * L + row) * D + d, y_row, mask=d < D)
 
 
-@triton.jit
+@triton.jit(**OF_ANY_SIZE)
 def backpropagate_chunks(
     u, dt, B, C, A, skip, dt_bias, alpha_delta, alpha_B, alpha_C, dy, states, adjoints, replayed,
     by_u, by_dt, by_B, by_C, by_A, by_channel, L, D, N, picture_stride, row_stride,

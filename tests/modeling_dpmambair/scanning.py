@@ -77,7 +77,7 @@ def backpropagate(scan: Callable[[Tensors], torch.Tensor], inputs: Tensors) -> T
     """Return the result and, by a fixed random direction of it, the gradients of all inputs."""
     y = scan(inputs)
     direction = torch.randn(y.shape, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
-    gradients = torch.autograd.grad((y * direction.to(y.dtype)).sum(), list(inputs.values()))
+    gradients = torch.autograd.grad((y * direction.to(y)).sum(), list(inputs.values()))
     return {"y": y.detach(), **dict(zip(inputs, gradients, strict=True))}
 
 

@@ -32,6 +32,17 @@ def test_strips_restore_as_the_whole_picture(changes, backend):
     assert (expected - degraded).abs().max() > 0.1
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("changes", [{}, {"scan_directions": 2}], ids=str)
+def test_strips_on_a_card_restore_as_the_whole_picture(monkeypatch, changes):
+    monkeypatch.setattr(large_strips_dpmambair, "STRIP_NUMBERS", 1)
+    model, degraded = small_model(**changes).cuda(), pictures(2, 70, 24).cuda()
+    with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, benchmark=False, allow_tf32=False):
+        expected = model(degraded).reconstruction
+        restored = restore_tiled(model, degraded).reconstruction
+    torch.testing.assert_close(restored, expected, rtol=0, atol=1e-5)
+
+
 @pytest.mark.usefixtures("narrow_strips")
 def test_strips_of_one_picture_leave_nothing_for_the_next():
     model = small_model(scan_directions=2)

@@ -490,3 +490,27 @@ def test_description_is_taken_and_travels_with_the_model(tmp_path):
         description = each.describe(degraded)
         torch.testing.assert_close(description.presence, expected.presence)
         torch.testing.assert_close(description.severity, expected.severity)
+
+
+# On a card
+
+
+@pytest.mark.gpu
+@every_switch
+def test_card_restores_and_trains_as_the_processor_does(changes):
+    model, degraded, clean = small_model(**changes).train(), pictures(2, 24, 40), pictures(2, 24, 40)
+    given = embedding_arguments(model)
+
+    def train(device):
+        model.to(device).zero_grad()
+        placed = {name: each.to(device) for name, each in (given | {"labels": clean}).items()}
+        output = model(degraded.to(device), **placed)
+        output.loss.backward()
+        gradients = {name: each.grad.cpu() for name, each in model.named_parameters() if each.grad is not None}
+        return output.reconstruction.detach().cpu(), gradients
+
+    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+        (restored, gradients), (expected, exact) = train("cuda"), train("cpu")
+    torch.testing.assert_close(restored, expected, rtol=1e-4, atol=1e-5)
+    longest = torch.stack([each.norm() for each in exact.values()]).max()
+    assert {name for name in exact if (gradients[name] - exact[name]).norm() > 1e-4 * longest} == set()

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from modeling_dpmambair import ScanPrompts, scan_backend
-from modeling_dpmambair.selective_scan_dpmambair import resume_selective_scan
+from modeling_dpmambair.selective_scan_dpmambair import prompted_selective_scan, resume_selective_scan
 from tests.modeling_dpmambair.derivatives import assert_refuses_forward_mode, assert_refuses_second_order
 from tests.modeling_dpmambair.scanning import (
     SEQUENCES,
@@ -165,17 +166,15 @@ SIZE_ARGUMENTS = {"L", "D", "N", "picture_stride", "row_stride", "chunks"}
 
 
 def compile_kernel(kernel, target, warps, **constants):
-    """Compile a kernel as it is launched on bfloat16 sequences, whose widths 16 divides."""
+    """Compile a kernel as it is launched on bfloat16 sequences."""
 
     def type_of(name):
         if name in constants:
             return "constexpr"
         return "i32" if name in SIZE_ARGUMENTS else "*bf16" if name in SEQUENCE_ARGUMENTS else "*fp32"
 
-    names = [name for name in kernel.arg_names if name not in constants and not name.endswith("stride")]
-    whole = {(kernel.arg_names.index(name),): [["tt.divisibility", 16]] for name in names}
     signature = {name: type_of(name) for name in kernel.arg_names}
-    return triton.compile(ASTSource(kernel, signature, constants, whole), target=target, options={"num_warps": warps})
+    return triton.compile(ASTSource(kernel, signature, constants), target=target, options={"num_warps": warps})
 
 
 def describe_registers(compiled):
@@ -215,13 +214,10 @@ def test_kernels_compile_without_spills_for_cards_that_are_absent(capsys, target
 
 @pytest.mark.slow
 @pytest.mark.skipif(IS_INTERPRETED, reason="nothing compiles in the interpreter")
-def test_kernels_compile_where_sizes_are_one_and_nothing_is_added_to_the_step():
-    # Triton makes constants of both, as no interpreter does.
-    sizes = {"CHUNK": scanning.CHUNK, "D_BLOCK": scanning.D_BLOCK, "N_BLOCK": 1, "L": 1, "D": 1, "N": 1}
-    sizes |= {"picture_stride": 1, "row_stride": 1, "dt_bias": None, "IS_REVERSED": True}
-    carry = {"BLOCK": scanning.CARRY_BLOCK, "GROUP": scanning.CARRY_GROUP, "IS_BACKWARDS": True}
+def test_kernels_compile_where_nothing_is_added_to_the_step():
+    # Triton makes a constant of None, as no interpreter does.
+    sizes = {"CHUNK": scanning.CHUNK, "D_BLOCK": scanning.D_BLOCK, "N_BLOCK": 1, "dt_bias": None, "IS_REVERSED": True}
     compile_kernel(kernels.summarize_chunks, TARGETS["sm_90"], 1, **sizes, IS_ADJOINT=True)
-    compile_kernel(kernels.carry_states, TARGETS["sm_90"], 1, **carry, chunks=1, D=1, N=1)
     compile_kernel(kernels.scan_chunks, TARGETS["sm_90"], 1, **sizes)
     compile_kernel(kernels.backpropagate_chunks, TARGETS["sm_90"], 1, **sizes, PART=scanning.PART)
 
@@ -255,6 +251,25 @@ def test_scan_resumed_on_a_card_is_the_scan_of_the_whole(is_reversed):
 
 
 @pytest.mark.gpu
+def test_kernels_are_compiled_once_for_all_sizes_and_alignments():
+    def count_compiled():
+        names = ("summarize_chunks", "carry_states", "scan_chunks", "backpropagate_chunks")
+        return [len(getattr(kernels, name).device_caches[torch.cuda.current_device()][0]) for name in names]
+
+    def scan_once(shape, start):
+        # Rows that begin within an array of one sequence more.
+        inputs = {name: each.detach() for name, each in on_card(cast(make_inputs(shape), torch.float32)).items()}
+        inputs |= {name: F.pad(inputs[name], (0, 0, start, 0))[:, start:] for name in SEQUENCES}
+        backpropagate(lambda each: run(each, "triton"), {name: x.requires_grad_() for name, x in inputs.items()})
+
+    scan_once((2, 160, 32, 8), 0)
+    compiled = count_compiled()
+    for shape in ((1, 1, 32, 8), (3, 161, 33, 7), (2, 48, 48, 8)):
+        scan_once(shape, 1)
+    assert count_compiled() == compiled
+
+
+@pytest.mark.gpu
 def test_same_inputs_give_the_same_bits_on_a_card():
     inputs = on_card(cast(make_inputs((2, 500, 96, 8)), torch.float32))
     first, second = (backpropagate(lambda each: run(each, "triton"), inputs) for _ in range(2))
@@ -263,6 +278,9 @@ def test_same_inputs_give_the_same_bits_on_a_card():
 
 @pytest.mark.gpu
 def test_compiled_program_on_a_card_gives_the_same_bits():
-    inputs = [each.float().cuda() for each in make_inputs((2, 150, 40, 8)).values()]
-    compiled = torch.compile(scan, fullgraph=True, backend="aot_eager")
-    assert torch.equal(compiled(*inputs), scan(*inputs))
+    u, dt, A, B, C, D, dt_bias, *alphas = (each.float().cuda() for each in make_inputs((2, 150, 40, 8)).values())
+    arguments = {"dt_bias": dt_bias, "prompts": ScanPrompts(*alphas)}
+    compiled = torch.compile(prompted_selective_scan, fullgraph=True, backend="aot_eager")
+    with scan_backend("triton"):
+        expected = prompted_selective_scan(u, dt, A, B, C, D, **arguments)
+        assert torch.equal(compiled(u, dt, A, B, C, D, **arguments), expected)
