@@ -1,9 +1,9 @@
-"""Measure what an embedding knows: `python -m benchmarks.embedding --extractor DIR --photographs DIR --clean DIR`.
+"""Measure what an embedding knows: `python -m benchmarks.embedding --model DIR --photographs DIR --clean DIR`.
 
-Three looks at the weights that pre-training left: how much better degraded pictures are rebuilt than by leaving the
-clean ones unchanged; how well a linear classifier on the frozen embedding, trained on the photographs of the training
-and tested on other pictures, names the kind, of any severity and of the benchmark synthetic7's; and a map of the
-embeddings in the plane, by kind and by severity.
+Three looks at an extractor: how well a linear classifier on the frozen embedding, trained on the photographs of the
+training and tested on other pictures, names the kind, of any severity and of the benchmark synthetic7's; a map of the
+embeddings in the plane, by kind and by severity; and, where pre-training left the unit that rebuilds, how much better
+degraded pictures are rebuilt than by leaving the clean ones unchanged.
 """
 
 import json
@@ -22,7 +22,7 @@ from sklearn.manifold import TSNE
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from benchmarks.embedding_table import embedding_grid
@@ -32,7 +32,13 @@ from dataset_scripts.__main__ import save_figure
 from dataset_scripts.degradations import KINDS, apply_degradations, sample_degradation
 from dataset_scripts.synthetic_restoration import list_photographs
 from dataset_scripts.transforms import center_window, crop, to_float, to_tensor
-from modeling_dpmambair import DegradationExtractorForPreTraining
+from dpmambair.shipped import SHIPPED
+from modeling_dpmambair import (
+    DegradationExtractorForPreTraining,
+    DegradationExtractorModel,
+    DPMambaIRConfig,
+    load_model,
+)
 from restoration_metrics import psnr
 
 SEED = 2504
@@ -73,6 +79,21 @@ class Embedded(NamedTuple):
     embeddings: np.ndarray
 
 
+def load_extractor(folder: Path) -> tuple[DegradationExtractorModel, nn.Module | None]:
+    """Load the extractor of a restorer, or what pre-training left: an extractor and the unit that rebuilds.
+
+    Args:
+        folder: of either.
+    """
+    if DPMambaIRConfig.get_config_dict(folder)[0].get("model_type") == DPMambaIRConfig.model_type:
+        extractor, unit = load_model(folder).extractor, None
+    else:
+        model = DegradationExtractorForPreTraining.from_pretrained(folder).eval()
+        extractor, unit = model.extractor, model.reconstruction_unit
+    extractor.reparameterize()  # one convolution is faster than its branches
+    return extractor, unit
+
+
 def spoil(paths: Sequence[str], seed: int, severities: tuple[float, float] = DRAWN) -> Iterator[Spoiled]:
     """Degrade the middle of each picture by each kind once, at a severity of its own.
 
@@ -100,25 +121,26 @@ def _spoil_often(paths: Sequence[str]) -> Iterator[Spoiled]:
 
 
 @torch.no_grad()
-def embed(model: DegradationExtractorForPreTraining, pictures: Iterable[Spoiled]) -> Embedded:
+def embed(extractor: DegradationExtractorModel, pictures: Iterable[Spoiled]) -> Embedded:
     """Embed degraded pictures.
 
     Args:
-        model: as pre-training left it.
+        extractor: whose embedding is looked at.
         pictures: from `spoil`.
     """
-    rows = [(one.kind, one.severity, model(one.degraded).degradation_embedding[0].numpy()) for one in pictures]
+    rows = [(one.kind, one.severity, extractor(one.degraded).degradation_embedding[0].numpy()) for one in pictures]
     return Embedded(*(np.stack(column) for column in zip(*rows, strict=True)))
 
 
 @torch.no_grad()
 def measure_rebuilding(
-    model: DegradationExtractorForPreTraining, pictures: Iterable[Spoiled]
+    extractor: DegradationExtractorModel, unit: nn.Module, pictures: Iterable[Spoiled]
 ) -> dict[str, dict[str, float]]:
     """Compare degraded pictures rebuilt from clean ones and the embedding with the clean ones left unchanged.
 
     Args:
-        model: as pre-training left it.
+        extractor: as pre-training left it.
+        unit: that was trained beside it.
         pictures: from `spoil`.
 
     Returns:
@@ -128,8 +150,8 @@ def measure_rebuilding(
     scores: list[list[tuple[float, float]]] = [[] for _ in KINDS]
     for kind, _, clean, degraded in pictures:
         torch.manual_seed(SEED)  # of the noise that the reconstruction unit adds
-        embedding = model.extractor(degraded).degradation_embedding
-        rebuilt = model.reconstruction_unit(clean, embedding).clamp(0, 1)
+        embedding = extractor(degraded).degradation_embedding
+        rebuilt = unit(clean, embedding).clamp(0, 1)
         scores[kind].append((float(psnr(clean, degraded)), float(psnr(rebuilt, degraded))))
     means = [np.mean(own, axis=0) for own in scores]
     named = zip((*KINDS, "mean"), (*means, np.mean(means, axis=0)), strict=True)
@@ -194,31 +216,33 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @app.command()
 def main(
-    extractor: Annotated[Path, typer.Option(exists=True, file_okay=False, help="Folder that pre-training left.")],
     photographs: Annotated[
         list[Path], typer.Option(exists=True, file_okay=False, help="Clean pictures to train on; repeatable.")
     ],
     clean: Annotated[Path, typer.Option(exists=True, file_okay=False, help="Other clean pictures, to test on.")],
+    model: Annotated[
+        Path, typer.Option(exists=True, file_okay=False, help="A restorer, or what an extractor's training left.")
+    ] = SHIPPED,
     limit: Annotated[int, typer.Option(min=5, help="Photographs to train the classifier on, evenly chosen.")] = 300,
     output: Annotated[Path, typer.Option(help="JSON file to write; the map goes beside it.")] = (
         RESULTS / "embedding.json"
     ),
 ) -> None:
-    """Measure rebuilding and linear classification, draw the map, and tell whether both reach what is wanted."""
-    model = DegradationExtractorForPreTraining.from_pretrained(extractor).eval()
-    model.extractor.reparameterize()  # one convolution is faster than its branches
+    """Measure linear classification, and rebuilding where that is trained, draw the map, and tell what is reached."""
+    extractor, unit = load_extractor(model)
     listed = [photograph.path for photograph in list_photographs(photographs)]
     chosen = [listed[place] for place in np.unique(np.linspace(0, len(listed) - 1, limit).astype(int))]
     tested = [photograph.path for photograph in list_photographs(clean)]
-    drawn = embed(model, spoil(tested, SEED))
-    tests = {"drawn": drawn, "middle": embed(model, spoil(tested, SEED, MIDDLE))}
+    drawn = embed(extractor, spoil(tested, SEED))
+    tests = {"drawn": drawn, "middle": embed(extractor, spoil(tested, SEED, MIDDLE))}
     results = {
+        "model": model.resolve().name,
         "clean": clean.resolve().name,
         "pictures": {"training": DRAWS * len(chosen), "test": len(tested), "side": SIDE},
         "seed": SEED,
         "severity": {"drawn": DRAWN, "middle": MIDDLE},
-        "rebuilding": measure_rebuilding(model, spoil(tested, SEED)),
-        "probe": probe(embed(model, _spoil_often(chosen)), tests),
+        "rebuilding": measure_rebuilding(extractor, unit, spoil(tested, SEED)) if unit is not None else None,
+        "probe": probe(embed(extractor, _spoil_often(chosen)), tests),
         "wanted": {"gain": GAIN_WANTED, "accuracy": ACCURACY_WANTED},
     }
     output.parent.mkdir(parents=True, exist_ok=True)

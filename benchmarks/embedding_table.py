@@ -4,6 +4,8 @@ from typing import Any
 
 from benchmarks.rendering import Grid, format_markdown
 
+PROBED = ("linear probe, any severity", "severity 0.5")
+
 
 def embedding_grid(results: dict[str, Any]) -> Grid:
     """Bring the scores of `benchmarks.embedding` into rows, a kind each, then what is wanted and whether it is so.
@@ -11,15 +13,22 @@ def embedding_grid(results: dict[str, Any]) -> Grid:
     Args:
         results: what it wrote.
     """
-    rows = [["degradation", "unchanged (dB)", "rebuilt", "gain", "linear probe, any severity", "severity 0.5"]]
+    rebuilding, wanted = results["rebuilding"], results["wanted"]
     accuracies = [results["probe"][name]["accuracy"] for name in ("drawn", "middle")]
-    for kind, scores in results["rebuilding"].items():
-        decibels = [f"{scores['unchanged']:.2f}", f"{scores['rebuilt']:.2f}", f"{scores['gain']:+.2f}"]
-        rows.append([kind.replace("_", " "), *decibels, *(f"{accuracy[kind]:.3f}" for accuracy in accuracies)])
-    gain, share = results["wanted"]["gain"], results["wanted"]["accuracy"]
-    is_reached = [results["rebuilding"]["mean"]["gain"] >= gain, *(each["mean"] >= share for each in accuracies)]
-    rows.append(["wanted", "-", "-", f"{gain:+.2f}", f"{share:.3f}", f"{share:.3f}"])
-    return [*rows, ["verdict", "-", "-", *("reached" if each else "missed" for each in is_reached)]]
+    rows = [["degradation", *["unchanged (dB)", "rebuilt", "gain"] * bool(rebuilding), *PROBED]]
+    for kind in accuracies[0]:
+        cells = [f"{accuracy[kind]:.3f}" for accuracy in accuracies]
+        if rebuilding:
+            scores = rebuilding[kind]
+            cells = [f"{scores['unchanged']:.2f}", f"{scores['rebuilt']:.2f}", f"{scores['gain']:+.2f}", *cells]
+        rows.append([kind.replace("_", " "), *cells])
+    goals = [f"{wanted['accuracy']:.3f}"] * 2
+    is_reached = [each["mean"] >= wanted["accuracy"] for each in accuracies]
+    if rebuilding:
+        goals = ["-", "-", f"{wanted['gain']:+.2f}", *goals]
+        is_reached = [rebuilding["mean"]["gain"] >= wanted["gain"], *is_reached]
+    verdicts = ["reached" if each else "missed" for each in is_reached]
+    return [*rows, ["wanted", *goals], ["verdict", *["-", "-"] * bool(rebuilding), *verdicts]]
 
 
 def render_embedding(results: dict[str, Any]) -> str:
@@ -32,10 +41,14 @@ def render_embedding(results: dict[str, Any]) -> str:
         A Markdown table, and its conditions.
     """
     pictures = results["pictures"]
+    rebuilt = (
+        "PSNR against the degraded picture, of the clean one unchanged and as the reconstruction unit rebuilds it; "
+        if results["rebuilding"]
+        else ""
+    )
     return (
         f"{format_markdown(embedding_grid(results))}\n\n"
-        f"PSNR against the degraded picture, of the clean one unchanged and as the reconstruction unit rebuilds it;\n"
-        f"share of kinds that a linear classifier on the frozen embedding names, trained on {pictures['training']} "
-        f"pictures of each kind.\nTested on the {pictures['test']} pictures of {results['clean']}, "
-        f"{pictures['side']} pixels from the middle of each."
+        f"The extractor of `{results['model']}`. {rebuilt}Share of kinds that a linear classifier on the frozen\n"
+        f"embedding names, trained on {pictures['training']} pictures of each kind. Tested on the {pictures['test']} "
+        f"pictures of {results['clean']},\n{pictures['side']} pixels from the middle of each."
     )

@@ -13,6 +13,7 @@ from benchmarks import embedding
 from benchmarks.embedding import Embedded, embed, measure_rebuilding, probe, spoil
 from dataset_scripts import KINDS
 from modeling_dpmambair import DegradationExtractorConfig, DegradationExtractorForPreTraining
+from tests.modeling_dpmambair.models import small_model
 
 
 @pytest.fixture
@@ -48,7 +49,7 @@ def test_gain_is_zero_where_nothing_is_rebuilt(model, pictures):
     """A last convolution of zeros returns the clean picture."""
     torch.nn.init.zeros_(model.reconstruction_unit.conv_out.weight)
     spoiled = list(spoil([str(path) for path in sorted(pictures.iterdir())], 0))
-    found = measure_rebuilding(model, spoiled)
+    found = measure_rebuilding(model.extractor, model.reconstruction_unit, spoiled)
     assert list(found) == [*KINDS, "mean"]
     assert all(scores["gain"] == 0 for scores in found.values())
     hazy = [peak_signal_noise_ratio(one.clean.numpy(), one.degraded.numpy(), data_range=1) for one in spoiled[::7]]
@@ -76,7 +77,7 @@ def test_command_writes_numbers_and_map(model, pictures, tmp_path):
     model.save_pretrained(tmp_path / "extractor")
     output = tmp_path / "results" / "embedding.json"
     options = {
-        "--extractor": tmp_path / "extractor",
+        "--model": tmp_path / "extractor",
         "--photographs": pictures,
         "--clean": pictures,
         "--output": output,
@@ -91,9 +92,19 @@ def test_command_writes_numbers_and_map(model, pictures, tmp_path):
         assert picture.size == (1300, 600)
 
 
+def test_extractor_of_a_restorer_has_nothing_that_rebuilds(tmp_path):
+    restorer = small_model()
+    restorer.save_pretrained(tmp_path)
+    extractor, unit = embedding.load_extractor(tmp_path)
+    assert unit is None
+    degraded = torch.rand(1, 3, 40, 30)
+    expected = restorer(degraded).degradation_embedding
+    torch.testing.assert_close(extractor(degraded).degradation_embedding, expected)
+
+
 def test_embedding_is_that_of_the_extractor(model, pictures):
     spoiled = list(spoil([str(path) for path in pictures.iterdir()], 0))
-    found = embed(model, spoiled)
+    found = embed(model.extractor, spoiled)
     np.testing.assert_array_equal(found.severities, [one.severity for one in spoiled])
     expected = model.extractor(spoiled[3].degraded).degradation_embedding.detach()
     np.testing.assert_array_equal(found.embeddings[3], expected[0])
