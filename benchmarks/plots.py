@@ -23,6 +23,7 @@ DPI = 120
 # Told apart by the colour-blind too (Okabe and Ito).
 BLUE, ORANGE = "#0072B2", "#D55E00"
 COLOURS = (BLUE, ORANGE, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+STROKES = ("-", "--", ":", "-.")
 STYLES = {
     True: {"color": BLUE, "marker": "o", "label": "of this family"},
     False: {"color": ORANGE, "marker": "s", "label": "others"},
@@ -108,7 +109,7 @@ def draw_training(model: Path, runs: Sequence[str]) -> Figure:
     """
     figure = Figure(figsize=(9, 4.5), dpi=DPI, layout="constrained")
     axes = figure.subplots()
-    axes.set_prop_cycle(color=2 * COLOURS, linestyle=len(COLOURS) * ["-"] + len(COLOURS) * ["--"])
+    axes.set_prop_cycle(color=len(STROKES) * COLOURS, linestyle=[stroke for stroke in STROKES for _ in COLOURS])
     began = 0.0
     for name in runs:
         hours, gains, ended = read_run(model / "training" / name)
