@@ -33,13 +33,17 @@ def time_call(call: Callable[[], Any], device: str = "cpu") -> float:
         call: what to time.
         device: that computes, "cpu" or "cuda".
     """
-    if device == "cuda":
-        torch.cuda.synchronize()
+    _finish(device)
     start = time.perf_counter()
     call()
+    _finish(device)
+    return time.perf_counter() - start
+
+
+def _finish(device: str) -> None:
+    """Wait for what a card was told to do; a processor does it at once."""
     if device == "cuda":
         torch.cuda.synchronize()
-    return time.perf_counter() - start
 
 
 def measure_memory(call: Callable[[], Any], device: str = "cpu") -> int | None:

@@ -29,7 +29,7 @@ def test_ceiling_is_two_operations_a_product(monkeypatch):
 
 @pytest.mark.gpu
 def test_call_and_its_memory_are_measured_on_a_card():
-    call = lambda: torch.rand(2**26, device="cuda").sum()  # noqa: E731
-    assert machine.measure_memory(call, "cuda") == pytest.approx(2**28, rel=0.05)
+    held = machine.measure_memory(lambda: torch.rand(2**26, device="cuda").sum(), "cuda")
+    assert held == pytest.approx(2**28, rel=0.05)
     slow, fast = (machine.time_call(lambda cycles=n: torch.cuda._sleep(cycles), "cuda") for n in (2 * 10**8, 1))
     assert slow > 0.02 > fast

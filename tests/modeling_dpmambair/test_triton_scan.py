@@ -162,7 +162,6 @@ TARGETS = {
     "gfx942": GPUTarget("hip", "gfx942", 64),
 }
 SEQUENCE_ARGUMENTS = {"u", "dt", "B", "C", "y", "dy", "by_u", "by_dt", "x", "matrix"}
-SIZE_ARGUMENTS = {"L", "D", "N", "picture_stride", "row_stride", "chunks"}
 
 
 def compile_kernel(kernel, target, warps, **constants):
@@ -171,7 +170,7 @@ def compile_kernel(kernel, target, warps, **constants):
     def type_of(name):
         if name in constants:
             return "constexpr"
-        return "i32" if name in SIZE_ARGUMENTS else "*bf16" if name in SEQUENCE_ARGUMENTS else "*fp32"
+        return "i32" if name in kernels.SIZES else "*bf16" if name in SEQUENCE_ARGUMENTS else "*fp32"
 
     signature = {name: type_of(name) for name in kernel.arg_names}
     return triton.compile(ASTSource(kernel, signature, constants), target=target, options={"num_warps": warps})
@@ -210,6 +209,14 @@ def test_kernels_compile_without_spills_for_cards_that_are_absent(capsys, target
         with capsys.disabled():
             print(f"\n{target}, N = {states}, {name}: {registers} registers, {spills} spilled", end="")
         assert spills <= 16
+
+
+@pytest.mark.skipif(IS_INTERPRETED, reason="nothing compiles in the interpreter")
+@pytest.mark.parametrize("name", ["summarize_chunks", "carry_states", "scan_chunks", "backpropagate_chunks"])
+def test_no_argument_makes_triton_compile_a_kernel_anew(name):
+    arguments = [one for one in getattr(kernels, name).params if not one.is_constexpr]
+    ours = [one for one in arguments if one.do_not_specialize or one.do_not_specialize_on_alignment]
+    assert [one.name for one in ours] == [one.name for one in arguments]
 
 
 @pytest.mark.slow
