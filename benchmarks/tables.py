@@ -42,6 +42,7 @@ from benchmarks.scan_table import render_scan
 from benchmarks.severity_table import render_severity
 from benchmarks.steering_table import render_steering
 from benchmarks.tiling_table import render_tiling
+from benchmarks.training_runs_table import render_training_runs
 from restoration_metrics.model_index import is_evaluation, list_eval_results, measured_weights
 
 MARK = re.compile(r"<!-- /?table\b.*?-->")
@@ -93,6 +94,7 @@ TABLES = {
     "severity": Table("severity.json", render_severity),
     "steering": Table("steering.json", render_steering),
     "tiling": Table("tiling.json", render_tiling),
+    "training_runs": Table("training_runs.json", render_training_runs),
 }
 
 
