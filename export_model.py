@@ -14,7 +14,7 @@ With `--parts` the output is a folder with three ONNX models instead, for progra
 this package does: `measure.onnx` and `embed.onnx` for the embedding of a whole picture, `restore.onnx` for a tile, and
 `parts.json`, which says how large what they exchange is.
 
-The file is checked against the model at three sizes before it is moved into its place: in float32 no value may differ
+The file is checked against the model at four sizes before it is moved into its place: in float32 no value may differ
 by more than 0.001; from weights in half precision or 8 bits, not by more than noise of 40 dB PSNR.
 
 Exit status: 0 when the file stands in its place, 1 when it failed its check, 2 when it could not be made.
@@ -333,7 +333,7 @@ def draw_picture(height: int, width: int) -> torch.Tensor:
 
 @torch.no_grad()
 def compare(restore: Restore, reference: DPMambaIRModel, has_strength: bool) -> Agreement:
-    """Compare an exported program with the model that it was made from, at three sizes.
+    """Compare an exported program with the model that it was made from, at four sizes.
 
     Args:
         restore: the opened program.
@@ -502,7 +502,7 @@ def export_parts(folder: Path, place: Path, dtype: Dtype = "float32") -> Agreeme
 
 @torch.no_grad()
 def compare_parts(folder: Path, reference: DPMambaIRModel) -> Agreement:
-    """Compare a restorer in parts with the model that it was made from, whole and in two tiles.
+    """Compare a restorer in parts with the model that it was made from, whole and in tiles.
 
     Args:
         folder: of the parts.

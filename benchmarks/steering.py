@@ -152,7 +152,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 def main(
     clean: Annotated[Path, typer.Option(exists=True, file_okay=False, help="Folder of clean photographs.")],
     model: Annotated[list[Path], typer.Option(exists=True, file_okay=False, help="Folder of a model; repeatable.")],
-    every: Annotated[int, typer.Option(min=1, help="Training holds out each of so many.")] = 50,
+    every: Annotated[int, typer.Option(min=1, help="Training holds out each of so many.")] = 20,
     count: Annotated[int, typer.Option(min=1, help="Photographs.")] = 12,
     side: Annotated[int, typer.Option(min=32, help="Of the square that is cut out of each, pixels.")] = 224,
     output: Annotated[Path, typer.Option(help="JSON file to write.")] = RESULTS / "steering.json",
