@@ -63,16 +63,14 @@ def replacing(target: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def clear_leftovers(folders: Iterable[Path]) -> int:
-    """Remove temporary files that killed processes left behind, and return how many.
+def clear_leftovers(folders: Iterable[Path]) -> None:
+    """Remove temporary files that killed processes left behind.
 
     Args:
         folders: where to look; their subfolders are not searched. This process must not be writing there.
     """
-    abandoned = [path for folder in folders for path in _scan(folder) if _is_abandoned(path)]
-    for path in abandoned:
+    for path in [path for folder in folders for path in _scan(folder) if _is_abandoned(path)]:
         path.unlink(missing_ok=True)
-    return len(abandoned)
 
 
 def _scan(folder: Path) -> list[Path]:
@@ -110,7 +108,7 @@ def shorten_name(stem: str, ending: str) -> str:
 
 @contextmanager
 def new_folder(target: Path) -> Iterator[Path]:
-    """Give a temporary folder that becomes `target`, which must not exist, if the block succeeds.
+    """Give a temporary folder that becomes `target`, which must not exist, if the block succeeds, and else vanishes.
 
     Args:
         target: the final path.
@@ -120,5 +118,8 @@ def new_folder(target: Path) -> Iterator[Path]:
     """
     temporary = target.with_name(f"{target.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
-    yield temporary
-    temporary.rename(target)
+    try:
+        yield temporary
+        temporary.rename(target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

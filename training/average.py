@@ -51,9 +51,9 @@ def main(
         raise typer.BadParameter(f"`output` must be a new folder, got {str(output)!r}; remove it, or name another")
     try:
         models = [load_model(run) for run in runs]
+        models[0].load_state_dict(average_weights([model.state_dict() for model in models]))
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
-    models[0].load_state_dict(average_weights([model.state_dict() for model in models]))
     with new_folder(output) as unfinished:
         models[0].save_pretrained(unfinished)
         DPMambaIRImageProcessor().save_pretrained(unfinished)

@@ -27,11 +27,21 @@ def begin_checkpoint(output: Path, step: int) -> Path:
         output: the run's folder.
         step: steps done.
     """
-    folder = output / f"{PREFIX}{step}{UNFINISHED}"
     for left in output.glob(f"{PREFIX}*{UNFINISHED}"):  # by a process that was killed, perhaps at another step
         shutil.rmtree(left, ignore_errors=True)
+    folder = unfinished_checkpoint(output, step)
     folder.mkdir(parents=True)
     return folder
+
+
+def unfinished_checkpoint(output: Path, step: int) -> Path:
+    """Return where a checkpoint is written before it gets its name.
+
+    Args:
+        output: the run's folder.
+        step: steps done.
+    """
+    return output / f"{PREFIX}{step}{UNFINISHED}"
 
 
 def finish_checkpoint(folder: Path, state: dict[str, Any], keep: int) -> Path:
@@ -40,7 +50,8 @@ def finish_checkpoint(folder: Path, state: dict[str, Any], keep: int) -> Path:
     Args:
         folder: from `begin_checkpoint`, filled.
         state: what else to remember, ready for JSON.
-        keep: how many of the newest checkpoints stay.
+        keep: how many of the newest checkpoints stay. Those of later steps do not: they were damaged, or the run would
+            have gone on from there.
 
     Returns:
         The finished checkpoint.
@@ -51,7 +62,9 @@ def finish_checkpoint(folder: Path, state: dict[str, Any], keep: int) -> Path:
     final = folder.with_name(folder.name.removesuffix(UNFINISHED))
     shutil.rmtree(final, ignore_errors=True)  # one that was refused as damaged
     os.replace(folder, final)
-    for old in list_checkpoints(final.parent)[keep:]:
+    listed = list_checkpoints(final.parent)
+    place = listed.index(final)
+    for old in listed[:place] + listed[place + keep :]:
         shutil.rmtree(old)
     return final
 

@@ -1,9 +1,10 @@
 """The run's log: one JSON object per line, cut back to the checkpoint when a run resumes, and drawn at its end."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
+
+from dpmambair.files import replacing
 
 
 class Journal:
@@ -44,9 +45,8 @@ class Journal:
             step: the checkpoint's.
         """
         kept = [record for record in self.read() if record["step"] <= step]
-        unfinished = self.path.with_suffix(".tmp")
-        unfinished.write_text("".join(json.dumps(record) + "\n" for record in kept))
-        os.replace(unfinished, self.path)
+        with replacing(self.path) as unfinished:
+            unfinished.write_text("".join(json.dumps(record) + "\n" for record in kept))
 
     def plot(self, path: Path) -> None:
         """Draw loss and learning rate over the steps.
@@ -70,6 +70,5 @@ class Journal:
         known = [record.get(name) for record in records for name in ("loss", "validation_loss")]
         is_positive = all(loss > 0 for loss in known if loss is not None)
         losses.set(xlabel="step", yscale="log" if is_positive else "linear")
-        unfinished = path.with_name(f"{path.name}.tmp")
-        figure.savefig(unfinished, format="png", dpi=120)
-        os.replace(unfinished, path)
+        with replacing(path) as unfinished:
+            figure.savefig(unfinished, format="png", dpi=120)

@@ -1,4 +1,4 @@
-"""The one training loop: both stages run it, since the models own their losses."""
+"""The one training loop: all stages run it, since the models own their losses."""
 
 import json
 import shutil
@@ -18,6 +18,7 @@ from torch import Tensor
 from torchvision.utils import make_grid
 from tqdm import tqdm
 
+from dpmambair.files import replacing
 from dpmambair.memory import peak_memory
 from training.checkpoints import (
     begin_checkpoint,
@@ -26,6 +27,7 @@ from training.checkpoints import (
     list_checkpoints,
     publish,
     removed_on_failure,
+    unfinished_checkpoint,
 )
 from training.journal import Journal
 from training.optimization import (
@@ -219,7 +221,7 @@ class Trainer:
         publish(unfinished, self.output / "best")
 
     def _save_checkpoint(self) -> None:
-        folder = self.output / f"checkpoint-{self.progress.step}.tmp"
+        folder = unfinished_checkpoint(self.output, self.progress.step)
         with removed_on_failure(folder):
             if self.accelerator.is_main_process:
                 begin_checkpoint(self.output, self.progress.step)
@@ -244,8 +246,10 @@ class Trainer:
 
     def _give_up(self, batches: list[Batch]) -> None:
         records = self.output / "not_finite.json"
-        replay = [record for batch in batches for record in batch["record"]]
-        records.write_text(json.dumps({"step": self.progress.step, "records": replay}, indent=2))
+        if self.accelerator.is_main_process:
+            replay = [record for batch in batches for record in batch["record"]]
+            with replacing(records) as unfinished:
+                unfinished.write_text(json.dumps({"step": self.progress.step, "records": replay}, indent=2))
         raise FloatingPointError(
             f"loss and gradient must be finite, got {MOST_SKIPPED_IN_A_ROW} steps in a row that are not, "
             f"the last one {self.progress.step}; lower training.lr, or replay the degradations in {str(records)!r}"

@@ -228,8 +228,14 @@ def gather_parameters(model: nn.Module) -> nn.Module:
 
     Args:
         model: as trained; every process must call this.
+
+    Returns:
+        A module of the same parameters and buffers, as `AveragedModel` reads them.
     """
     parameters = list(model.parameters())
     if not any(isinstance(parameter, DTensor) for parameter in parameters):
         return model
-    return nn.ParameterList(p.full_tensor() if isinstance(p, DTensor) else p for p in parameters)
+    whole = nn.ParameterList(p.full_tensor() if isinstance(p, DTensor) else p for p in parameters)
+    for place, buffer in enumerate(model.buffers()):
+        whole.register_buffer(f"buffer{place}", buffer)
+    return whole

@@ -5,6 +5,7 @@ from itertools import pairwise
 import torch
 from torch import nn
 
+from modeling_dpmambair import DegradationExtractorForDescription, DegradationExtractorForPreTraining
 from training.optimization import build_optimizer, build_schedule
 from training.pictures import count_pictures
 from training.recipe import Recipe, TrainingRecipe
@@ -117,11 +118,12 @@ def measure_activations(model: nn.Module, recipe: Recipe, precision: str) -> int
 
 def _any_loss(model: nn.Module, patch: torch.Tensor) -> torch.Tensor:
     """A scalar that depends on all that the model computes; its value does not matter."""
-    config = model.config
-    if hasattr(model, "reconstruction_unit"):
+    if isinstance(model, DegradationExtractorForPreTraining):
         embedding = model.extractor(patch).degradation_embedding
         return model.reconstruction_unit(patch, embedding).sum()
-    if hasattr(model, "description_head"):
+    if isinstance(model, DegradationExtractorForDescription):
         return model(patch).presence.sum()
+    config = model.config
     given = {"class_labels": torch.zeros(1, dtype=torch.long)} if config.embedding_source == "class_label" else {}
-    return model(patch, labels=patch, **given).loss
+    severity = torch.zeros(1, len(config.extractor_config.degradations))
+    return model(patch, labels=patch, severity=severity, **given).loss

@@ -84,7 +84,8 @@ def build_untrained(recipe: ModelRecipe) -> PreTrainedModel:
 
 def _build_extractor(recipe: ModelRecipe) -> Stage:
     model = _start(DegradationExtractorForPreTraining, read_config(recipe).extractor_config, recipe.init_from)
-    model.attach_perceptual_loss(load_lpips(recipe.lpips_network, recipe.lpips_backbone))
+    if model.config.lpips_weight > 0:
+        model.attach_perceptual_loss(load_lpips(recipe.lpips_network, recipe.lpips_backbone))
     inputs = _pictures if model.description_head is None else _pictures_and_severity
     return Stage(model, inputs, partial(score_pictures, source="labels", target="pixel_values"))
 
@@ -94,12 +95,10 @@ def _build_restorer(recipe: ModelRecipe) -> Stage:
     source = model.config.embedding_source
     if source == "given":
         raise ValueError("`embedding_source` must be 'extractor' or 'class_label' to train, got 'given'; choose one")
-    if source == "extractor":
-        if recipe.extractor is not None or recipe.init_from is None:
-            model.load_extractor(_find_extractor(recipe))
-            if model.config.reads_description or model.config.description_weight > 0:
-                model.load_description(_find_extractor(recipe))
-        model.freeze_parts()  # loading sets every parameter trainable
+    if source == "extractor" and (recipe.extractor is not None or recipe.init_from is None):
+        model.load_extractor(_find_extractor(recipe))
+        if model.config.reads_description or model.config.description_weight > 0:
+            model.load_description(_find_extractor(recipe))
     inputs = _pictures_and_classes if source == "class_label" else _pictures
     if model.config.description_weight > 0:
         inputs = _pictures_and_severity

@@ -1,6 +1,5 @@
 """A fixed handful of held-out patches: what the averaged weights reach on each degradation, with pictures."""
 
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,6 +14,7 @@ from torchvision.utils import save_image
 from dataset_scripts import RestorationSet
 from dataset_scripts.decoding import Memory
 from dataset_scripts.degraded_patches import PatchSource
+from dpmambair.files import replacing
 from training.recipe import Recipe
 from training.scores import Batch, Scores
 from training.stages import Stage
@@ -88,7 +88,5 @@ def _draw(members: RestorationSet, recipe: Recipe) -> Batch:
 
 
 def _save_grid(rows: list[Tensor], path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.tmp")
-    save_image(rows, unfinished, format="png", nrow=3)
-    os.replace(unfinished, path)
+    with replacing(path) as unfinished:
+        save_image(rows, unfinished, format="png", nrow=3)

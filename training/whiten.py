@@ -66,11 +66,7 @@ def whiten(model: PreTrainedModel, embeddings: Tensor) -> Tensor:
     Raises:
         ValueError: the model has no extractor, or a head that describes.
     """
-    extractors = [module for module in model.modules() if isinstance(module, DegradationExtractorModel)]
-    if not extractors or getattr(model, "description_head", None) is not None:
-        raise ValueError(
-            "`model` must hold an extractor and no head that describes, got another; whiten before the describe stage"
-        )
+    extractors = find_extractors(model)
     matrix, mean = find_whitening(embeddings)
     inverse = torch.linalg.inv(matrix)
     for extractor in extractors:
@@ -98,13 +94,42 @@ def restart_prompts(model: DPMambaIRModel, embeddings: Tensor) -> None:
     Raises:
         ValueError: the model has no prompts.
     """
-    prompts = [module for module in model.modules() if isinstance(module, PromptMap)]
-    if not prompts:
-        raise ValueError("`model` must be a restorer with prompts, got one without; leave --restart-prompts out")
-    for prompt in prompts:
+    for prompt in find_prompts(model):
         prompt.out_proj.bias.copy_(prompt(embeddings).mean(0))
         nn.init.zeros_(prompt.out_proj.weight)
         prompt.in_proj.reset_parameters()
+
+
+def find_extractors(model: PreTrainedModel) -> list[DegradationExtractorModel]:
+    """Find the extractors that whitening changes.
+
+    Args:
+        model: an extractor, its pre-training model or a restorer.
+
+    Raises:
+        ValueError: the model has no extractor, or a head that describes.
+    """
+    extractors = [module for module in model.modules() if isinstance(module, DegradationExtractorModel)]
+    if not extractors or getattr(model, "description_head", None) is not None:
+        raise ValueError(
+            "`model` must hold an extractor and no head that describes, got another; whiten before the describe stage"
+        )
+    return extractors
+
+
+def find_prompts(model: PreTrainedModel) -> list[PromptMap]:
+    """Find the layers that make prompts of the embedding.
+
+    Args:
+        model: the restorer.
+
+    Raises:
+        ValueError: the model has no prompts.
+    """
+    prompts = [module for module in model.modules() if isinstance(module, PromptMap)]
+    if not prompts:
+        raise ValueError("`model` must be a restorer with prompts, got one without; leave --restart-prompts out")
+    return prompts
 
 
 def _reads_embedding(name: str) -> bool:
@@ -160,10 +185,13 @@ def main(
         raise typer.BadParameter(f"`output` must be a new folder, got {str(output)!r}; remove it, or name another")
     try:
         loaded = load(model).eval()
+        extractor, *_ = find_extractors(loaded)
+        if restarts_prompts:
+            find_prompts(loaded)  # refused now, not after thousands of patches
+        embeddings = draw_embeddings(extractor, clean, samples, patch)
     except (ValueError, OSError) as error:
         raise typer.BadParameter(str(error)) from error
-    extractor = loaded if isinstance(loaded, DegradationExtractorModel) else loaded.extractor
-    whitened = whiten(loaded, draw_embeddings(extractor, clean, samples, patch))
+    whitened = whiten(loaded, embeddings)
     if restarts_prompts:  # after whitening, which would narrow the new layers to what the old embedding showed
         restart_prompts(loaded, whitened)
     with new_folder(output) as unfinished:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dpmambair.files import clear_leftovers, replacing
+from dpmambair.files import clear_leftovers, new_folder, replacing
 
 
 def test_a_written_file_takes_its_place_with_its_folder(tmp_path):
@@ -30,6 +30,21 @@ def test_an_interrupted_file_leaves_the_one_before(tmp_path):
     with pytest.raises(OSError, match="full"):
         write_half()
     assert [path.read_text() for path in tmp_path.iterdir()] == ["before"]
+
+
+def test_a_folder_is_whole_or_absent(tmp_path):
+    def write_half(target):
+        with new_folder(target) as unfinished:
+            unfinished.mkdir()
+            (unfinished / "half").touch()
+            raise OSError("full")
+
+    with pytest.raises(OSError, match="full"):
+        write_half(tmp_path / "a")
+    assert list(tmp_path.iterdir()) == []
+    with new_folder(tmp_path / "a") as unfinished:
+        unfinished.mkdir()
+    assert list(tmp_path.iterdir()) == [tmp_path / "a"]
 
 
 @pytest.mark.parametrize("name", ["x" * 255, f"{'x' * 251}.png", f"x.{'y' * 253}", "é" * 127])
@@ -79,11 +94,12 @@ def test_what_killed_processes_left_is_cleared_and_nothing_else(tmp_path):
         os.rename(own, alive)
         elsewhere = left.with_name(left.name.replace(left.name.split(".")[2], "0" * 8))
         elsewhere.write_text("of another machine")
-        assert clear_leftovers([tmp_path, tmp_path / "nowhere"]) == 1
+        clear_leftovers([tmp_path, tmp_path / "nowhere"])
         assert not left.exists()
         assert set(tmp_path.iterdir()) == {*kept, alive, elsewhere}
         os.utime(elsewhere, (0, 0))
-        assert clear_leftovers([tmp_path]) == 1
+        clear_leftovers([tmp_path])
+        assert not elsewhere.exists()
         os.rename(alive, own)
     assert set(tmp_path.iterdir()) == {*kept, tmp_path / "b.png"}
 
@@ -92,5 +108,6 @@ def test_what_a_process_of_the_same_number_left_is_cleared(tmp_path):
     with replacing(tmp_path / "a.png") as temporary:
         temporary.write_text("half")
         left = temporary.read_text()
-        assert clear_leftovers([tmp_path]) == 1
+        clear_leftovers([tmp_path])
+        assert not temporary.exists()
         temporary.write_text(left)

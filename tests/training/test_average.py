@@ -47,3 +47,12 @@ def test_existing_folder_stays_as_it_is(tmp_path):
     result = run(tmp_path / "one", "-o", tmp_path / "one")
     assert result.exit_code == 2
     assert "must be a new folder" in result.output
+
+
+def test_command_refuses_models_of_other_shapes_and_leaves_nothing(tmp_path):
+    small_model().save_pretrained(tmp_path / "one")
+    small_model(d_state=5).save_pretrained(tmp_path / "two")
+    result = run(tmp_path / "one", tmp_path / "two", "-o", tmp_path / "mean")
+    assert result.exit_code == 2
+    assert "must hold models of one configuration" in " ".join(result.output.replace("│", " ").split())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "two"]

@@ -19,7 +19,7 @@ def write_checkpoint(output: Path, step: int, keep: int = 9) -> Path:
 
 
 def test_newest_checkpoint_is_found_by_number_with_its_state(tmp_path: Path) -> None:
-    for step in (9, 100, 20):
+    for step in (9, 20, 100):
         write_checkpoint(tmp_path, step)
     assert find_checkpoint(tmp_path) == (tmp_path / "checkpoint-100", {"step": 100})
 
@@ -62,6 +62,14 @@ def test_damaged_checkpoint_is_replaced_when_its_step_comes_again(tmp_path: Path
     (write_checkpoint(tmp_path, 2) / "weights").unlink()
     write_checkpoint(tmp_path, 2)
     assert find_checkpoint(tmp_path)[1] == {"step": 2}
+
+
+def test_damaged_checkpoints_of_later_steps_do_not_count_among_those_that_stay(tmp_path: Path) -> None:
+    for step in (1, 2, 4):
+        write_checkpoint(tmp_path, step)
+    (tmp_path / "checkpoint-4" / "weights").unlink()
+    write_checkpoint(tmp_path, 3, keep=1)
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["checkpoint-3"]
 
 
 def test_missing_checkpoint_is_an_error(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@ import math
 
 import pytest
 import torch
-from torch import nn
+from torch import distributed, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from torch.optim import AdamW, Muon
 
 from modeling_dpmambair import DPMambaIRModel
@@ -13,6 +15,7 @@ from training.optimization import (
     build_schedule,
     clip_parts,
     find_trained_parts,
+    gather_parameters,
     orthogonalize,
     restore_rate,
 )
@@ -194,3 +197,24 @@ def test_a_parts_long_gradient_leaves_that_of_the_others_as_it_is() -> None:
     assert norm.item() == pytest.approx(math.hypot(10, 0.5))
     assert model["extractor"].weight.grad.norm().item() == pytest.approx(1, rel=1e-4)
     assert model["network"].weight.grad.norm().item() == pytest.approx(0.5)
+
+
+@pytest.fixture
+def mesh(tmp_path):
+    """A mesh of this process alone."""
+    distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    yield init_device_mesh("cpu", (1,))
+    distributed.destroy_process_group()
+
+
+def test_average_of_sharded_weights_has_the_buffers_too(mesh):
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+    averaged = average_weights(model, decay=0.5)
+    fully_shard(model, mesh=mesh)
+    with torch.no_grad():
+        model(torch.randn(8, 3))
+    model.reshard()  # as the backward pass does
+    averaged.update_parameters(gather_parameters(model))
+    assert model[1].running_mean.any()
+    for name, buffer in model.named_buffers():
+        assert torch.equal(averaged.module.get_buffer(name), buffer)

@@ -6,9 +6,12 @@ import pytest
 import torch
 from torch import nn
 
+from modeling_dpmambair import DPMambaIRConfig
 from training.plan import describe_plan, measure_activations
 from training.recipe import DataRecipe, ModelRecipe, Recipe, TrainingRecipe
 from training.stages import build_untrained
+
+RECIPES = Path(__file__).resolve().parents[2] / "configuration" / "train"
 
 
 def make_recipe(place: SimpleNamespace, stage: str = "restorer", **training: object) -> Recipe:
@@ -71,9 +74,9 @@ class Chain(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.scale = nn.Parameter(torch.ones(()))
-        self.config = SimpleNamespace(embedding_source="extractor")
+        self.config = DPMambaIRConfig()
 
-    def forward(self, patch: torch.Tensor, labels: torch.Tensor) -> SimpleNamespace:
+    def forward(self, patch: torch.Tensor, labels: torch.Tensor, severity: torch.Tensor) -> SimpleNamespace:
         return SimpleNamespace(loss=(patch * self.scale).exp().sum())
 
 
@@ -106,3 +109,16 @@ def test_plan_counts_the_pairs_of_corpora(place: SimpleNamespace, tmp_path: Path
     recipe = make_recipe(place)
     data = DataRecipe(corpora=("paired_folders",), corpora_dir=str(tmp_path), paired_task="rain", held_out_every=4)
     assert "epochs of 3 pictures" in describe_plan(replace(recipe, data=data), "no", processes=1)
+
+
+@pytest.mark.parametrize("recipe", ["light_cpu_restorer", "light_cpu_describe", "light_gpu_restorer"])
+def test_plan_of_the_recipes_of_the_shipped_weights(recipe: str) -> None:
+    plan = describe_plan(Recipe.from_file(RECIPES / f"{recipe}.json"), "no", processes=1)
+    assert "GB activations of" in plan
+
+
+def test_plan_of_a_restorer_that_goes_on_describing(place: SimpleNamespace) -> None:
+    recipe = make_recipe(place)
+    overrides = {"has_description": True, "freeze_extractor": False, "description_weight": 0.1}
+    plan = describe_plan(replace(recipe, model=replace(recipe.model, overrides=overrides)), "no", processes=1)
+    assert "GB activations of 2 at side 64" in plan

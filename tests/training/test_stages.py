@@ -108,3 +108,11 @@ def test_weights_start_in_float32_whatever_was_saved(place: SimpleNamespace, tmp
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
     assert isinstance(model, DPMambaIRModel)
     assert not any(parameter.requires_grad for parameter in model.extractor.parameters())
+
+
+def test_extractor_without_a_perceptual_loss_needs_no_backbone(place: SimpleNamespace) -> None:
+    overrides = {"extractor_config": {"lpips_weight": 0.0}}
+    recipe = restorer(place, stage="extractor", extractor=None, overrides=overrides, lpips_backbone="nowhere")
+    stage = build_stage(recipe)
+    patches = torch.rand(1, 3, 32, 32)
+    assert stage.model(patches, patches).loss > 0

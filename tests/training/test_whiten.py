@@ -157,3 +157,19 @@ def test_extractor_alone_is_whitened(head_dim):
     whiten(extractor, embeddings_of(extractor))
     found = embeddings_of(extractor)
     torch.testing.assert_close(found.mean(0), torch.zeros(found.shape[1]), rtol=0, atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "text"),
+    [
+        ({"embedding_source": "given"}, (), "`model` must hold an extractor"),
+        ({"prompts": []}, ("--restart-prompts",), "`model` must be a restorer with prompts"),
+    ],
+)
+def test_command_refuses_what_cannot_be_whitened_before_it_looks_at_pictures(tmp_path, changes, options, text):
+    small_model(**changes).save_pretrained(tmp_path / "model")
+    (tmp_path / "no_photographs").mkdir()
+    paths = [tmp_path / "model", "--clean", tmp_path / "no_photographs", "--output", tmp_path / "out", *options]
+    result = CliRunner().invoke(app, [str(each) for each in paths])
+    assert result.exit_code == 2
+    assert text in " ".join(result.output.replace("│", " ").split())
