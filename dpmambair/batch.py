@@ -159,7 +159,7 @@ class Batch:
         done = {*before, *self.written}
         shown = [job for job in jobs if job.name in done and not job.is_tar]
         try:
-            cells = [self.cells.get(job.name) or _read_cell(job) for job in shown[:GRID_LIMIT]]
+            cells = [cell for job in shown[:GRID_LIMIT] if (cell := self.cells.get(job.name) or self._read_cell(job))]
             if cells:
                 with replacing(path) as temporary:
                     draw_grid(cells).save(temporary)
@@ -169,9 +169,12 @@ class Batch:
         if len(shown) > GRID_LIMIT:
             note(f"{path} shows the first {GRID_LIMIT} of {len(shown)} pictures")
 
-
-def _read_cell(job: Job) -> Image.Image:
-    return draw_pair(job.caption, *(show(read_picture(path)) for path in (job.source, job.target)))
+    def _read_cell(self, job: Job) -> Image.Image | None:
+        try:
+            return draw_pair(job.caption, *(show(read_picture(path)) for path in (job.source, job.target)))
+        except Exception as error:
+            self.problems.add(job.target, error)
+            return None
 
 
 def _read(job: Job) -> Picture:

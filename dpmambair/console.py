@@ -56,7 +56,7 @@ def describe(error: BaseException, path: str | Path) -> str:
 
     Args:
         error: what was raised.
-        path: what it is about, which the line need not name.
+        path: what it is about, which the line need not name; "" for nothing that has a name.
     """
     text = str(error).strip() or type(error).__name__
     if isinstance(error, OSError) and error.strerror:
@@ -65,7 +65,8 @@ def describe(error: BaseException, path: str | Path) -> str:
     if isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text:
         return "not enough memory to restore this picture"
     # A file's name may have several lines; whatever else has, says the most in its first.
-    return text if os.fspath(path) in text else text.splitlines()[0]
+    name = os.fspath(path)
+    return text if name and name in text else text.splitlines()[0]
 
 
 @dataclass

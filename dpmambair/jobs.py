@@ -14,6 +14,8 @@ from dpmambair.search import format_of, sniff, suffix_of
 from dpmambair.settings import FORMATS, Settings
 
 TAR = ".tar"
+# Of formats whose name is none.
+SUFFIXES = {"JPEG2000": ".jp2"} | dict(FORMATS.values())
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,9 @@ def name_output(name: str, source: Path, settings: Settings) -> str:
     if told == wanted:
         return name
     stem = os.path.splitext(base)[0] if told else base
-    return os.path.join(folder, shorten_name(stem, dict(FORMATS.values()).get(wanted, f".{wanted.lower()}")))
+    return os.path.join(
+        folder, shorten_name(stem, dict(FORMATS.values()).get(wanted, SUFFIXES.get(wanted, f".{wanted.lower()}")))
+    )
 
 
 def name_apart(
@@ -211,11 +215,11 @@ def sort_jobs(
             (outlook.before if len(existing) == len(job.files) else outlook.todo).append(job)
         elif skip_existing:
             outlook.skipped.append(job)
+        elif os.path.isdir(foreign):
+            problems.add(job.source, ValueError(f"{foreign} is a folder; choose another --output"))
         elif not overwrite:
             remedy = "--overwrite to replace it, or --skip-existing to leave it"
             problems.add(job.source, ValueError(f"{foreign} exists; give {remedy}"))
-        elif os.path.isdir(foreign):
-            problems.add(job.source, ValueError(f"{foreign} is a folder; choose another --output"))
         else:
             outlook.todo.append(job)
     return outlook

@@ -1,6 +1,7 @@
 """Reading, working and writing at once: threads around the one worker, which should never wait for a file."""
 
 import os
+import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -48,9 +49,10 @@ def overlap(items: Iterable[Item], steps: Steps[Item, Read, Made, Written]) -> I
     """
     run = _Run(iter(items), steps)
     try:
-        while group := run.take_group():
-            run.fill()  # these are read during the work
-            run.work(group)
+        while (group := run.take_group()) is not None:
+            if group:
+                run.fill()  # these are read during the work
+                run.work(group)
             yield from run.finished()
         yield from run.finished(all_of_them=True)
     finally:
@@ -81,8 +83,11 @@ class _Run(Generic[Item, Read, Made, Written]):
                 return
             self.reading.append((item, self.readers.submit(self.steps.read, item)))
 
-    def take_group(self) -> list[tuple[Item, Read]]:
-        """Take the next items, of one size, that were read; failures join what is finished. Empty at the end."""
+    def take_group(self) -> list[tuple[Item, Read]] | None:
+        """Take the next items, of one size, that were read; none if the next one failed; None at the end.
+
+        The one that failed joins what is finished, for the caller to yield: many in a row would fill the memory.
+        """
         group: list[tuple[Item, Read]] = []
         while len(group) < self.steps.together:
             self.fill()
@@ -93,14 +98,14 @@ class _Run(Generic[Item, Read, Made, Written]):
                 if group:
                     break  # in order: first the group, then the failure
                 self.writing.append(self.reading.popleft())
-                continue
+                return []
             size = self.steps.size(future.result())
             self.pixels = max(1, size[0] * size[1])
             if group and size != self.steps.size(group[0][1]):
                 break
             self.reading.popleft()
             group.append((item, future.result()))
-        return group
+        return group or None
 
     def work(self, group: list[tuple[Item, Read]]) -> None:
         """Work on a group; where that fails, on each of it alone."""
@@ -108,27 +113,37 @@ class _Run(Generic[Item, Read, Made, Written]):
         try:
             made = self.steps.work(items, read)
         except Exception as error:
-            if len(group) > 1:
-                for each in group:
-                    self.work([each])
-            else:
-                self.writing.append((items[0], _failed(error)))
+            failure = _failed(error)
+        else:
+            for item, each in zip(items, made, strict=True):
+                self.writing.append((item, self.writers.submit(self.steps.write, item, each)))
             return
-        for item, each in zip(items, made, strict=True):
-            self.writing.append((item, self.writers.submit(self.steps.write, item, each)))
+        if len(group) == 1:
+            self.writing.append((items[0], failure))
+            return
+        for each in group:
+            self.work([each])
 
     def finished(self, all_of_them: bool = False) -> Iterator[tuple[Item, Future[Written]]]:
         """Yield what is finished, in order; and what is not, waiting for it, where too much is being written."""
         while self.writing and (all_of_them or self.writing[0][1].done() or len(self.writing) > self.room):
             item, future = self.writing.popleft()
-            future.exception()  # waits
+            _forget_frames(future.exception())  # waits
             yield item, future
 
 
 def _failed(error: BaseException) -> Future:
+    _forget_frames(error)
     future: Future = Future()
     future.set_exception(error)
     return future
+
+
+def _forget_frames(error: BaseException | None) -> None:
+    """Let go of what an error keeps alive: whatever its frames had computed, when memory may be what was missing."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 __all__ = ["Steps", "overlap"]

@@ -8,6 +8,7 @@ from dpmambair.console import printable
 
 # The grid holds thumbnails, and not of endlessly many pictures: neither memory nor the file may grow without bound.
 GRID_LIMIT, THUMBNAIL = 48, (348, 232)
+COLUMNS, GAP = 4, 8  # GAP in pixels
 
 
 def draw_comparison(degraded: Image.Image, restored: Image.Image) -> Image.Image:
@@ -34,12 +35,12 @@ def draw_pair(caption: str, degraded: Image.Image, restored: Image.Image) -> Ima
     return cell
 
 
-def draw_grid(cells: Sequence[Image.Image], columns: int = 4, gap: int = 8) -> Image.Image:
+def draw_grid(cells: Sequence[Image.Image]) -> Image.Image:
     """Return all cells, which share one size, on one white RGB canvas."""
-    width, height = cells[0].width + gap, cells[0].height + gap
-    columns = min(columns, len(cells))
-    canvas = Image.new("RGB", (columns * width + gap, -(-len(cells) // columns) * height + gap), "white")
+    width, height = cells[0].width + GAP, cells[0].height + GAP
+    columns = min(COLUMNS, len(cells))
+    canvas = Image.new("RGB", (columns * width + GAP, -(-len(cells) // columns) * height + GAP), "white")
     for index, cell in enumerate(cells):
         row, column = divmod(index, columns)
-        canvas.paste(cell, (gap + column * width, gap + row * height))
+        canvas.paste(cell, (GAP + column * width, GAP + row * height))
     return canvas

@@ -114,10 +114,7 @@ def describe_degradations(restorer: Restorer, picture: Picture, embedding: torch
     with torch.inference_mode():
         embedding = embedding.to(model.device, model.dtype)  # it may have been computed in bfloat16
         found = model.describe(picture.pixels[None], degradation_embedding=embedding)
-    values = zip(found.presence[0].tolist(), found.severity[0].tolist(), strict=True)
-    names = model.config.extractor_config.degradations
-    rows = ({"presence": presence, "severity": severity} for presence, severity in values)
-    return dict(zip(names, rows, strict=True))
+    return found.by_name(model.config.extractor_config.degradations)
 
 
 def _round(detected: Detected) -> Detected:

@@ -57,7 +57,7 @@ class RowRestorer:
         try:
             results |= self._restore(source, restorer)
         except Exception as error:
-            results["error"] = describe(error, "") or type(error).__name__
+            results["error"] = describe(error, "")
         return {**row, **results}
 
     def _restore(self, source: Any, restorer: Restorer) -> dict[str, Any]:

@@ -111,7 +111,13 @@ def _steps(
 
 def _read_entries(given: tarfile.TarFile, members: Sequence[tarfile.TarInfo], settings: Settings) -> Iterator[Entry]:
     """Yield the pictures, read in the caller's thread, since an archive is one file with one position."""
-    chosen = [index for index, member in enumerate(members) if member.isreg() and _is_photograph(member.name)]
+    files = {member.name for member in members if member.isreg()}
+    # What a hard link names may get another name here, or be left out: its picture is restored once more.
+    chosen = [
+        index
+        for index, member in enumerate(members)
+        if (member.isreg() or member.islnk() and member.linkname in files) and _is_photograph(member.name)
+    ]
     names = [members[index].name for index in chosen]
     wanted = [name_output(name, Path(name), settings) for name in names]
     taken = {member.name for member in members} - set(names)

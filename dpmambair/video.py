@@ -80,10 +80,13 @@ def embed_video(source: Path, restorer: Restorer) -> torch.Tensor | None:
         stream.codec_context.skip_frame = "NONKEY"
         step = (given.duration or 0) / av.time_base / SAMPLES
         for frame in given.decode(stream):
-            if len(found) == SAMPLES or (embedding := restorer.embed(_to_picture(frame))) is None:
+            if len(found) == SAMPLES:
                 break
-            if (frame.time or 0) >= len(found) * step:
-                found.append(embedding)
+            if (frame.time or 0) < len(found) * step:
+                continue
+            if (embedding := restorer.embed(_to_picture(frame))) is None:
+                break
+            found.append(embedding)
     return sum(found) / len(found) if found else None
 
 

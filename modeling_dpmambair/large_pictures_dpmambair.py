@@ -333,7 +333,8 @@ def embed_picture(
     Args:
         extractor: embeds.
         pixel_values: degraded pictures, (B, 3, H, W), RGB in [0, 1], on any device.
-        memory_budget: what this may take beside extractor and pictures, bytes.
+        memory_budget: what this may take beside extractor and pictures, bytes; not read where the extractor reads
+            windows, which are small.
 
     Returns:
         The embeddings, (B, E).

@@ -245,6 +245,16 @@ class DegradationDescription(ModelOutput):
     severity: torch.Tensor | None = None
     hidden_states: tuple[torch.Tensor, ...] | None = None
 
+    def by_name(self, names: Sequence[str]) -> dict[str, dict[str, float]]:
+        """Give what spoiled the first picture: of each degradation its `presence` and `severity`, in [0, 1].
+
+        Args:
+            names: `config.degradations`.
+        """
+        found = zip(self.presence[0].tolist(), self.severity[0].tolist(), strict=True)
+        rows = ({"presence": presence, "severity": severity} for presence, severity in found)
+        return dict(zip(names, rows, strict=True))
+
 
 def describe_loss(presence: torch.Tensor, severity: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Cross-entropy of the presence plus mean absolute error of the severities that are there and known, a scalar.

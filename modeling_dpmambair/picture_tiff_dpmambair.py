@@ -44,7 +44,7 @@ CHANNELS = {WHITE_IS_ZERO: 1, BLACK_IS_ZERO: 1, RGB: 3, PALETTE: 1, SEPARATED: 4
 UNCOMPRESSED, JPEG, DEFLATE = 1, 7, 8
 PLANES, HORIZONTAL = 2, 2
 ASSOCIATED, UNASSOCIATED, COREL = 1, 2, 999
-INK_SET, COEFFICIENTS, SUBSAMPLING, DNG_VERSION = 332, 529, 530, 50706
+INK_SET, SUBSAMPLING, DNG_VERSION = 332, 530, 50706
 # More pages and samples than photographs and scans have. Those of a hostile file may follow each other round and
 # round, or be so many that they fill the memory.
 MOST_PAGES, MOST_SAMPLES = 100, 8

@@ -12,6 +12,7 @@ from transformers import BatchFeature, Pipeline
 from transformers.dynamic_module_utils import custom_object_save
 
 from .large_pictures_dpmambair import MEMORY_BUDGET, Progress
+from .modeling_degradation_extractor import DegradationDescription
 from .picture_errors_dpmambair import naming
 from .picture_files_dpmambair import Picture, PictureSource, read_picture, write_picture
 from .restorer_dpmambair import Restorer
@@ -147,10 +148,8 @@ class ImageRestorationPipeline(Pipeline):
         image = restored if return_picture else restored.image
         if "presence" not in model_outputs:
             return image
-        found = zip(*(model_outputs[name][0].tolist() for name in ("presence", "severity")), strict=True)
-        names = self.model.config.extractor_config.degradations
-        rows = ({"presence": presence, "severity": severity} for presence, severity in found)
-        return {"image": image, "degradations": dict(zip(names, rows, strict=True))}
+        found = DegradationDescription(presence=model_outputs["presence"], severity=model_outputs["severity"])
+        return {"image": image, "degradations": found.by_name(self.model.config.extractor_config.degradations)}
 
 
 def _restore_frames(

@@ -44,6 +44,10 @@ def test_a_failure_is_told_in_one_line(error, reason, capsys):
     assert problems.count == 1
 
 
+def test_a_failure_of_what_has_no_name_is_told_in_one_line():
+    assert describe(RuntimeError("shapes differ\nsecond line"), "") == "shapes differ"
+
+
 def test_a_failure_is_told_in_one_line_whatever_the_file_is_called(capsys):
     Problems().add("a\nb.png", OSError("`image` must be a picture, got a\nb.png; convert it"))
     assert capsys.readouterr().err == "a\\nb.png: `image` must be a picture, got a\\nb.png; convert it\n"

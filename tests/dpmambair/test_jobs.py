@@ -54,7 +54,9 @@ def test_an_output_is_called_like_its_input_with_the_suffix_of_its_format(name, 
 def test_a_file_without_a_suffix_gets_that_of_its_content():
     save("IMG_1", format="JPEG")
     save("IMG_2.dat", format="WEBP")
-    assert names_of("IMG_1", "IMG_2.dat") == {"IMG_1": "IMG_1.jpg", "IMG_2.dat": "IMG_2.dat.webp"}
+    save("IMG_3", format="JPEG2000")
+    expected = {"IMG_1": "IMG_1.jpg", "IMG_2.dat": "IMG_2.dat.webp", "IMG_3": "IMG_3.jp2"}
+    assert names_of(*expected) == expected
 
 
 def test_inputs_of_one_name_get_names_of_their_own():

@@ -2,12 +2,17 @@
 
 import threading
 import time
+import weakref
 from contextlib import closing
 
 import pytest
 
 from dpmambair import overlap as overlapping
 from dpmambair.overlap import Steps, overlap
+
+
+class Features:
+    """What a network computes, as far as memory goes."""
 
 
 def outcomes(items, **steps):
@@ -122,3 +127,47 @@ def test_an_end_before_its_time_writes_what_was_worked_on_and_reads_no_more():
     assert len(written) > 0
     assert len(read_items) < 100
     assert not [thread for thread in threading.enumerate() if thread.name.startswith(("reading", "writing"))]
+
+
+def test_failures_in_a_row_are_told_one_by_one():
+    read_items = []
+
+    def fail(item):
+        read_items.append(item)
+        raise ValueError
+
+    steps = Steps(read=fail, size=lambda _: (1, 1), work=lambda _, read: read, write=lambda _, made: made)
+    with closing(overlap(range(1000), steps)) as results:
+        for number in range(3):
+            item, future = next(results)
+            assert (item, type(future.exception())) == (number, ValueError)
+    assert len(read_items) < 50
+
+
+@pytest.mark.parametrize("step", ["read", "work", "write"])
+def test_a_failure_holds_nothing_of_what_was_computed(step):
+    kept = []
+
+    def fail(*_):
+        features = Features()
+        kept.append(weakref.ref(features))
+        raise MemoryError
+
+    ((_, error),) = outcomes([0], **{step: fail})
+    assert isinstance(error, MemoryError)
+    assert kept[0]() is None
+
+
+def test_where_a_group_fails_its_features_are_gone_when_each_is_tried_alone():
+    kept, alive = [], []
+
+    def work(items, read):
+        alive.append(sum(features() is not None for features in kept))
+        features = Features()
+        kept.append(weakref.ref(features))
+        if len(items) > 1:
+            raise MemoryError
+        return read
+
+    outcomes(range(4), work=work, together=4)
+    assert alive == [0] * 5

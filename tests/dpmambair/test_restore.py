@@ -167,6 +167,17 @@ def test_grid_shows_every_restored_picture_once(run, monkeypatch):
     assert (grid[8 + band :, 8 + width :] == 255).all()  # no sixth pair, and no caption beyond its cell
 
 
+def test_grid_shows_the_others_where_a_picture_cannot_be_shown(run):
+    for name in ("a.png", "b.png"):
+        save(f"in/{name}")
+    save("out/a.png")
+    Path("out/b.png").write_text("no picture")
+    result = run("in", "-o", "out", "--skip-existing", "--grid", "grid.png")
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[-1].startswith("out/b.png: `image` must be a picture")
+    assert read("grid.png").width == 348 + 2 * 8
+
+
 def test_grid_stops_growing_at_its_limit_and_says_so(run, monkeypatch):
     monkeypatch.setattr(batch, "GRID_LIMIT", 1)
     for name in ("a.png", "b.png"):

@@ -156,7 +156,7 @@ def test_a_target_that_is_a_folder_fails_alone(run):
     save("in/bad.png")
     save("in/good.png")
     Path("out/bad.png").mkdir(parents=True)
-    assert_failed(run("in", "-o", "out"), "in/bad.png", "out/bad.png exists")
+    assert_failed(run("in", "-o", "out"), "in/bad.png", "out/bad.png is a folder")
     assert_failed(run("in", "-o", "out", "--overwrite"), "in/bad.png", "out/bad.png is a folder")
 
 

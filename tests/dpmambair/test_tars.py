@@ -124,3 +124,20 @@ def test_what_is_no_archive_of_pictures_fails_alone(run, content, reason):
     (line,) = result.stderr.splitlines()
     assert line.startswith(f"in/bad.tar: {reason}")
     assert files_below("out") == ["good.png", "manifest.jsonl"]
+
+
+def test_a_second_name_of_a_picture_is_restored_too_as_its_first_may_change(run):
+    Path("in").mkdir()
+    with tarfile.open("in/0.tar", "w") as archive:
+        content = encoded("JPEG")
+        first, second, lost = tarfile.TarInfo("a.jpg"), tarfile.TarInfo("b.jpg"), tarfile.TarInfo("c.jpg")
+        first.size = len(content)
+        archive.addfile(first, io.BytesIO(content))
+        for link, target in ((second, "a.jpg"), (lost, "nowhere.jpg")):
+            link.type, link.linkname = tarfile.LNKTYPE, target
+            archive.addfile(link)
+    assert run("in/0.tar", "-o", "out", "--format", "png", *OPTIONS).exit_code == 0
+    with tarfile.open("out/0.tar") as archive:
+        assert archive.getnames() == ["a.png", "b.png", "c.jpg"]
+        one, other = (archive.extractfile(name).read() for name in ("a.png", "b.png"))
+        assert one == other

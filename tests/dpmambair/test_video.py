@@ -103,9 +103,13 @@ def test_embedding_is_the_mean_of_key_frames_from_all_over_the_video(restorer, t
     given = make_video(tmp_path / "given.mp4", frames, has_sound=False, gop_size=1)
     each = [restorer.embed(read_picture(levels)) for levels in read_frames(given)[1]]
     torch.testing.assert_close(embed_video(given, restorer), torch.stack(each).mean(0), rtol=0, atol=1e-5)
+    embedded = []
+    embed = Restorer.embed
+    monkeypatch.setattr(Restorer, "embed", lambda *given: embedded.append(1) or embed(*given))
     monkeypatch.setattr(video, "SAMPLES", 2)  # at 0 and after half of 0.9 seconds
     expected = (each[0] + each[TIMES.index(7)]) / 2
     torch.testing.assert_close(embed_video(given, restorer), expected, rtol=0, atol=1e-5)
+    assert len(embedded) == 2
     one_key = make_video(tmp_path / "one.mp4", frames, has_sound=False)
     torch.testing.assert_close(embed_video(one_key, restorer), each[0], rtol=0, atol=1e-2)
 
