@@ -63,16 +63,18 @@ def load_restoration_dataset(
         data_dir: the corpus as unpacked; for a recipe, one folder or several of clean photographs.
         split: "train" or "test" of a corpus, by default its first; None for a recipe.
         streaming: read or make pairs when they are reached, and store nothing.
-        options: further arguments of `load_paired` or of `load_synthetic`: both take `strict` and `cache_dir`.
+        options: further arguments: `strict` and `cache_dir`; of a corpus `task`; of a recipe `seed`, `snow_masks` and
+            `depths`.
 
     Returns:
         Columns `degraded` and `clean` (RGB pictures), `task`, `severity`, `record`, `file_name` and `index`.
 
     Raises:
-        ValueError: the name or the split is unknown, or no picture can be used.
+        ValueError: the name or the split is unknown, an option is another one's, or no picture can be used.
         OSError: a folder is missing, or cannot be read.
     """
     if name in CORPORA:
+        _refuse_others(name, options, ("strict", "cache_dir", "task"))
         chosen = next(iter(CORPORA[name].splits)) if split is None else split
         return load_paired(name, data_dir, chosen, streaming=streaming, **options)
     if name not in RECIPES:
@@ -82,4 +84,13 @@ def load_restoration_dataset(
         )
     if split is not None:
         raise ValueError(f"`split` must be None for {name}, got {split!r}; give the folder of that split")
+    _refuse_others(name, options, ("strict", "cache_dir", "seed", "snow_masks", "depths"))
     return load_synthetic(name, data_dir, streaming=streaming, **options)
+
+
+def _refuse_others(name: str, options: dict[str, Any], own: Sequence[str]) -> None:
+    for option, value in options.items():
+        if option not in own:
+            raise ValueError(
+                f"`{option}` must be left out for {name}, got {value!r}; only {', '.join(own)} go with it"
+            )

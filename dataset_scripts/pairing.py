@@ -241,22 +241,19 @@ class PairingReport:
         return "\n".join([f"{self.corpus}, split {self.split}, in {self.root}: {usable}", *lines])
 
 
-def find_pairs(
-    corpus: Corpus, split: str, data_dir: str | os.PathLike | None, *, decode: bool = True
-) -> PairingReport:
+def find_pairs(corpus: Corpus, split: str, data_dir: str | os.PathLike | None) -> PairingReport:
     """Pair the pictures of a corpus as its layout says, and verify every pair.
 
     Args:
         corpus: one of `CORPORA`.
         split: "train" or "test".
         data_dir: the corpus' folder, as downloaded and unpacked.
-        decode: decode every file to its end; else trust the headers, which takes a fraction of the time.
 
     Raises:
         ValueError: the corpus has no such split, no folder is given, or its pictures fit none of the layouts.
         OSError: the folder is missing, or cannot be read.
     """
-    return verify_pairs(locate_split(corpus, split, data_dir), decode=decode)
+    return verify_pairs(locate_split(corpus, split, data_dir))
 
 
 def locate_split(corpus: Corpus, split: str, data_dir: str | os.PathLike | None) -> SplitFolder:

@@ -16,19 +16,18 @@ PAIRS_PER_FILE = 200
 ENCODED_SUFFIX = ".png"
 
 
-def write_parquet(dataset: datasets.Dataset, folder: Path, split: str, pairs_per_file: int = PAIRS_PER_FILE) -> None:
+def write_parquet(dataset: datasets.Dataset, folder: Path, split: str) -> None:
     """Write Parquet files that hold the pictures' own files, for `load_dataset(folder)`.
 
     Args:
         dataset: with any columns.
         folder: to make.
         split: name of the split.
-        pairs_per_file: most rows of one file.
 
     Raises:
         ValueError: the folder exists.
     """
-    count = -(-len(dataset) // pairs_per_file)
+    count = -(-len(dataset) // PAIRS_PER_FILE)
     with _new_folder(folder) as unfinished:
         (unfinished / "data").mkdir()
         for number in range(count):
@@ -40,8 +39,9 @@ def write_parquet(dataset: datasets.Dataset, folder: Path, split: str, pairs_per
 def write_imagefolder(dataset: datasets.Dataset, folder: Path, split: str) -> None:
     """Write the pictures as files beside a `metadata.jsonl`, for `load_dataset("imagefolder", data_dir=folder)`.
 
-    Files are copied as they are. Each column of pictures becomes a folder; other columns stand in the metadata, and
-    `file_name` is called `source_name` there, because the reader would look for it.
+    Files are copied as they are. Each column that has pictures becomes a folder; a clean corpus has no degraded ones.
+    Other columns stand in the metadata, and `file_name` is called `source_name` there, because the reader would look
+    for it.
 
     Args:
         dataset: with any columns.
@@ -54,6 +54,8 @@ def write_imagefolder(dataset: datasets.Dataset, folder: Path, split: str) -> No
     pictures = [name for name, feature in dataset.features.items() if isinstance(feature, datasets.Image)]
     for name in pictures:
         dataset = dataset.cast_column(name, datasets.Image(decode=False))
+    empty = [name for name in pictures if all(row[name] is None for row in dataset.select_columns(name))]
+    dataset, pictures = dataset.remove_columns(empty), [name for name in pictures if name not in empty]
     with _new_folder(folder) as unfinished:
         root = unfinished / split
         for name in pictures:

@@ -17,7 +17,6 @@ from datasets.fingerprint import Hasher
 from .degradation_recipes import RECIPES, DegradationRecipe, RealFields, name_task, to_record
 from .degradations import KINDS, apply_degradations, to_grey
 from .pairing import SUFFIXES, Photograph, find_faults, format_faults, list_pictures
-from .pairing import find_fault as find_fault
 from .transforms import to_float
 
 logger = datasets.logging.get_logger(__name__)

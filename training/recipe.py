@@ -293,13 +293,8 @@ class Recipe:
         Args:
             portable: leave out the paths of this machine (photographs, extractor, backbone).
         """
-        recipe = self.portable() if portable else self
-        return asdict(recipe)
-
-    def portable(self) -> "Recipe":
-        """Copy the recipe without the paths of this machine."""
-        cleared = {section.name: _clear_local(getattr(self, section.name)) for section in fields(self)}
-        return replace(self, **cleared)
+        sections = {section.name: getattr(self, section.name) for section in fields(self)}
+        return {name: asdict(_clear_local(settings) if portable else settings) for name, settings in sections.items()}
 
     def check_resumes(self, earlier: "Recipe") -> None:
         """Refuse to continue a run with other settings than it began with.

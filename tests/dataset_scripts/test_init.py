@@ -51,3 +51,12 @@ def test_unknown_name_is_refused(folder):
 def test_split_of_a_recipe_is_refused(folder):
     with pytest.raises(ValueError, match="`split` must be None for noise, got 'test'; give the folder of that split"):
         load_restoration_dataset("noise", folder, split="test")
+
+
+@pytest.mark.parametrize(("name", "option", "others"), [("rain100l", "seed", "task"), ("noise", "task", "seed")])
+def test_options_that_do_not_go_with_the_name_are_refused(folder, corpus, name, option, others):
+    place = corpus if name == "rain100l" else folder
+    with pytest.raises(
+        ValueError, match=f"`{option}` must be left out for {name}, got 3; only .*{others}.* go with it"
+    ):
+        load_restoration_dataset(name, place, **{option: 3})

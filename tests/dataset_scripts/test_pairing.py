@@ -20,6 +20,7 @@ from dataset_scripts.pairing import (
     list_pictures,
     locate_split,
     read_size,
+    verify_pairs,
 )
 
 SPLITS = [(name, split) for name, corpus in CORPORA.items() for split in corpus.splits]
@@ -138,7 +139,7 @@ def test_truncated_picture_is_found_by_decoding_only(tmp_path):
     assert "truncated" in find_fault(str(path))
     assert find_fault(str(path), decode=False) is None
     assert len(find_pairs(PLAIN, "test", tmp_path).unreadable) == 1
-    assert len(find_pairs(PLAIN, "test", tmp_path, decode=False).pairs) == 1
+    assert len(verify_pairs(locate_split(PLAIN, "test", tmp_path), decode=False).pairs) == 1
 
 
 def deep_colours(path):

@@ -6,9 +6,10 @@ import sys
 
 import numpy as np
 import pytest
+from datasets import load_dataset
 from PIL import Image
 
-from dataset_scripts import load_synthetic
+from dataset_scripts import load_restoration_dataset, load_synthetic
 from dataset_scripts.publishing import write_imagefolder, write_parquet
 
 # Prints, for each dataset and row, the columns of text and numbers, and the sum and shape of both pictures.
@@ -46,7 +47,9 @@ def pairs(folder, tmp_path_factory):
 def read(pairs, tmp_path_factory) -> dict[str, list[dict]]:
     """Rows of both published forms, as plain `load_dataset` gives them in another process and folder."""
     root = tmp_path_factory.mktemp("published")
-    write_parquet(pairs, root / "parquet", "train", pairs_per_file=4)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("dataset_scripts.publishing.PAIRS_PER_FILE", 4)
+        write_parquet(pairs, root / "parquet", "train")
     write_imagefolder(pairs, root / "imagefolder", "train")
     calls = [[str(root / "parquet")], ["imagefolder", None, str(root / "imagefolder")]]
     command = [sys.executable, "-I", "-c", READER, json.dumps(calls), str(root / "cache")]
@@ -95,3 +98,17 @@ def test_existing_folder_is_refused_and_a_failure_leaves_nothing(pairs, tmp_path
     with pytest.raises(OSError, match="disk full"):
         write(pairs, tmp_path / "published", "train")
     assert not list(tmp_path.iterdir())
+
+
+def test_imagefolder_of_a_clean_corpus_has_its_clean_pictures_alone(tmp_path):
+    (tmp_path / "kodak").mkdir()
+    for number in range(1, 25):
+        Image.new("RGB", (768, 512), (number, 0, 0)).save(tmp_path / f"kodak/kodim{number:02}.png")
+    corpus = load_restoration_dataset("kodak24", tmp_path / "kodak", cache_dir=tmp_path / "cache")
+    write_imagefolder(corpus, tmp_path / "published", "test")
+    found = load_dataset("imagefolder", data_dir=str(tmp_path / "published"), cache_dir=str(tmp_path / "cache"))[
+        "test"
+    ]
+    assert len(found) == 24
+    assert found[3]["clean"].getpixel((0, 0)) == (4, 0, 0)
+    assert "degraded" not in found.column_names

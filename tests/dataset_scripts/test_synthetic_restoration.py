@@ -21,7 +21,8 @@ from dataset_scripts import (
     load_synthetic,
 )
 from dataset_scripts.degradations import KINDS
-from dataset_scripts.synthetic_restoration import find_fault, list_photographs
+from dataset_scripts.pairing import find_fault
+from dataset_scripts.synthetic_restoration import list_photographs
 
 from .conftest import draw_picture
 
