@@ -35,7 +35,7 @@ SIZES = ((256, 256), (2464, 1640))
 
 def command_of(picture: Path, model: Path, output: Path) -> tuple[str, ...]:
     """Return the command that restores a picture into a folder: a new one, as it leaves what it has done before."""
-    return (*COMMAND, str(picture), "-o", str(output), "--model", str(model))
+    return (*COMMAND, str(picture), "-o", str(output), "--model", str(model), "--dtype", "float32")
 
 
 def run(command: Sequence[str]) -> tuple[float, int]:

@@ -49,6 +49,7 @@ def render_doors(results: dict[str, Any]) -> str:
     refused = sum("refused" in record for record in records)
     return (
         f"{format_markdown(doors_grid(results))}\n\n"
-        f"{len(records) - refused} pictures and {refused} files that are none, restored with `{results['model']}` in "
-        "float32; *the same*: byte by byte, or refused by all."
+        f"{len(records) - refused} files that are restored, with `{results['model']}` in float32, and {refused} that "
+        "are refused: damaged, of a kind that is\nnot read, or no picture. *The same*: byte by byte, or refused by "
+        "all."
     )

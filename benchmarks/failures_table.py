@@ -31,6 +31,6 @@ def render_failures(results: dict[str, Any]) -> str:
     return (
         f"{format_markdown(failures_grid(results))}\n\n"
         f"The lowest gains of `{results['model']['name']}` among {results['pictures']} restorations of free "
-        f"photographs, one for each degradation,\nseverity {results['severity']:g}, seed {results['seed']}. "
+        f"photographs, at most one of a degradation;\nseverity {results['severity']:g}, seed {results['seed']}. "
         f"Undamaged photographs come back at these PSNR (dB):\n{', '.join(undamaged)}."
     )

@@ -31,6 +31,7 @@ from benchmarks.files import RESULTS, write_text
 from benchmarks.forward_table import RIVAL, forward_grid
 from benchmarks.machine import measure_ceiling, measure_memory, time_call
 from benchmarks.rendering import format_columns
+from dpmambair.files import replacing
 from dpmambair.machine import describe_machine
 from dpmambair.memory import keep_freed_memory
 from modeling_dpmambair import DPMambaIRConfig, DPMambaIRModel, restore_tiled
@@ -137,7 +138,8 @@ def draw(results: dict[str, Any], path: Path) -> None:
     panels[0].set_ylabel("seconds")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper", fontsize="small")
     figure.suptitle(f"restoring one picture on {results['machine']['device'].replace('cpu', 'the CPU')}")
-    figure.savefig(path, dpi=120)
+    with replacing(path) as unfinished:
+        figure.savefig(unfinished, dpi=120)
 
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)

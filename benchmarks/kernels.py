@@ -2,9 +2,9 @@
 
 A kernel stays in the package where it pays five per cent of a restoration or of a training step. Each is replaced in
 turn by the plain torch code that computes the same, in alternating rounds of one process and thread; the last row asks
-whether `torch.compile` could take the kernels' place. The results file keeps one entry for each instruction set, and a
-run replaces its own. A machine with AVX-512 does without it under `ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2
-MKL_ENABLE_INSTRUCTIONS=AVX2 NUMBA_CPU_NAME=haswell`.
+whether a gate that `torch.compile` made could take the kernels' place. The results file keeps one entry for each
+instruction set, and a run replaces its own. A machine with AVX-512 does without it under `ATEN_CPU_CAPABILITY=avx2
+ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 NUMBA_CPU_NAME=haswell`.
 """
 
 import json
@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from benchmarks.cost import MODELS
 from benchmarks.files import RESULTS, write_text
-from benchmarks.kernels_table import kernels_grid
+from benchmarks.kernels_table import kernels_grid, list_ways
 from benchmarks.rendering import format_columns
 from dpmambair.machine import describe_machine
 from dpmambair.memory import keep_freed_memory
@@ -54,7 +54,7 @@ def without_convolutions() -> AbstractContextManager:
 
 @contextmanager
 def without_both(*, compiled: bool) -> Iterator[None]:
-    """Replace gate and convolutions, by plain torch or by what `torch.compile` makes of it."""
+    """Replace the convolutions by torch's, and the gate by plain torch or by what `torch.compile` makes of it."""
     gate = torch.compile(plain_gate, dynamic=True) if compiled else plain_gate
     # One compilation for each width, of which the models have more than torch allows by itself.
     limit = torch._dynamo.config.patch(recompile_limit=64)
@@ -69,7 +69,7 @@ WAYS: dict[str, Callable[[], AbstractContextManager]] = {
     "GELU gate": without_gate,
     "depthwise convolutions": without_convolutions,
     "gate and convolutions": partial(without_both, compiled=False),
-    "gate and convolutions, for torch.compile": partial(without_both, compiled=True),
+    "gate and convolutions, the gate compiled by torch": partial(without_both, compiled=True),
 }
 
 
@@ -113,11 +113,16 @@ def main(
 ) -> None:
     """Print what each kernel saves of a restoration and of a training step, and write it."""
     keep_freed_memory()
+    torch.set_num_threads(1)
     torch.manual_seed(0)
     measured = {model: {kind: time_ways(call, rounds) for kind, call in make_calls(model).items()} for model in SIDES}
     machine = describe_machine()
     known = json.loads(output.read_text(encoding="utf-8")) if output.exists() else []
-    others = [each for each in known if each["machine"]["instructions"] != machine["instructions"]]
+    others = [
+        each
+        for each in known
+        if each["machine"]["instructions"] != machine["instructions"] and list_ways(each) == list(WAYS)
+    ]
     results = sorted(
         [*others, {"machine": machine, "models": measured}], key=lambda each: each["machine"]["instructions"]
     )

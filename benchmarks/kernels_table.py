@@ -23,6 +23,12 @@ def kernels_grid(results: list[dict[str, Any]]) -> Grid:
     return [*rows, ["seconds with all", *(f"{seconds[whole]:.3f}" for _, seconds in columns)]]
 
 
+def list_ways(measured: dict[str, Any]) -> list[str]:
+    """List what was left out when an instruction set was measured: other kernels then do not compare with today's."""
+    kinds = next(iter(measured["models"].values()))
+    return list(next(iter(kinds.values())))
+
+
 def render_kernels(results: list[dict[str, Any]]) -> str:
     """Render what each kernel saves: a Markdown table, and its conditions.
 

@@ -26,6 +26,7 @@ from benchmarks.learning_pictures import draw_validation, find_patches
 from benchmarks.learning_run import JOB, RECORD, Budget, Job, run
 from benchmarks.learning_table import group_runs, learning_grid, name_budget
 from benchmarks.rendering import format_columns
+from dpmambair.files import replacing
 from dpmambair.machine import describe_command, read_commit
 from dpmambair.shipped import SHIPPED
 from training.recipe import Recipe
@@ -180,8 +181,8 @@ def draw(results: dict[str, Any], path: Path) -> None:
         axes.set(xlabel="CPU minutes", ylabel="mean gain, dB", title=budget)
         axes.grid(visible=True, alpha=0.3)
         axes.legend(fontsize="small")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
+    with replacing(path) as unfinished:
+        figure.savefig(unfinished, dpi=120)
 
 
 def _read_numbers(option: str, text: str) -> list[int]:

@@ -17,9 +17,10 @@ from training.recipe import Recipe, TrainingRecipe
 
 ROOT = Path(__file__).resolve().parents[1]
 CARDS = (1, 8, 64)
-# Operations a second that a card is assumed to reach, a fifth of an A100's peak in bf16; a multiply-accumulate is two,
-# and a backward pass costs two forward passes.
-OPERATIONS, OPERATIONS_PER_MAC = 60e12, 2 * 3
+# Operations a second that a card is assumed to reach, a fifth of an A100's peak in bf16.
+OPERATIONS = 60e12
+# A backward pass costs two.
+FORWARDS_PER_STEP = 3
 # Bytes a second between cards of one machine, and between machines: what carries the gradients.
 INSIDE, BETWEEN, CARDS_PER_MACHINE = 200e9, 25e9, 8
 BYTES_PER_GRADIENT = 4
@@ -45,8 +46,9 @@ def assume_cost(counted: dict[str, Any]) -> Cost:
         counted: what `benchmarks.cost` wrote.
     """
     base = next(model for model in counted["models"] if model["name"] == "base")
-    macs = (base["macs"] + base["scan_flops"]) / (counted["height"] * counted["width"])
-    return Cost(OPERATIONS / (OPERATIONS_PER_MAC * macs), base["parameters"])
+    # A multiply-accumulate is two operations; those of the scans are counted as such.
+    operations = (2 * base["macs"] + base["scan_flops"]) / (counted["height"] * counted["width"])
+    return Cost(OPERATIONS / (FORWARDS_PER_STEP * operations), base["parameters"])
 
 
 def count_area(training: TrainingRecipe) -> int:

@@ -24,6 +24,7 @@ from benchmarks.files import RESULTS, write_text
 from benchmarks.machine import measure_memory, time_call
 from benchmarks.rendering import format_columns
 from benchmarks.scan_table import scan_grid
+from dpmambair.files import replacing
 from dpmambair.machine import describe_machine
 from dpmambair.memory import keep_freed_memory
 from modeling_dpmambair.selective_scan_dpmambair import selective_scan, selective_scan_chunked, selective_scan_loop
@@ -139,7 +140,8 @@ def draw(records: list[dict[str, Any]], path: Path) -> None:
     axes.set(xlabel="steps L", ylabel="forward, ms", title=f"selective scan, D = {D}, N = {N}")
     axes.grid(visible=True, which="both", alpha=0.3)
     axes.legend()
-    figure.savefig(path, dpi=120)
+    with replacing(path) as unfinished:
+        figure.savefig(unfinished, dpi=120)
 
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)

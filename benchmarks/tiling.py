@@ -23,6 +23,7 @@ from benchmarks.tiling_table import tiling_grid
 from dataset_scripts.degradations import KINDS, apply_degradations, sample_degradation
 from dataset_scripts.synthetic_restoration import list_photographs
 from dataset_scripts.transforms import to_float, to_tensor
+from dpmambair.files import replacing
 from dpmambair.machine import describe_machine
 from dpmambair.memory import keep_freed_memory
 from modeling_dpmambair import DPMambaIRConfig, DPMambaIRModel, plan_tiles, restore_tiled
@@ -143,7 +144,8 @@ def main(
     results = {"machine": describe_machine(), "model": model.resolve().name, "side": side, "tile": tile, "gain": GAIN}
     results |= {"memory": memory, "records": records}
     write_text(output, json.dumps(results, indent=2) + "\n")
-    join_pictures(shown, vertical=True).save(output.with_suffix(".png"))
+    with replacing(output.with_suffix(".png")) as unfinished:
+        join_pictures(shown, vertical=True).save(unfinished)
     typer.echo(format_columns(tiling_grid(results)))
     rows = [
         [name, *("-" if found is None else f"{found / 2**20:.0f} MiB" for found in one.values())]

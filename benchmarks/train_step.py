@@ -1,9 +1,9 @@
 """Show where a training step of the light model spends its time: `python -m benchmarks.train_step --clean DIR`.
 
 The step is of the model in `configuration/model/light.json`: one patch of 192 x 192, as its recipe draws them first,
-float32 (bfloat16 where the CPU computes in it), frozen extractor, AdamW. Its floor is what its matrix products and
-convolutions take at the measured rate of a large product, plus one pass over all that the forward writes at the
-measured rate of a copy.
+float32 (bfloat16 where the CPU computes in it), frozen extractor, AdamW. Its floor is an estimate: what its matrix
+products and convolutions take at the measured rate of a large product, plus one pass over all that its operators
+allocate at the measured rate of a copy.
 """
 
 import itertools
@@ -92,7 +92,7 @@ def measure_floor(trainer: Trainer, batch: Batch) -> dict[str, float]:
 
     Returns:
         `matmul_seconds` and `traffic_seconds`: products and convolutions of the step at the rate of a large product,
-        and the bytes that its operators write at the rate of a copy.
+        and the bytes that its operators allocate at the rate of a copy.
     """
     with FlopCounterMode(display=False) as counter:
         trainer.step(batch)

@@ -36,5 +36,5 @@ def render_training_runs(results: dict[str, Any]) -> str:
     return (
         f"{format_markdown(training_runs_grid(results))}\n\n"
         f"All runs of `{results['model']}`, by their logs and recipes; a patch is one picture of a step. Hours are by "
-        "the clock, on one core\nwhere it says CPU."
+        "the clock. Where it says\nCPU, one core trained, and in later runs another one drew the patches."
     )

@@ -45,7 +45,7 @@ def test_extras_that_name_one_package_allow_the_same_versions():
 
 
 # Their versions are dates, or rise four times a year, or change what we do not call.
-UNBOUNDED = {"imagecodecs", "tifffile", "pyarrow", "rich"}
+UNBOUNDED = {"imagecodecs", "tifffile", "pyarrow"}
 
 
 def test_what_users_install_has_upper_bounds():

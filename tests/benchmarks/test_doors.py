@@ -61,4 +61,4 @@ def test_table_tells_what_comes_out():
         ["moving", "PNG, LA, 16 bits, 18 x 13, 3 frames, not upright", "", "NOT the same", "refused"],
         ["text", "refused", "", "the same", "refused"],
     ]
-    assert "2 pictures and 1 files that are none, restored with `tiny`" in render_doors(results)
+    assert "2 files that are restored, with `tiny` in float32, and 1 that are refused" in render_doors(results)
