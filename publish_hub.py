@@ -391,8 +391,6 @@ def stage_static_page(bundle: Bundle) -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
         raise ValueError(done.stderr.strip().rpartition("error: ")[2])
-    for path in SHIPPED.glob(ATTRIBUTION):
-        shutil.copyfile(path, bundle.folder / "network" / path.name)
 
 
 @app.command()

@@ -6,13 +6,14 @@ By default the page takes `checkpoints/dpmambair-light`, which lies beside this 
 
 import os
 import sys
+import threading
 from pathlib import Path
 
 # Read by Gradio when it is imported: nothing about visitors leaves this machine.
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 
 from restoration_page.page import STYLES, build_page, draw_theme  # noqa: E402
-from restoration_page.pictures import MAX_FILE_SIZE  # noqa: E402
+from restoration_page.pictures import MAX_FILE_SIZE, SWEEP  # noqa: E402
 from restoration_page.restorer import Restorer  # noqa: E402
 
 HERE = Path(__file__).resolve().parent
@@ -25,6 +26,18 @@ def find(name: str) -> Path:
     return HERE / name if (HERE / name).exists() else HERE.parent / name
 
 
+def sweep(restorer: Restorer, interval: float = SWEEP) -> threading.Event:
+    """Have old pictures forgotten every so many seconds, until what is returned is set; Gradio deletes their files."""
+    ended = threading.Event()
+
+    def work() -> None:
+        while not ended.wait(interval):
+            restorer.forget()
+
+    threading.Thread(target=work, daemon=True).start()
+    return ended
+
+
 def main() -> None:
     """Load the model, warm it up, and serve until stopped."""
     source = os.environ.get("DPMAMBAIR_MODEL") or str(find(SHIPPED))
@@ -34,7 +47,9 @@ def main() -> None:
     except ValueError as error:
         sys.exit(f"error: {error}")
     print("Restoring a first picture; on a new machine this compiles the kernels, which takes a while", flush=True)
-    build_page(restorer, find("examples")).launch(
+    page = build_page(restorer, find("examples"))
+    sweep(restorer)
+    page.launch(
         share=False, show_error=False, ssr_mode=False, pwa=False, mcp_server=False, run_history=False,
         enable_monitoring=False, max_file_size=MAX_FILE_SIZE, footer_links=["api"],
         theme=draw_theme(), css_paths=STYLES,

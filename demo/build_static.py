@@ -1,8 +1,8 @@
 """Build the static page, which restores pictures in the visitor's browser: `python -m demo.build_static DIR`.
 
-The folder then holds all that the page needs: its own files (`demo/static`), the network as ONNX models,
-onnxruntime-web from npm, and the example pictures. Any server of files can offer it. Building needs `npm` and to be
-online once; what npm gave is kept in `build/npm`.
+The folder then holds all that the page needs: its own files (`demo/static`), the network as ONNX models with the
+authors of the photographs that it was trained on, onnxruntime-web from npm, and the example pictures. Any server of
+files can offer it. Building needs `npm` and to be online once; what npm gave is kept in `build/npm`.
 """
 
 import base64
@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from tqdm import tqdm
 
-from dpmambair.shipped import SHIPPED
+from dpmambair.shipped import ATTRIBUTION, SHIPPED
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE, EXAMPLES, KEPT = ROOT / "demo" / "static", ROOT / "examples", ROOT / "build" / "npm"
@@ -104,14 +105,39 @@ def build(folder: Path, model: Path) -> None:
     with tempfile.TemporaryDirectory(prefix=".building-", dir=folder.parent) as place:
         page = Path(place) / "page"
         shutil.copytree(PAGE, page)
-        unpack_runtime(fetch_runtime(), page / "runtime")
-        (page / "examples").mkdir()
-        pictures = sorted(EXAMPLES.glob("*.png"))
-        for path in (*pictures, EXAMPLES / "README.md"):
-            shutil.copyfile(path, page / "examples" / path.name)
-        (page / "examples" / "names.json").write_text(json.dumps([path.name for path in pictures]), encoding="utf-8")
-        export_network(model, page / "network")
+        copy_examples(page / "examples")
+        add_programs(page, model)
+        # Who offers the weights names the authors of what they were trained on.
+        for path in model.glob(ATTRIBUTION):
+            shutil.copyfile(path, page / "network" / path.name)
         page.rename(folder)
+
+
+def copy_examples(folder: Path) -> None:
+    """Copy the example pictures into a new folder, with their names and sources."""
+    folder.mkdir()
+    pictures = sorted(EXAMPLES.glob("*.png"))
+    for path in (*pictures, EXAMPLES / "README.md"):
+        shutil.copyfile(path, folder / path.name)
+    (folder / "names.json").write_text(json.dumps([path.name for path in pictures]), encoding="utf-8")
+
+
+def add_programs(page: Path, model: Path) -> None:
+    """Add the runtime and the network to a page, with a bar on terminals: this takes minutes.
+
+    Raises:
+        ValueError: the model cannot be exported, or npm gives no runtime.
+    """
+    with tqdm(total=3, unit="step", disable=None) as bar:
+        bar.set_description("Fetching onnxruntime-web")
+        archive = fetch_runtime()
+        bar.update()
+        bar.set_description("Unpacking it")
+        unpack_runtime(archive, page / "runtime")
+        bar.update()
+        bar.set_description("Exporting the network, which takes minutes")
+        export_network(model, page / "network")
+        bar.update()
 
 
 @main.command()

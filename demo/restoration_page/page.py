@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import gradio as gr
 
-from .pictures import MAX_MEGAPIXELS, UPLOAD_FORMATS
+from .pictures import LIFETIME, MAX_MEGAPIXELS, SWEEP, UPLOAD_FORMATS
 from .report import name_kind
 from .restorer import Restorer
 from .visits import MAX_STRENGTH, Findings, View, Visits, Wish
@@ -25,8 +25,6 @@ FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "
 MONOSPACE = ("ui-monospace", "SFMono-Regular", "Consolas", "monospace")
 
 MAX_QUEUE = 20
-# Seconds: the files of visits are looked through this often, and deleted at this age.
-SWEEP, LIFETIME = 600, 3600
 # The network takes one picture at a time; turning the strength of a finished one need not wait for it.
 RESTORING = {"concurrency_id": "restoring", "concurrency_limit": 1}
 SHOWING = {"concurrency_id": "showing", "concurrency_limit": 2}
@@ -162,7 +160,7 @@ def _draw_options(restorer: Restorer) -> tuple[gr.CheckboxGroup, gr.Checkbox]:
     )  # fmt: skip
     ensemble = gr.Checkbox(
         False, label="Self-ensemble", elem_id="ensemble",
-        info="Averages over eight flips and turns; takes eight times as long.",
+        info="Averages over eight flips and turns; takes eight times as long. The shipped weights gain nothing by it.",
     )  # fmt: skip
     return repair, ensemble
 

@@ -13,6 +13,8 @@ UPLOAD_FORMATS = ("AVIF", "BMP", "JPEG", "PNG", "TIFF", "WEBP")
 # Phones take 12 megapixels; beyond this, one visitor would hold a free machine for too long.
 MAX_MEGAPIXELS = 16
 MAX_FILE_SIZE = "40mb"
+# Seconds: what is older is deleted, files as well as what is remembered, and is looked for this often.
+LIFETIME, SWEEP = 3600, 600
 DAMAGED = "This picture is damaged and cannot be read to its end."
 
 

@@ -3,17 +3,19 @@
 import contextlib
 import hashlib
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Self, TypeAlias
 
 import torch
-from cachetools import LRUCache, cachedmethod
+from cachetools import TTLCache, cachedmethod
 from PIL import Image
-from transformers import AutoModelForImageToImage, Pipeline, pipeline
+from transformers import AutoImageProcessor, AutoModelForImageToImage, Pipeline, pipeline
+from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
-from .pictures import Picture, read_file, read_upload
+from .pictures import LIFETIME, Picture, read_file, read_upload
 
 # Where our package is installed it registers the pipeline; elsewhere the model's repository brings the code.
 with contextlib.suppress(ImportError):
@@ -70,11 +72,11 @@ class Restoration:
 
 
 class Restorer:
-    """A trained model that restores one picture at a time and remembers the last ones."""
+    """A trained model that restores one picture at a time and remembers the last ones, for an hour at most."""
 
-    def __init__(self, restore: Pipeline, name: str) -> None:
+    def __init__(self, restore: Pipeline, name: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._pipeline, self.name = restore, name
-        self._cache = LRUCache(MEMORY, getsizeof=lambda restoration: restoration.byte_count)
+        self._cache = TTLCache(MEMORY, LIFETIME, clock, getsizeof=lambda restoration: restoration.byte_count)
         self._changes = threading.Condition()
         self._network = threading.Lock()
 
@@ -93,14 +95,13 @@ class Restorer:
         name, _, revision = (source, "", "") if is_local else source.partition("@")
         options = {"revision": revision or None, "trust_remote_code": True}
         try:
-            _, found = AutoModelForImageToImage.from_pretrained(name, output_loading_info=True, **options)
-            restore = pipeline(TASK, model=name, **options)
+            restore, missing = _load(name, options)
         except Exception as error:  # a broken folder surfaces as one of half a dozen unrelated types
             reason = " ".join(str(error).split()) or type(error).__name__
             raise ValueError(
                 f"`DPMAMBAIR_MODEL` must be a trained restorer, got {source}; give its folder or repository: {reason}"
             ) from error
-        if missing := len(found["missing_keys"]):
+        if missing:
             raise ValueError(f"weights must be complete, got {missing} missing in {source}; give a trained model")
         return cls(restore, Path(name).resolve().name if is_local else name)
 
@@ -139,6 +140,11 @@ class Restorer:
         mixed = torch.lerp(degraded.fill_hidden(), restoration.reconstruction[0], strength)
         return degraded.with_pixels(mixed)
 
+    def forget(self) -> None:
+        """Drop what is older than `LIFETIME`: nobody gets it any more, but it would stay until the next picture."""
+        with self._changes:
+            self._cache.expire()
+
     def write(self, picture: Picture, target: Path) -> None:
         """Write a picture as PNG, with its depth, transparency and metadata."""
         self._pipeline.write_picture(picture, target, "PNG")
@@ -159,3 +165,14 @@ class Restorer:
         result = self._pipeline.postprocess(outputs, return_picture=True)
         degradations = result["degradations"] if self.describes else None
         return Restoration(picture, reconstruction, degradations)
+
+
+def _load(name: str, options: dict[str, str | bool | None]) -> tuple[Pipeline, int]:
+    """Load a model's pipeline, and count the weights that its files lack: `pipeline` would draw them at random."""
+    model, found = AutoModelForImageToImage.from_pretrained(name, output_loading_info=True, **options)
+    processor = AutoImageProcessor.from_pretrained(name, **options)
+    # Of a model that brings its code; otherwise our package has registered one.
+    own = getattr(model.config, "custom_pipelines", {}).get(TASK)
+    kind = own and get_class_from_dynamic_module(own["impl"], name, revision=options["revision"])
+    given = {"model": model, "config": model.config, "image_processor": processor, "pipeline_class": kind}
+    return pipeline(TASK, trust_remote_code=True, **given), len(found["missing_keys"])

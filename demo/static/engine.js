@@ -75,12 +75,15 @@ async function choose() {
   }
 }
 
-const ready = choose();
-ready.then(({name}) => postMessage({kind: "ready", name}), ({message}) => postMessage({kind: "failed", message}));
+// All that a picture needs, so that whoever hears that it is ready needs no connection any more.
+const ready = Promise.all([choose(), sizes, networks]).then(([engine]) => engine);
+ready.then(({name}) => postMessage({kind: "ready", name}), ({message}) => postMessage({kind: "lost", message}));
 
 self.onmessage = async ({data: picture}) => {
+  const engine = await ready.catch(() => null);
+  if (!engine) return;  // "lost" is said
   try {
-    const {said, restored} = await restoreWith(await ready, picture, (done, total) => postMessage({kind: "progress", done, total}));
+    const {said, restored} = await restoreWith(engine, picture, (done, total) => postMessage({kind: "progress", done, total}));
     const {degradations} = await sizes;
     const found = degradations && degradations.map((kind, place) =>
       ({kind, presence: said.presence.data[place], severity: said.severity.data[place]}));

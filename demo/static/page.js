@@ -1,26 +1,67 @@
 // The page: takes a picture, has it restored by the worker, and shows before and after.
 
 const MAX_MEGAPIXELS = 16;
+const LOST = "The network could not be loaded. Check the connection; choose a picture to try again.";
 const one = (id) => document.getElementById(id);
 const [before, after, frame] = [one("before"), one("after"), one("frame")];
 
-let worker, shown = null, waiting = null, link = null, drawing = 0;
+// Empty, or why this browser cannot restore pictures.
+const lacking = ["WebAssembly", "DecompressionStream", "OffscreenCanvas"].filter((name) => !(name in globalThis));
+const unable = lacking.length ? `This browser cannot restore pictures here: it is too old for ${lacking.join(" and ")}, ` +
+  "or has that switched off. Please update it, or use another one." : "";
+
+let worker = null, isReady = false, shown = null, waiting = null, began = null, latest = 0, link = null, drawing = 0;
 
 function start() {
-  worker = new Worker(new URL("engine.js", import.meta.url), {type: "module"});
-  worker.onmessage = ({data}) => ({ready, progress, restored, failed})[data.kind](data);
-  worker.onerror = () => failed({message: "the network did not load"});
+  const started = worker = new Worker(new URL("engine.js", import.meta.url), {type: "module"});
+  const hear = (data) => started === worker && ({ready, lost, progress, restored, failed})[data.kind](data);
+  started.onmessage = ({data}) => hear(data);
+  started.onerror = ({message = "engine.js"}) => hear({kind: isReady ? "failed" : "lost", message});
+  one("engine").textContent = "Loading the network";
 }
 
-const ready = ({name}) => (one("engine").textContent = `Ready: ${name}`);
+function stop() {
+  worker.terminate();
+  worker = null;
+  isReady = false;
+  one("engine").textContent = "The network is not loaded";
+}
 
+function ready({name}) {
+  isReady = true;
+  one("engine").textContent = `Ready: ${name}`;
+  if (waiting) one("doing").textContent = "Restoring";
+}
+
+// The next picture starts another worker: this one would remember what it could not load.
+function lost({message}) {
+  console.info(`The network could not be loaded: ${message}`);
+  stop();
+  one("status").textContent = "";
+  say(LOST);
+  finish();
+}
+
+// Steps take about as long each, so that those after the first tell how long the others will take.
 function progress({done, total}) {
+  const now = performance.now(), left = began ? ((now - began.time) / (done - began.done)) * (total - done) : 0;
+  began ??= {done, time: now};
   one("progress").value = done / total;
-  one("doing").textContent = total > 1 ? `Restoring, step ${done} of ${total}` : "Restoring";
+  one("doing").textContent = total > 1 ? `Restoring: ${Math.floor((100 * done) / total)}%${nameTime(left)}` : "Restoring";
 }
 
+function nameTime(milliseconds) {
+  const minutes = Math.round(milliseconds / 60000);
+  if (!minutes) return "";
+  return `, about ${minutes === 1 ? "a minute" : `${minutes} minutes`} left`;
+}
+
+// Whatever the runtime met, it may not have survived.
 function failed({message}) {
   say(`This picture could not be restored: ${message}.`);
+  one("status").textContent = "";
+  stop();
+  start();
   finish();
 }
 
@@ -34,18 +75,26 @@ function nameKind(kind) {
   return kind === "jpeg" ? "JPEG" : kind[0].toUpperCase() + kind.slice(1).replaceAll("_", " ");
 }
 
-// Read a file into three planes; what is wholly transparent takes the mean of what is seen, as it would bleed into it.
 async function decode(file) {
   const bitmap = await createImageBitmap(file).catch(() => null);
   if (!bitmap) throw new Error(`${file.name || "This file"} is not a picture that this browser can read.`);
-  const {width, height} = bitmap, megapixels = (width * height) / 1e6;
-  if (megapixels > MAX_MEGAPIXELS) {
-    throw new Error(`${file.name} has ${megapixels.toFixed(1)} megapixels, and this page takes up to ${MAX_MEGAPIXELS}.`);
+  try {
+    const megapixels = (bitmap.width * bitmap.height) / 1e6;
+    if (megapixels > MAX_MEGAPIXELS) {
+      throw new Error(`${file.name} has ${megapixels.toFixed(1)} megapixels, and this page takes up to ${MAX_MEGAPIXELS}.`);
+    }
+    return {name: file.name || "pasted.png", type: file.type, ...read(bitmap)};
+  } finally {
+    bitmap.close();
   }
-  const canvas = new OffscreenCanvas(width, height), context = canvas.getContext("2d", {willReadFrequently: true});
+}
+
+// Read a bitmap into three planes; what is wholly transparent takes the mean of what is seen, as it would bleed into it.
+function read(bitmap) {
+  const {width, height} = bitmap, canvas = new OffscreenCanvas(width, height), size = width * height;
+  const context = canvas.getContext("2d", {willReadFrequently: true}), values = new Float32Array(3 * size);
   context.drawImage(bitmap, 0, 0);
-  bitmap.close();
-  const {data} = context.getImageData(0, 0, width, height), size = width * height, values = new Float32Array(3 * size);
+  const {data} = context.getImageData(0, 0, width, height);
   const sum = [0, 0, 0];
   let isGrey = true, seen = 0;
   for (let place = 0; place < size; place++) {
@@ -59,25 +108,34 @@ async function decode(file) {
   for (let place = 0; seen && seen < size && place < size; place++) {
     for (let plane = 0; !data[4 * place + 3] && plane < 3; plane++) values[plane * size + place] = sum[plane] / seen;
   }
-  return {name: file.name || "pasted.png", type: file.type, width, height, levels: data, values, isGrey};
+  return {width, height, levels: data, values, isGrey};
 }
 
+// Restore a file, or what a promise brings, unless another is chosen before it is read.
 async function take(file) {
+  const chosen = ++latest;
   say("");
   let picture;
   try {
-    picture = await decode(file);
+    if (unable) throw new Error(unable);
+    picture = await decode(await file);
   } catch (error) {
-    return say(error.message);
+    if (chosen === latest) say(error.message);
+    return;
   }
+  if (chosen === latest) begin(picture);
+}
+
+function begin(picture) {
   if (waiting) cancel();
-  waiting = picture;
+  if (!worker) start();
+  [waiting, began] = [picture, null];
   one("drop").hidden = true;
   for (const id of ["controls", "report"]) one(id).hidden = true;
   one("viewer").hidden = one("veil").hidden = false;
   frame.classList.add("working");
   one("progress").removeAttribute("value");
-  one("doing").textContent = "Restoring";
+  one("doing").textContent = isReady ? "Restoring" : "Loading the network";
   one("status").textContent = `${picture.name} is being restored`;
   lay(picture);
   worker.postMessage({height: picture.height, width: picture.width, values: picture.values});
@@ -108,21 +166,23 @@ function restored({restored, found}) {
 
 // End the waiting: show what was restored last, or the empty page.
 function finish() {
+  const hadFocus = document.activeElement === one("cancel");
   waiting = null;
   one("veil").hidden = true;
   frame.classList.remove("working");
   one("drop").hidden = Boolean(shown);
   one("viewer").hidden = one("controls").hidden = !shown;
   one("report").hidden = !shown?.found;
-  if (!shown) return;
-  lay(shown);
-  draw();
-  if (shown.found) tell(shown.found);
+  if (shown) {
+    lay(shown);
+    draw();
+    if (shown.found) tell(shown.found);
+  }
+  if (hadFocus) one(shown ? "split" : "file").focus({preventScroll: true});
 }
 
 function cancel() {
-  worker.terminate();
-  one("engine").textContent = "Loading the network";
+  stop();
   start();
   one("status").textContent = "Cancelled";
   finish();
@@ -170,8 +230,23 @@ function tell(found) {
   one("found").replaceChildren(...rows);
 }
 
+async function load(name) {
+  const response = await fetch(`examples/${name}`);
+  if (!response.ok) throw new Error(`${name}: ${response.status}`);
+  return response;
+}
+
+async function loadExample(name) {
+  try {
+    const content = await (await load(name)).blob();
+    return new File([content], name, {type: content.type});
+  } catch {
+    throw new Error("This example could not be loaded. Check the connection and try again.");
+  }
+}
+
 async function offerExamples() {
-  const names = await fetch("examples/names.json").then((response) => response.json(), () => []);
+  const names = await load("names.json").then((response) => response.json()).catch(() => []);
   const items = names.map((name) => {
     const item = document.createElement("li"), button = document.createElement("button"), image = new Image();
     image.src = `examples/${name}`;
@@ -179,15 +254,15 @@ async function offerExamples() {
     button.type = "button";
     button.append(image, nameKind(name.replace(/\.[^.]*$/, "")));
     button.onclick = async () => {
-      const content = await fetch(image.src).then((response) => response.blob());
-      await take(new File([content], name, {type: content.type}));
-      one("viewer").scrollIntoView({block: "nearest"});
+      await take(loadExample(name));
+      if (waiting) one("viewer").scrollIntoView({block: "nearest"});
     };
     item.append(button);
     return item;
   });
   one("examples").querySelector("ul").replaceChildren(...items);
-  one("examples").hidden = !items.length;
+  one("no-examples").hidden = Boolean(items.length);
+  one("examples").hidden = false;
 }
 
 one("file").onchange = ({target}) => {
@@ -211,4 +286,9 @@ document.addEventListener("drop", (event) => {
   if (event.dataTransfer.files.length) take(event.dataTransfer.files[0]);
 });
 offerExamples();
-start();
+if (unable) {
+  say(unable);
+  one("engine").textContent = "The network cannot run in this browser";
+} else {
+  start();
+}

@@ -143,11 +143,13 @@ async function embedStrips(run, picture, context) {
 const joinAll = (measures, sequential) => Object.fromEntries(
   Object.keys(measures[0]).map((name) => [name, join(measures.map((each) => each[name]), name === sequential)]));
 
-// Restore a picture; `report` is told after each step how many are done, and of how many.
+// Restore a picture; `report` is told after each step how many are done, and of how many. Corrections that turn out not
+// to be needed count until then: their number is at most this, and falls to what is done at the end.
 export async function restore(run, picture, embedding, sizes, [tile, overlap], report = () => {}) {
   const {height, width} = picture, tiles = planTiles(height, width, tile, overlap), isCarried = tile[1] >= width;
   const hasMeans = tiles.length > 1 && sizes.means > 0;
-  let done = 0, total = hasMeans ? 2 * tiles.length + 2 : tiles.length;
+  const correcting = tiles.length + 2, total = tiles.length + (hasMeans ? (1 + MOST_CORRECTIONS) * correcting : 0);
+  let done = 0;
 
   async function* restoreParts(pictures, parts, means) {
     let states = {data: new Float32Array(2 * sizes.states), dims: [2, sizes.states]};
@@ -202,8 +204,10 @@ export async function restore(run, picture, embedding, sizes, [tile, overlap], r
     const means = seen.map((mean, channel) => mean + shifted[channel] - ofSheet[channel]);
     seen = await blendAll(means);
     const isNear = seen.every((mean, channel) => Math.abs(mean - means[channel]) <= MEANS_TOLERANCE);
-    if (isNear || correction === MOST_CORRECTIONS) return restored;
-    total += tiles.length + 2;
+    if (isNear || correction === MOST_CORRECTIONS) {
+      report(done, done);
+      return restored;
+    }
     ofSheet = await measure(sheet, whole, means);
   }
 }

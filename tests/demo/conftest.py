@@ -12,6 +12,7 @@ from urllib.request import urlopen
 import pytest
 import torch
 from restoration_page.restorer import Restorer
+from transformers import pipeline
 
 from modeling_dpmambair import DPMambaIRImageProcessor
 from tests.modeling_dpmambair.models import small_model
@@ -32,9 +33,27 @@ def folder(tmp_path_factory):
     return place
 
 
-@pytest.fixture
-def restorer(folder):
+@pytest.fixture(scope="session")
+def loaded(folder):
+    """The restorer that all tests share; its memory is nobody's."""
     return Restorer.from_source(str(folder))
+
+
+@pytest.fixture
+def restorer(loaded):
+    """A restorer that remembers nothing yet."""
+    return forgetful(loaded)
+
+
+def forgetful(loaded, **options):
+    """Return a restorer with a loaded one's network and an empty memory."""
+    return Restorer(loaded._pipeline, loaded.name, **options)
+
+
+@pytest.fixture(scope="session")
+def pipe(folder):
+    """The pipeline of the same model, loaded as a user does."""
+    return pipeline("image-restoration", model=str(folder))
 
 
 @pytest.fixture(scope="session")

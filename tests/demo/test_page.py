@@ -4,9 +4,8 @@ import re
 import pytest
 from restoration_page import page as module
 from restoration_page.page import STYLES, build_page, draw_theme
-from restoration_page.restorer import Restorer
 
-from tests.demo.conftest import KINDS, MARKER, ROOT
+from tests.demo.conftest import KINDS, MARKER, ROOT, forgetful
 from tests.restoring import read
 
 
@@ -20,8 +19,8 @@ def build(restorer, examples=ROOT / "examples"):
 
 
 @pytest.fixture(scope="module")
-def page(folder):
-    return build(Restorer.from_source(str(folder)))
+def page(loaded):
+    return build(forgetful(loaded))
 
 
 def component(page, name):
@@ -63,6 +62,7 @@ def test_every_kind_is_repaired_until_some_are_left_out(page):
     assert repair.visible
     assert repair.value == [kind for _, kind in repair.choices] == KINDS
     assert component(page, "ensemble").value is False
+    assert "gain nothing" in component(page, "ensemble").info
 
 
 def test_programs_see_one_endpoint(page):

@@ -1,7 +1,10 @@
+import gc
 import os
 import shutil
 import subprocess
 import sys
+import weakref
+from types import SimpleNamespace
 
 import imagecodecs
 import numpy as np
@@ -9,13 +12,13 @@ import pytest
 import torch
 from PIL import Image
 from restoration_page import restorer as module
-from restoration_page.pictures import MAX_MEGAPIXELS, UnusablePictureError
+from restoration_page.pictures import LIFETIME, MAX_MEGAPIXELS, UnusablePictureError
 from restoration_page.restorer import Control, Restorer
 from safetensors.torch import load_file, save_file
 from transformers import pipeline
 
-from modeling_dpmambair import DPMambaIRImageProcessor, ImageRestorationPipeline
-from tests.demo.conftest import KINDS, MARKER, ROOT
+from modeling_dpmambair import DPMambaIRImageProcessor, DPMambaIRModel, ImageRestorationPipeline
+from tests.demo.conftest import KINDS, MARKER, ROOT, forgetful
 from tests.modeling_dpmambair.models import small_model
 from tests.odd_pictures import rgb_profile
 from tests.restoring import photograph, read, save
@@ -43,8 +46,8 @@ def runs(monkeypatch):
 
 
 @pytest.mark.parametrize("strength", [0, 0.35, 1, 1.5])
-def test_any_strength_gives_what_the_pipeline_gives(folder, restorer, picture, strength):
-    expected = pipeline("image-restoration", model=str(folder))(picture, strength=strength)
+def test_any_strength_gives_what_the_pipeline_gives(pipe, restorer, picture, strength):
+    expected = pipe(picture, strength=strength)
     restored = restorer.at_strength(restorer.restore(picture), strength).image
     assert (restored.mode, restored.size) == ("RGB", expected.size)
     difference = np.abs(np.subtract(restored, expected, dtype=int))
@@ -64,17 +67,34 @@ def test_network_runs_once_for_all_strengths(restorer, picture, tmp_path, runs):
     assert len(runs) == 2
 
 
-def test_memory_holds_the_last_pictures_only(folder, tmp_path, runs, monkeypatch):
+def test_memory_holds_the_last_pictures_only(loaded, tmp_path, runs, monkeypatch):
     paths = [save(tmp_path / f"{seed}.png", photograph(seed=seed)) for seed in range(3)]
     width, height = photograph().size
     # Each takes four bytes a level before, and four after.
     monkeypatch.setattr(module, "MEMORY", 2 * width * height * 3 * (4 + 4))
-    restorer = Restorer.from_source(str(folder))
+    restorer = forgetful(loaded)
     for path in (*paths, paths[1], paths[2]):
         restorer.restore(path)
     assert len(runs) == 3
     restorer.restore(paths[0])
     assert len(runs) == 4
+
+
+def test_pictures_are_forgotten_when_their_files_are_deleted(loaded, picture, runs):
+    now = 0
+    restorer = forgetful(loaded, clock=lambda: now)
+    kept = weakref.ref(restorer.restore(picture))
+    now = LIFETIME - 1
+    restorer.forget()
+    restorer.restore(picture)  # a look at it does not keep it longer
+    assert len(runs) == 1
+    now = LIFETIME
+    assert kept() is not None
+    restorer.forget()
+    gc.collect()
+    assert kept() is None
+    restorer.restore(picture)
+    assert len(runs) == 2
 
 
 def test_every_picture_that_the_page_takes_fits_the_memory():
@@ -108,11 +128,11 @@ def test_depth_transparency_and_grey_go_with_the_result(restorer, tmp_path):
 
 
 @pytest.mark.parametrize("control", [Control(("haze", "noise")), Control(self_ensemble=True)])
-def test_control_is_the_pipelines_and_each_is_remembered(folder, restorer, picture, runs, control):
+def test_control_is_the_pipelines_and_each_is_remembered(pipe, restorer, picture, runs, control):
     restorer.restore(picture)
     found = [restorer.at_strength(restorer.restore(picture, control), 1).image for _ in range(2)]
     assert len(runs) == 2
-    expected = pipeline("image-restoration", model=str(folder))(picture, **control._asdict())
+    expected = pipe(picture, **control._asdict())
     assert all(np.array_equal(each, expected) for each in found)
     assert not np.array_equal(expected, restorer.at_strength(restorer.restore(picture), 1).image)
 
@@ -142,8 +162,8 @@ def test_unusable_picture_is_refused_and_not_remembered(restorer, tmp_path):
 # Description
 
 
-def test_description_is_the_pipelines(folder, restorer, picture):
-    expected = pipeline("image-restoration", model=str(folder))(picture, return_description=True)["degradations"]
+def test_description_is_the_pipelines(pipe, restorer, picture):
+    expected = pipe(picture, return_description=True)["degradations"]
     found = restorer.restore(picture).degradations
     assert list(found) == KINDS
     for kind in KINDS:
@@ -188,14 +208,30 @@ def test_missing_weights_are_refused_rather_than_drawn_at_random(folder, tmp_pat
     [("owner/name", "owner/name", None), ("owner/name@v1", "owner/name", "v1")],
 )
 def test_repository_may_be_pinned_to_a_revision(monkeypatch, source, name, revision):
-    asked = []
-    monkeypatch.setattr(module, "pipeline", lambda task, model, **options: asked.append((model, options["revision"])))
-    monkeypatch.setattr(
-        module.AutoModelForImageToImage, "from_pretrained",
-        lambda model, **options: (asked.append((model, options["revision"])), {"missing_keys": set()}),
-    )  # fmt: skip
+    asked, config = [], SimpleNamespace(custom_pipelines={module.TASK: {"impl": "its.Pipeline"}})
+
+    def load(name, output_loading_info=False, **options):
+        asked.append((name, options["revision"]))
+        return (SimpleNamespace(config=config), {"missing_keys": set()}) if output_loading_info else None
+
+    monkeypatch.setattr(module, "pipeline", lambda task, **options: None)
+    monkeypatch.setattr(module.AutoModelForImageToImage, "from_pretrained", load)
+    monkeypatch.setattr(module.AutoImageProcessor, "from_pretrained", load)
+    monkeypatch.setattr(module, "get_class_from_dynamic_module", lambda impl, name, **options: load(name, **options))
     assert Restorer.from_source(source).name == name
-    assert asked == [(name, revision)] * 2
+    assert asked == [(name, revision)] * 3
+
+
+def test_weights_are_read_once(folder, monkeypatch):
+    loads, load = [], DPMambaIRModel.from_pretrained.__func__
+
+    def count(kind, *arguments, **options):
+        loads.append(arguments)
+        return load(kind, *arguments, **options)
+
+    monkeypatch.setattr(DPMambaIRModel, "from_pretrained", classmethod(count))
+    Restorer.from_source(str(folder))
+    assert len(loads) == 1
 
 
 STRANGER = """

@@ -1,7 +1,9 @@
 """What a Space reads of the folder `demo`."""
 
 import re
+import threading
 import tomllib
+from types import SimpleNamespace
 
 import app
 import pytest
@@ -55,6 +57,13 @@ def test_model_and_examples_are_found_in_the_repository_and_in_a_space(tmp_path,
 
 def test_loading_the_page_switches_statistics_off():
     assert app.os.environ["GRADIO_ANALYTICS_ENABLED"] == "False"
+
+
+def test_pictures_are_forgotten_again_and_again():
+    calls = threading.Semaphore(0)
+    ended = app.sweep(SimpleNamespace(forget=calls.release), interval=0.01)
+    assert all(calls.acquire(timeout=60) for _ in range(3))
+    ended.set()
 
 
 def test_page_does_not_start_without_trained_weights(tmp_path, monkeypatch):

@@ -22,7 +22,7 @@ from benchmarks.chromium import (
     serving,
     take_screenshot,
 )
-from dpmambair.shipped import SHIPPED
+from dpmambair.shipped import ATTRIBUTION, SHIPPED
 from modeling_dpmambair import Restorer
 from tests.chromium import needs_chromium
 from tests.demo.conftest import ROOT
@@ -122,6 +122,10 @@ def difference(found, expected):
     return np.abs(found.astype(int) - np.asarray(expected.convert("RGB"), int)).max()
 
 
+def test_page_names_the_authors_of_the_photographs(folder):
+    assert (folder / "network" / ATTRIBUTION).read_bytes() == (SHIPPED / ATTRIBUTION).read_bytes()
+
+
 def test_page_is_small_and_asks_nobody_else(folder, width, picture, tmp_path):
     with serving(folder, headers_for(width)) as server:
         with open_chromium(width, tmp_path) as driver:
@@ -172,6 +176,8 @@ def test_picture_is_restored_as_eager_does_described_and_offered(visit, width, r
 
 
 def test_strength_zero_is_the_picture_itself(visit, picture, restorer):
+    hint = visit.one(visit.one("strength").get_attribute("aria-describedby"))
+    assert hint.get_attribute("textContent").startswith("0 leaves the picture as it was, 1 restores it")
     visit.restore(picture)
     visit.set_strength(0)
     visit.wait(lambda: difference(visit.pixels("after"), read(picture)) == 0)
@@ -183,6 +189,7 @@ def test_strength_zero_is_the_picture_itself(visit, picture, restorer):
 def test_slider_moves_by_the_keyboard(visit, picture):
     visit.restore(picture)
     split = visit.one("split")
+    assert visit.driver.switch_to.active_element == split
     assert split.get_attribute("aria-label")
     script = "return ['::before', '::after'].map((part) => parseFloat(getComputedStyle(arguments[0], part).left))"
     handle, width = visit.one("handle"), visit.one("frame").rect["width"]
@@ -218,17 +225,92 @@ def test_bad_file_gets_a_clear_message_and_the_former_picture_stays(visit, pictu
 
 def test_two_megapixels_tell_their_progress_can_be_cancelled_and_agree_in_tiles(visit, large, restored_large, shoot):
     visit.upload(large)
-    visit.wait(lambda: "step 2 of" in visit.one("doing").text)
+    visit.wait(lambda: "%" in visit.one("doing").text)
     shoot("working")
     visit.one("cancel").click()
     visit.wait(lambda: not visit.one("veil").is_displayed())
     visit.note_progress()
     visit.restore(large)
-    steps = [re.fullmatch(r"Restoring(?:, step (\d+) of (\d+))?", said).groups() for said in visit.note_progress()]
-    done, totals = zip(*(map(int, step) for step in steps if step != (None, None)), strict=True)
-    assert list(done) == list(range(1, totals[-1] + 1))
-    assert len(done) >= 8
+    said = visit.note_progress()
+    assert set(said[:2]) <= {"Loading the network", "Restoring"}
+    form = r"Restoring: (\d+)%(?:, about (?:a minute|\d+ minutes) left)?"
+    shares = [int(re.fullmatch(form, each)[1]) for each in said if "%" in each]
+    assert shares == sorted(shares)
+    assert shares[-1] == 100
+    assert len(shares) >= 8
     assert difference(visit.pixels("after"), restored_large) <= 1
+
+
+def test_picture_that_is_chosen_last_is_restored_whatever_is_read_first(visit, picture, tmp_path):
+    slow = make_picture((120, 88), tmp_path)
+    script = """const read = window.createImageBitmap; window.read = 0;
+    window.createImageBitmap = async (file) => { const bitmap = await read(file);
+      if (file.name === arguments[0]) await new Promise((done) => setTimeout(done, 3000));
+      window.read++; return bitmap; };"""
+    visit.driver.execute_script(script, slow.name)
+    visit.upload(slow)
+    visit.restore(picture)
+    visit.wait(lambda: visit.driver.execute_script("return window.read") == 2)
+    assert visit.one("caption").text.startswith(picture.name)
+    assert not visit.one("veil").is_displayed()
+
+
+@pytest.fixture(scope="module")
+def broken(folder, tmp_path_factory):
+    """A page that may be damaged, its folder, and a small picture."""
+    place = tmp_path_factory.mktemp("broken")
+    page = shutil.copytree(folder, place / "page")
+    with serving(page, headers_for(390)) as server, open_chromium(390, place) as driver:
+        yield StaticPage(driver, server.origin), page, make_picture((120, 88), place)
+
+
+def open_anew(visit):
+    """Open the page as a browser that has kept nothing of it."""
+    visit.driver.execute_cdp_cmd("Network.clearBrowserCache", {})
+    visit.open()
+
+
+@pytest.mark.parametrize("lost", ["engine.js", "network/restore.onnx", "network/parts.json"])
+def test_lost_request_is_told_and_the_next_picture_tries_again(broken, lost):
+    visit, page, picture = broken
+    (page / lost).rename(page / "away")
+    open_anew(visit)
+    visit.wait(lambda: visit.one("message").is_displayed())
+    expected = "The network could not be loaded. Check the connection; choose a picture to try again."
+    assert visit.one("message").text == expected
+    assert visit.one("engine").text == "The network is not loaded"
+    (page / "away").rename(page / lost)
+    visit.restore(picture)
+    assert not visit.one("message").is_displayed()
+    assert visit.one("engine").text.startswith("Ready")
+
+
+def test_lost_examples_are_told(broken):
+    visit, page, _ = broken
+    (page / "examples/rain.png").unlink()
+    open_anew(visit)
+    visit.wait(lambda: visit.one("examples").is_displayed())
+    (button,) = [each for each in visit.driver.find_elements(By.CSS_SELECTOR, "li button") if each.text == "Rain"]
+    button.click()
+    visit.wait(lambda: visit.one("message").is_displayed())
+    assert visit.one("message").text == "This example could not be loaded. Check the connection and try again."
+    (page / "examples/names.json").write_text("<html>")
+    open_anew(visit)
+    visit.wait(lambda: visit.one("no-examples").is_displayed())
+
+
+def test_browser_that_lacks_something_and_a_page_that_is_a_file_are_told(broken):
+    visit, page, picture = broken
+    source = {"source": "delete globalThis.DecompressionStream;"}
+    script = visit.driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", source)
+    visit.open()
+    visit.upload(picture)
+    visit.wait(lambda: visit.one("message").is_displayed())
+    assert "too old for DecompressionStream" in visit.one("message").text
+    assert visit.one("engine").text == "The network cannot run in this browser"
+    visit.driver.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", script)
+    visit.driver.get((page / "index.html").as_uri())
+    assert "works only from a server" in visit.one("message").text
 
 
 def test_webgpu_restores_as_eager_does(folder, restorer, tmp_path):
