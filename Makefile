@@ -7,8 +7,8 @@ PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check
 CONSTRAINTS ?=
 DEV_INSTALL := $(PIP_INSTALL) $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 PYTEST := HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
-# One process for each core, up to four, as each takes some 2 GiB; who is done early takes over from the others.
-PYTEST_WORKERS := --numprocesses=logical --maxprocesses=4 --dist=worksteal
+# One process for each core, up to four, as each takes some 2 GiB.
+PYTEST_WORKERS := --numprocesses=logical --maxprocesses=4
 
 .PHONY: restore test test-ci test-slow style quality smoke bench reproduce-mini
 
@@ -16,14 +16,15 @@ PYTEST_WORKERS := --numprocesses=logical --maxprocesses=4 --dist=worksteal
 restore: $(VENV)/.restore
 	$(BIN)/dpmambair-restore examples -o restored --grid restored/grid.png --overwrite
 
-# The fast tests: no GPU, no network, two cores.
+# The fast tests: no GPU, no network, two cores. Who is done early takes over from the others.
 test: $(VENV)/.dev
-	$(PYTEST) $(PYTEST_WORKERS) -m "not slow and not gpu"
+	$(PYTEST) $(PYTEST_WORKERS) --dist=worksteal -m "not slow and not gpu"
 
 # The slow tests that matter most: the documents' lines, the wheel in an empty environment, the shipped weights at every
-# door, runs that stop and go on. Continuous integration runs them after the fast ones.
+# door, runs that stop and go on. Continuous integration runs them after the fast ones. Those of a file share what takes
+# long to make, such as an environment with the wheel, and so stay in one process.
 test-ci: $(VENV)/.dev
-	$(PYTEST) -m "ci and not gpu"
+	$(PYTEST) $(PYTEST_WORKERS) --dist=loadfile -m "ci and not gpu"
 
 # Everything, the GPU's tests where there is one.
 test-slow: $(VENV)/.dev

@@ -86,6 +86,7 @@ def render_learning(results: dict[str, Any]) -> str:
         "alone.\nThose of this family and `film` start with the trained extractor, the others from random weights.\n"
         "Gain: PSNR after minus before on held-out photographs under each kind at severity 0.5, ± half the range of "
         "the\nseeds; clean: PSNR of what becomes of undegraded ones. Multiply-accumulates and the scan's operations, "
-        "in thousands,\nare for a pixel of 256 x 256; seconds a megapixel and memory for restoring 1024 x 1024 pixels.\n"
+        "in thousands,\nare for a pixel of 256 x 256; seconds a megapixel and memory for restoring 1024 x 1024 "
+        "pixels.\n"
         f"Measured on {'; '.join(machines)}."
     )
