@@ -1,8 +1,10 @@
 """Pictures that show restorations: degraded and restored side by side, and an overview of many."""
 
+from bisect import bisect_left
 from collections.abc import Sequence
+from functools import cache
 
-from PIL import Image, ImageDraw, ImageOps
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from dpmambair.console import printable
 
@@ -25,14 +27,26 @@ def draw_pair(caption: str, degraded: Image.Image, restored: Image.Image) -> Ima
     width, height = THUMBNAIL
     cell = Image.new("RGB", (width, 2 * height + 36), "white")
     pen = ImageDraw.Draw(cell)
-    caption = printable(caption)
-    while pen.textlength(caption, font_size=17) > width:
-        caption = f"{caption.rstrip('…')[:-1]}…"
-    pen.text((width // 2, 17), caption, "black", anchor="mm", font_size=17)
+    pen.text((width // 2, 17), _shorten(printable(caption), width), "black", _font(17), anchor="mm")
     for top, word, picture in ((32, "degraded", degraded), (36 + height, "restored", restored)):
         cell.paste(ImageOps.pad(picture.convert("RGB"), THUMBNAIL, Image.Resampling.LANCZOS, color="white"), (0, top))
-        pen.text((8, top + height - 8), word, "white", anchor="ls", font_size=14, stroke_width=2, stroke_fill="black")
+        pen.text((8, top + height - 8), word, "white", _font(14), anchor="ls", stroke_width=2, stroke_fill="black")
     return cell
+
+
+# Drawing would load it anew for every text, and for every length that is tried.
+@cache
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    return ImageFont.load_default(size)
+
+
+def _shorten(caption: str, width: int) -> str:
+    """Return the most of a caption that is at most `width` pixels wide, with an ellipsis where some is left out."""
+
+    def cut(left_out: int) -> str:
+        return f"{caption[: len(caption) - left_out].rstrip('…')}…" if left_out else caption
+
+    return cut(bisect_left(range(len(caption)), True, key=lambda count: _font(17).getlength(cut(count)) <= width))
 
 
 def draw_grid(cells: Sequence[Image.Image]) -> Image.Image:

@@ -91,7 +91,7 @@ def _pixel_options(picture: Picture, format: str, quality: int | None) -> dict[s
     if format not in QUALITY:
         return {}
     options: dict[str, Any] = {"quality": QUALITY[format] if quality is None else quality}
-    # Colours as sharp as the restorer left them.
+    # Colours as sharp as the restorer left them; HEIF as phones write it, since their decoders may know no other.
     return options | ({"subsampling": "4:4:4"} if format in ("AVIF", "JPEG") else {})
 
 

@@ -69,6 +69,21 @@ LAYERS = {
         {"__init__"},
         {"__main__"},
     ),
+    "restoration_metrics": (
+        {"figures", "functional", "lpips", "psnr", "ssim"},
+        {"perceptual"},
+        {"scores"},
+        {"model_index"},
+        {"__init__"},
+    ),
+    "training": (
+        {"average", "checkpoints", "journal", "progress", "recipe_files", "rules", "scores", "whiten"},
+        {"recipe"},
+        {"optimization", "pictures", "stages"},
+        {"assemble", "plan", "validation"},
+        {"loop"},
+        {"__init__"},
+    ),
     "evaluation": (
         {"classical", "journal", "pair_sets", "peers", "report"},
         {"methods", "summary"},
@@ -359,9 +374,7 @@ def test_every_function_is_typed() -> None:
 
 
 def config_classes() -> list[type]:
-    """Classes of the configuration file; none before it is written."""
-    if not (ROOT / "modeling_dpmambair/configuration_dpmambair.py").exists():
-        return []
+    """Classes of the configuration file."""
     module = importlib.import_module("modeling_dpmambair.configuration_dpmambair")
     return [value for value in vars(module).values() if getattr(value, "__module__", None) == module.__name__]
 

@@ -158,7 +158,10 @@ def read_config(recipe: ModelRecipe) -> DPMambaIRConfig:
         FileNotFoundError: the file or folder that it comes from is missing.
         ValueError: an override is no field, or a value breaks its field's rule.
     """
-    content = json.loads(_find_config(recipe).read_text())
+    path = _find_config(recipe)
+    content = json.loads(path.read_text())
+    if not isinstance(content, dict):
+        raise ValueError(f"{str(path)!r} must hold a JSON object, got {content!r}; name a model's configuration")
     if content.get("model_type") == DegradationExtractorConfig.model_type:
         content = {"extractor_config": content}
     content = _apply(content, recipe.overrides, DPMambaIRConfig)

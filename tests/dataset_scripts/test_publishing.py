@@ -65,16 +65,22 @@ def summarise(row: dict) -> dict:
     return {**row, **{name: [int(p.astype(int).sum()), *p.shape] for name, p in pictures.items()}}
 
 
+@pytest.mark.ci
+@pytest.mark.slow
 def test_parquet_loads_elsewhere_without_our_package(pairs, read):
     assert read["parquet"] == [summarise(row) for row in pairs]
 
 
+@pytest.mark.ci
+@pytest.mark.slow
 def test_parquet_is_split_into_files_that_name_no_folder_of_this_machine(read, folder):
     files = sorted((read["root"] / "parquet/data").iterdir())
     assert [path.name for path in files] == [f"train-0000{number}-of-00003.parquet" for number in range(3)]
     assert not any(str(folder).encode() in path.read_bytes() for path in files)
 
 
+@pytest.mark.ci
+@pytest.mark.slow
 def test_imagefolder_loads_elsewhere_without_our_package(pairs, read, folder):
     rows, expected = read["imagefolder"], [summarise(row) for row in pairs]
     for row in expected:

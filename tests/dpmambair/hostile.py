@@ -2,6 +2,7 @@
 
 import struct
 import zlib
+from functools import cache
 from io import BytesIO
 
 import numpy as np
@@ -75,27 +76,45 @@ def giant_jpeg(side=GIANT):
     return bytes(content)
 
 
+# What makes each file of some hundred bytes that declares a picture of far more than any limit.
+GIANTS = {
+    "giant JPEG": giant_jpeg,
+    "giant PNG": lambda side: png(side, side, zlib.compress(bytes(1000))),
+    "endless animation": lambda _: _endless_gif(1000, 50_000),
+    "endless PNG": lambda _: png(2**31 - 1, 2**31 - 1, zlib.compress(b"")),
+    "text bomb PNG": lambda _: png(9, 9, zlib.compress(bytes(90)), (b"zTXt", b"a\0\0" + _bomb())),
+    "profile bomb PNG": lambda _: png(9, 9, zlib.compress(bytes(90)), (b"iCCP", b"a\0\0" + _bomb())),
+    "rows bomb PNG": lambda _: png(9, 9, _bomb()),
+    "giant GIF": lambda side: b"GIF89a" + struct.pack("<HH", side, side) + encoded("GIF")[10:],
+    "giant BMP": lambda side: (bmp := encoded("BMP"))[:18] + struct.pack("<ii", side, side) + bmp[26:],
+    "giant PPM": lambda side: b"P6\n%d %d\n255\n" % (side, side) + bytes(1000),
+    "endless PPM": lambda _: b"P6\n" + b"9" * 5000 + b" 9\n255\n" + bytes(1000),
+    "giant TIFF": lambda side: _patched_tiff(side),
+    "giant WEBP": lambda side: _giant_webp(side),
+    "giant JPEG 2000": lambda side: _patched(encoded("JPEG2000", no_jp2=True), 8, side),
+    "giant AVIF": lambda side: _patched(avif := encoded("AVIF"), avif.index(b"ispe") + 8, side),
+}
+
+
+@cache
+def giant_file(name, side=GIANT):
+    """Return one of them, made once, as some take a while."""
+    return GIANTS[name](side)
+
+
 def giant_files(side=GIANT):
     """Files of some hundred bytes that declare pictures of far more than any limit."""
-    yield "giant JPEG", giant_jpeg(side)
-    yield "giant PNG", png(side, side, zlib.compress(bytes(1000)))
-    yield "endless animation", _endless_gif(1000, 50_000)
-    yield "endless PNG", png(2**31 - 1, 2**31 - 1, zlib.compress(b""))
-    yield "text bomb PNG", png(9, 9, zlib.compress(bytes(90)), (b"zTXt", b"a\0\0" + zlib.compress(bytes(10**8))))
-    yield "profile bomb PNG", png(9, 9, zlib.compress(bytes(90)), (b"iCCP", b"a\0\0" + zlib.compress(bytes(10**8))))
-    yield "rows bomb PNG", png(9, 9, zlib.compress(bytes(10**8)))
-    yield "giant GIF", b"GIF89a" + struct.pack("<HH", side, side) + encoded("GIF")[10:]
-    yield "giant BMP", (bmp := encoded("BMP"))[:18] + struct.pack("<ii", side, side) + bmp[26:]
-    yield "giant PPM", b"P6\n%d %d\n255\n" % (side, side) + bytes(1000)
-    yield "endless PPM", b"P6\n" + b"9" * 5000 + b" 9\n255\n" + bytes(1000)
-    yield "giant TIFF", _patched_tiff(side)
-    yield "giant WEBP", _giant_webp(side)
-    jpeg2000 = bytearray(encoded("JPEG2000", no_jp2=True))
-    jpeg2000[8:16] = struct.pack(">II", side, side)
-    yield "giant JPEG 2000", bytes(jpeg2000)
-    avif = encoded("AVIF")
-    start = avif.index(b"ispe") + 8
-    yield "giant AVIF", avif[:start] + struct.pack(">II", side, side) + avif[start + 8 :]
+    return ((name, giant_file(name, side)) for name in GIANTS)
+
+
+@cache
+def _bomb():
+    return zlib.compress(bytes(10**8))
+
+
+def _patched(content, place, side):
+    """Return a file whose width and height stand as numbers of 32 bits at a place."""
+    return content[:place] + struct.pack(">II", side, side) + content[place + 8 :]
 
 
 def _endless_gif(side, frames):

@@ -95,6 +95,8 @@ for ask in (lambda: numpy.empty(2**28, numpy.uint8), lambda: bytearray(2**28), l
 """
 
 
+@pytest.mark.ci
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits what a process has reserved")
 def test_more_memory_than_the_limit_is_refused_with_an_error():
     run = subprocess.run([sys.executable, "-c", GROWTH], check=True, capture_output=True, text=True)

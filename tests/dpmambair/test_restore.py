@@ -249,10 +249,16 @@ def test_a_report_tells_what_the_pipeline_tells(run):
 def test_help_and_version_need_no_torch():
     code = (
         "import sys, dpmambair.restore\n"
+        "for argument in ('--help', '--version'):\n"
+        "    try:\n"
+        "        dpmambair.restore.main([argument])\n"
+        "    except SystemExit as end:\n"
+        "        assert not end.code\n"
         "print(sorted({'torch', 'transformers', 'modeling_dpmambair'} & set(sys.modules)))"
     )
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert result.stdout == "[]\n"
+    assert "--self-ensemble" in result.stdout
+    assert result.stdout.splitlines()[-2:] == [f"dpmambair {__version__}", "[]"]
 
 
 def test_version_is_that_of_the_package(run):

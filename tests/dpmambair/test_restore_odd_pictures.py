@@ -2,17 +2,27 @@
 
 import pytest
 
+from modeling_dpmambair import DPMambaIROutput, Restorer
 from tests.odd_pictures import ANIMATIONS, ODD_PICTURES, REFUSED, check_restored
 from tests.restoring import run_command
 
 
 @pytest.fixture(scope="module")
 def results(model_folder, tmp_path_factory):
-    """What one run over all of them says, and writes into `out`."""
+    """What one run over all of them says, and writes into `out`.
+
+    The network is left out: `test_strength_scales_the_correction` shows that with strength 0 it gives what went in.
+    """
+
+    def give_back(self, pixel_values, *_, **__):
+        return DPMambaIROutput(reconstruction=pixel_values.clone())
+
     folder = tmp_path_factory.mktemp("odd")
     for odd in (*ODD_PICTURES, *ANIMATIONS, *REFUSED):
         (folder / f"{odd}{odd.suffix}").write_bytes(odd.content)
-    return run_command(model_folder, folder, "-o", folder / "out", "--strength", 0), folder
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Restorer, "restore", give_back)
+        return run_command(model_folder, folder, "-o", folder / "out", "--strength", 0), folder
 
 
 @pytest.mark.parametrize("odd", [*ODD_PICTURES, *ANIMATIONS], ids=str)

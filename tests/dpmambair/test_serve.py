@@ -16,14 +16,14 @@ from typer.testing import CliRunner
 
 from dpmambair.serve import Limits, create_app, main
 from modeling_dpmambair import DPMambaIRImageProcessor, ImageRestorationPipeline, Restorer
-from tests.dpmambair.hostile import FORM, encoded, form, giant_files, giant_jpeg, mistaken_files
+from tests.dpmambair.hostile import FORM, GIANTS, encoded, form, giant_file, giant_jpeg, mistaken_files
 from tests.modeling_dpmambair.models import small_model
 from tests.restoring import photograph
 
 WRITTEN = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp", "TIFF": "image/tiff", "AVIF": "image/avif"}
 OTHERS = {"BMP": "image/bmp", "GIF": "image/gif", "JPEG2000": "image/jp2", "PPM": "image/x-portable-anymap"}
 NAMES = ["strength", "format", "quality", "only", "keep", "self_ensemble"]
-MISTAKEN, GIANT = dict(mistaken_files()), dict(giant_files())
+MISTAKEN = dict(mistaken_files())
 
 
 @pytest.fixture(scope="module")
@@ -297,9 +297,9 @@ def test_depth_grey_and_metadata_survive(client):
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
-@pytest.mark.parametrize("name", GIANT)
+@pytest.mark.parametrize("name", GIANTS)
 def test_giants_of_every_format_are_refused(client, name):
-    answer = client.post("/restore", content=GIANT[name])
+    answer = client.post("/restore", content=giant_file(name))
     if name == "rows bomb PNG":  # decodes what its header declares, and no more
         assert answer.status_code == 200
     else:

@@ -35,10 +35,13 @@ def test_the_fingerprint_changes_with_all_that_changes_the_file_and_nothing_else
         settings.fingerprint(copied, "torch.bfloat16"),
         *(
             replace(settings, **change).fingerprint(copied, "torch.float32")
-            for change in ({"strength": 0.5}, {"format": "jpeg"}, {"quality": 80}, {"keep_metadata": False})
+            for change in (
+                *({"strength": 0.5}, {"format": "jpeg"}, {"quality": 80}, {"keep_metadata": False}),
+                *({"only": ("haze",)}, {"keep": ("haze",)}, {"self_ensemble": True}),
+            )
         ),
     ]
     weights = copied / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
     others.append(settings.fingerprint(copied, "torch.float32"))
-    assert len({fingerprint["settings"] for fingerprint in (first, *others)}) == 7
+    assert len({fingerprint["settings"] for fingerprint in (first, *others)}) == 10

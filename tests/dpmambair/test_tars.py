@@ -10,6 +10,8 @@ import webdataset
 from PIL import Image
 from webdataset import tariterators
 
+from dpmambair.shipped import SHIPPED
+from modeling_dpmambair import Restorer
 from tests.restoring import files_below, photograph, read, records_below, save
 
 OPTIONS = ("--dtype", "float32", "--device", "cpu")
@@ -54,6 +56,27 @@ def test_the_pictures_of_every_sample_are_restored_and_all_else_is_kept(run):
         np.testing.assert_array_equal(restored, read(f"expected/{key}/picture.png"))
     (record,) = records_below("out")
     assert (record["restored"], record["copied"], record["failed"]) == (4, 8, {})
+
+
+def test_the_pictures_of_an_archive_can_be_restored_together_and_told_of(run, monkeypatch):
+    restore, sizes = Restorer.restore, []
+    monkeypatch.setattr(Restorer, "restore", lambda self, x, *given: sizes.append(len(x)) or restore(self, x, *given))
+    save_shard(Path("in/0.tar"), samples=3)
+    options = ("--report", *OPTIONS)
+    assert run("in/0.tar", "-o", "alone", *options, model=SHIPPED).exit_code == 0
+    assert sizes == [1, 1, 1]
+    result = run("in/0.tar", "-o", "together", *options, "--batch-size", 2, model=SHIPPED)
+    assert (result.exit_code, result.stderr, sizes[3:]) == (0, "", [2, 1])
+    alone, together = samples_of(Path("alone/0.tar")), samples_of(Path("together/0.tar"))
+    assert list(together) == list(alone)
+    told = [line.partition(": ")[0] for line in result.stdout.splitlines()[:-1]]
+    assert told == [f"in/0.tar/{key}.png" for key in alone]
+    (record,), (expected,) = records_below("together"), records_below("alone")
+    for key, sample in alone.items():
+        one, other = (np.int16(Image.open(io.BytesIO(each["png"]))) for each in (sample, together[key]))
+        np.testing.assert_allclose(other, one, atol=1)
+        for kind, values in expected["detected"][f"{key}.png"].items():
+            assert record["detected"][f"{key}.png"][kind] == pytest.approx(values, abs=1e-3)
 
 
 def test_an_archive_is_the_same_whenever_it_is_restored(run):

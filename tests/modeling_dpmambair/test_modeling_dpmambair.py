@@ -89,12 +89,6 @@ def test_correction_is_added_to_the_picture_and_strength_scales_it():
     assert torch.equal(by_picture, torch.stack([degraded[0], restored[1]]))
 
 
-def test_batch_gives_the_restorations_of_its_pictures():
-    model, batch = small_model(), pictures(3)
-    singles = torch.cat([model(each[None]).reconstruction for each in batch])
-    torch.testing.assert_close(model(batch).reconstruction, singles, rtol=1e-5, atol=1e-5)
-
-
 def test_same_picture_gives_the_same_bits_whatever_its_memory_format():
     model, degraded = small_model(), pictures()
     expected = model(degraded).reconstruction
@@ -243,7 +237,7 @@ def test_every_trainable_parameter_receives_a_gradient_and_training_helps(change
     trainable = {name: each for name, each in model.named_parameters() if each.requires_grad}
     optimizer = torch.optim.Adam(trainable.values(), lr=3e-3)
     losses = []
-    for _ in range(6):
+    for _ in range(3):
         optimizer.zero_grad()
         loss = model(degraded, labels=clean, **source).loss
         loss.backward()
@@ -285,22 +279,12 @@ def test_weighted_description_without_true_severities_is_an_error():
         model(pictures(), labels=pictures())
 
 
-def test_activation_checkpointing_changes_no_gradient():
-    model, degraded, clean = small_model().train(), pictures(), pictures()
-    trainable = [each for each in model.parameters() if each.requires_grad]
-    expected = torch.autograd.grad(model(degraded, labels=clean).loss, trainable)
-    model.activation_checkpointing_enable()
-    assert all(stage.blocks[0].gradient_checkpointing for stage in model.network.encoder)
-    gradients = torch.autograd.grad(model(degraded, labels=clean).loss, trainable)
-    assert all(torch.equal(*pair) for pair in zip(gradients, expected, strict=True))
-
-
 # Backends and precision
 
 
-@pytest.mark.parametrize("changes", [{}, {"scan_directions": 2}, {"discretization": "zoh"}], ids=str)
+@pytest.mark.parametrize("changes", [{}, {"scan_directions": 2, "discretization": "zoh"}], ids=str)
 def test_network_agrees_between_the_implementations_of_the_scan(changes):
-    model, degraded, clean = small_model(**changes), pictures(2, 16, 24), pictures(2, 16, 24)
+    model, degraded, clean = small_model(**changes), pictures(2, 8, 16), pictures(2, 8, 16)
     trainable = [each for each in model.parameters() if each.requires_grad]
     results = {}
     for backend in ("numba", "chunked", "loop"):
@@ -354,22 +338,16 @@ def test_half_precision_model_keeps_decays_and_skips_in_float32(tmp_path):
 # Saving and loading
 
 
-@every_switch
-def test_saved_model_reloads_bit_equal(changes, tmp_path):
-    model, degraded = small_model(**changes), pictures()
+# `test_common.py` reloads one of each class.
+@pytest.mark.parametrize("name", ["light", "merged extractor", "given embedding", "wide"])
+def test_saved_model_reloads_bit_equal(name, tmp_path):
+    model, degraded = small_model(**SWITCHES[name]), pictures()
     model.save_pretrained(tmp_path)
     again = DPMambaIRModel.from_pretrained(tmp_path)
     assert not again.training
     assert_same_weights(again, model)
     source = embedding_arguments(model)
     torch.testing.assert_close(again(degraded, **source).reconstruction, model(degraded, **source).reconstruction)
-
-
-def test_sharded_weights_reload_bit_equal(tmp_path):
-    model = small_model()
-    model.save_pretrained(tmp_path, max_shard_size="50KB")
-    assert len(list(tmp_path.glob("*.safetensors"))) > 1
-    assert_same_weights(DPMambaIRModel.from_pretrained(tmp_path), model)
 
 
 def test_auto_classes_find_the_model(tmp_path):

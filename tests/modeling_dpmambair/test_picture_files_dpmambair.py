@@ -29,7 +29,7 @@ from modeling_dpmambair import picture_encoding_dpmambair as encoding
 from modeling_dpmambair import picture_files_dpmambair as files
 from modeling_dpmambair import picture_levels_dpmambair as reading
 from modeling_dpmambair.picture_files_dpmambair import FORMATS, list_suffixes
-from tests.dpmambair.hostile import giant_files
+from tests.dpmambair.hostile import giant_file
 from tests.modeling_dpmambair.models import small_model
 from tests.odd_pictures import ANIMATIONS, ODD_PICTURES, REFUSED, chunk, encode, exif, png, rgb_profile, what_it_says
 from tests.odd_pictures import photograph as levels_of
@@ -212,11 +212,14 @@ def test_guard_on_pixels_counts_the_frames_of_an_animation_and_knows_tiff(monkey
         read_picture(odd("TIFF grey and alpha of 16 bits").content)
 
 
+def make_blank_fax():
+    return encode(Image.new("1", (10_000, 10_000)), "TIFF", compression="group4")
+
+
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize("name", ["giant GIF", "giant WEBP", "giant AVIF", "blank fax"])
 def test_few_bytes_that_declare_many_pixels_are_refused_before_they_are_decoded(monkeypatch, name):
-    blank = encode(Image.new("1", (10_000, 10_000)), "TIFF", compression="group4")
-    content = blank if name == "blank fax" else dict(giant_files())[name]
+    content = make_blank_fax() if name == "blank fax" else giant_file(name)
     monkeypatch.setattr(ImageFile.ImageFile, "load", lambda _: pytest.fail("it was decoded"))
     message = (
         f"^10000 x 10000 pixels in {len(content)} bytes could be a decompression bomb; restore a smaller picture$"
@@ -407,11 +410,15 @@ def test_colour_profile_is_kept_where_it_fits(mode):
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("mode", ["L", "RGB"])
 def test_every_format_is_written_without_loss_if_it_can(format, mode):
-    content = written(read_picture(photograph(mode=mode)), format.lower())
-    image = read(BytesIO(content))
+    # Smooth, as HEIF halves the resolution of colours.
+    given = photograph((3, 2), mode).resize((24, 16), Image.Resampling.BICUBIC)
+    image = read(BytesIO(written(read_picture(given), format.lower())))
     assert image.format == format
-    if format not in (*LOSSY, "GIF"):
-        np.testing.assert_array_equal(image.convert(mode), photograph(mode=mode))
+    difference = np.abs(np.subtract(image.convert(mode), given, dtype=int))
+    if format in (*LOSSY, "GIF"):
+        assert difference.mean() < 8
+    else:
+        assert difference.max() == 0
 
 
 def test_suffix_or_picture_name_the_format(tmp_path):

@@ -63,10 +63,21 @@ def test_prefix_is_added_where_formats_leave_it_out():
     assert correct_exif(exif()[6:], (18, 13)).startswith(b"Exif\0\0MM")
 
 
-@pytest.mark.parametrize("length", range(0, 60, 3))
-def test_exif_that_breaks_off_is_left_out_or_kept(length):
-    found = correct_exif(camera_exif("<")[: 6 + length], (24, 16))
-    assert found is None or len(found) <= 6 + length
+def test_exif_whose_directories_break_off_are_left_out():
+    given = camera_exif("<")
+    end = given.index(b"\xff\xd8") - 4  # nothing reads the link after the last directory
+    assert [length for length in range(end) if correct_exif(given[:length], (24, 16)) is not None] == []
+
+
+@pytest.mark.parametrize("length", [1, 10, 300])
+def test_exif_that_break_off_in_their_thumbnail_keep_all_else(length):
+    given = camera_exif("<")
+    assert len(given) > given.index(b"\xff\xd8") + length
+    found = correct_exif(given[: given.index(b"\xff\xd8") + length], (24, 16))
+    after = Image.Exif()
+    after.load(found)
+    assert (after[274], after[296], after.get_ifd(ExifTags.IFD.Exif)[37500]) == (1, 2, MAKER_NOTE)
+    assert b"\xff\xd8" not in found
 
 
 def test_size_of_a_turned_picture_is_told_anew():

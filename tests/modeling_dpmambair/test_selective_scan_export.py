@@ -3,7 +3,7 @@ import torch
 
 from modeling_dpmambair import DPMambaIRModel, scan_backend
 from modeling_dpmambair import selective_scan_export_dpmambair as exporting
-from modeling_dpmambair.layers_dpmambair import gelu_gate
+from modeling_dpmambair.layers_dpmambair import DepthwiseConv2d, gelu_gate
 from tests.modeling_dpmambair.models import pictures, randomized, small_config
 from tests.modeling_dpmambair.scanning import cast, make_inputs, relative_error, run, run_oracle
 
@@ -44,12 +44,22 @@ def test_half_precision_comes_back_in_its_dtype(dtype):
     assert relative_error(y, run_oracle(cast(inputs, torch.float64))) < 2**-6
 
 
-def test_layers_run_without_kernels_of_ours(monkeypatch):
-    x = torch.randn(3, 64)
-    expected = gelu_gate(x)
-    monkeypatch.setattr("modeling_dpmambair.layers_dpmambair.gelu_gate_cpu", None)
+@pytest.mark.parametrize(("kernel", "build", "width"), [
+    ("gelu_gate_cpu", lambda: gelu_gate, 64),
+    ("depthwise_silu_cpu", lambda: DepthwiseConv2d(32, 3, bias=True).silu, 32),
+    ("depthwise_gate_cpu", lambda: DepthwiseConv2d(64, 3, bias=False).gate, 64),
+])  # fmt: skip
+def test_layers_run_without_kernels_of_ours(monkeypatch, kernel, build, width):
+    def refuse(*_):
+        raise AssertionError("the kernel ran")
+
+    layer, x = build(), torch.randn(2, 5, 6, width)
+    expected = layer(x)
+    monkeypatch.setattr(f"modeling_dpmambair.layers_dpmambair.{kernel}", refuse)
+    with pytest.raises(AssertionError, match="the kernel ran"):
+        layer(x)
     with scan_backend("export"):
-        torch.testing.assert_close(gelu_gate(x), expected, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(layer(x), expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.slow

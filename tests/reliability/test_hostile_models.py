@@ -31,6 +31,8 @@ from tests.reliability.hostile_models import (
 from tests.restoring import files_below
 
 FOLDER_DOORS = {**MODELS, **RESTORERS, **COMMANDS}
+# Others of a kind that the fast tests show by one or two.
+rare = [pytest.mark.ci, pytest.mark.slow]
 NO_CONFIGURATIONS = [b"", b"{", b"[" * 100_000, b"\xff\xfe\0", b"null", b'{"dim": "many"}', b'{"extractor_config": 5}']
 
 
@@ -94,7 +96,11 @@ def test_configurations_out_of_bounds_are_refused_whole_at_every_door(sound, pla
     refuse("configurations out of bounds", {"restorer": MODELS["restorer"], **RESTORERS, **COMMANDS}, folder, text)
 
 
-@pytest.mark.parametrize(("field", "value", "text"), TWISTED_PROCESSORS, ids=lambda given: str(given)[:40])
+@pytest.mark.parametrize(
+    ("field", "value", "text"),
+    [pytest.param(*each, marks=() if each[0] == "do_resize" else rare) for each in TWISTED_PROCESSORS],
+    ids=lambda given: str(given)[:40],
+)
 def test_processors_that_change_size_or_range_are_refused_at_every_door(sound, place, refuse, field, value, text):
     folder = spoil(place / "model", sound, partial(set_processor, **{field: value}))
     refuse("preprocessors that change pictures", RESTORERS, folder, text)
@@ -106,7 +112,11 @@ def test_configurations_that_are_none_are_refused(sound, place, refuse, content)
     refuse("broken files", RESTORERS | COMMANDS, folder)
 
 
-@pytest.mark.parametrize("content", [*NO_CONFIGURATIONS[:5], b"5", b'{"do_rescale": "no"}', b'{"rescale_factor": []}'])
+@pytest.mark.parametrize("content", [
+    b"{", b'{"do_rescale": "no"}',
+    *(pytest.param(each, marks=rare) for each in NO_CONFIGURATIONS[:5] if each != b"{"),
+    pytest.param(b"5", marks=rare), pytest.param(b'{"rescale_factor": []}', marks=rare),
+])  # fmt: skip
 def test_preprocessors_that_are_none_are_refused(sound, place, refuse, content):
     folder = spoil(place / "model", sound, lambda folder: (folder / "preprocessor_config.json").write_bytes(content))
     refuse("broken files", RESTORERS, folder)
@@ -118,7 +128,7 @@ def test_pipes_in_place_of_configurations_are_refused(sound, place, refuse, name
     refuse("broken files", RESTORERS, folder)
 
 
-@pytest.mark.parametrize("length", [0, 7, 100, 5000])
+@pytest.mark.parametrize("length", [0, pytest.param(7, marks=rare), pytest.param(100, marks=rare), 5000])
 def test_weights_that_end_early_are_refused(sound, place, refuse, length):
     def cut(folder):
         path = folder / "model.safetensors"

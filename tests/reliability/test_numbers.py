@@ -71,6 +71,8 @@ def test_size_is_kept_and_all_is_finite_and_in_range(restorer, record, height, w
     record("numbers", "size, finite, in range", 1, [])
 
 
+@pytest.mark.ci
+@pytest.mark.slow
 @many
 @given(height=SIDES, width=SIDES, content=CONTENTS)
 def test_strength_nothing_is_the_identity(model, record, height, width, content):
@@ -109,6 +111,8 @@ def test_the_same_picture_gives_the_same_on_any_number_of_threads(model, record,
     record("numbers", "any number of threads", 1, [])
 
 
+@pytest.mark.ci
+@pytest.mark.slow
 @settings(max_examples=8, deadline=None, derandomize=True)
 @given(rows=st.integers(300, 420), width=st.integers(8, 40), seed=st.integers(0, 99))
 def test_tiles_that_overlap_far_enough_equal_the_whole(record, rows, width, seed):
@@ -119,6 +123,8 @@ def test_tiles_that_overlap_far_enough_equal_the_whole(record, rows, width, seed
     record("numbers", "tiles equal the whole", 1, [])
 
 
+@pytest.mark.ci
+@pytest.mark.slow
 @settings(max_examples=10, deadline=None, derandomize=True)
 @given(height=st.integers(1, 40), width=st.integers(1, 40), content=CONTENTS, is_mixed=st.booleans())
 def test_gradients_are_finite_under_autocast(model, record, height, width, content, is_mixed):

@@ -1,5 +1,6 @@
 import os
 import sys
+from functools import cache
 
 import lpips
 import pytest
@@ -12,20 +13,35 @@ from restoration_metrics import load_lpips, lpips_distance
 TORCHVISION_NAMES = {"squeeze": "squeezenet1_1", "alex": "alexnet"}
 
 
-@pytest.fixture(scope="module")
-def random_backbones(tmp_path_factory):
-    """Backbones with random weights: they show that everything is connected, and score nothing."""
-    folder = tmp_path_factory.mktemp("backbones")
+@cache
+def build_features(network):
+    """A backbone with random weights: it shows that everything is connected, and scores nothing."""
     torch.manual_seed(0)
-    for network, name in TORCHVISION_NAMES.items():
-        features = {f"features.{key}": value for key, value in get_model(name).features.state_dict().items()}
+    return get_model(TORCHVISION_NAMES[network]).features
+
+
+@pytest.fixture(scope="module")
+def save_backbone(tmp_path_factory):
+    """Save a network's random backbone, and return the file."""
+    folder = tmp_path_factory.mktemp("backbones")
+
+    @cache
+    def save(network):
+        features = {f"features.{key}": value for key, value in build_features(network).state_dict().items()}
         save_file(features, folder / f"{network}.safetensors")
-    return folder
+        return folder / f"{network}.safetensors"
+
+    return save
 
 
 @pytest.fixture
-def perceptual(random_backbones):
-    return load_lpips("squeeze", random_backbones / "squeeze.safetensors")
+def backbone(save_backbone):
+    return save_backbone("squeeze")
+
+
+@pytest.fixture
+def perceptual(backbone):
+    return load_lpips("squeeze", backbone)
 
 
 def draw_pair(size=40):
@@ -43,18 +59,14 @@ def test_true_distances_of_the_example_that_torchmetrics_documents():
 
 @pytest.mark.parametrize("network", TORCHVISION_NAMES)
 @pytest.mark.filterwarnings("ignore:.*pretrained.*:UserWarning", "ignore:.*weight enum.*:UserWarning")
-def test_backbone_from_the_file_ends_in_the_right_layers(network, random_backbones):
-    torch.manual_seed(0)
-    built = {name: get_model(torchvision).features for name, torchvision in TORCHVISION_NAMES.items()}
+def test_backbone_from_the_file_ends_in_the_right_layers(network, save_backbone):
     reference = lpips.LPIPS(net=network, pnet_rand=True, verbose=False)
     for index in range(reference.net.N_slices):
         for position, layer in getattr(reference.net, f"slice{index + 1}").named_children():
-            layer.load_state_dict(built[network][int(position)].state_dict())
+            layer.load_state_dict(build_features(network)[int(position)].state_dict())
     restored, clean = draw_pair()
     expected = reference(2 * restored - 1, 2 * clean - 1).flatten()
-    torch.testing.assert_close(
-        lpips_distance(restored, clean, load_lpips(network, random_backbones / f"{network}.safetensors")), expected
-    )
+    torch.testing.assert_close(lpips_distance(restored, clean, load_lpips(network, save_backbone(network))), expected)
 
 
 def test_module_returns_the_mean_distance(perceptual):
@@ -88,15 +100,15 @@ def test_autocast_does_not_change_the_distance(perceptual):
         assert perceptual(restored.bfloat16(), clean.bfloat16()).dtype == torch.float32
 
 
-def test_loading_leaves_the_random_numbers_alone(random_backbones):
+def test_loading_leaves_the_random_numbers_alone(backbone):
     torch.manual_seed(3)
     expected = torch.rand(4)
     torch.manual_seed(3)
-    load_lpips("squeeze", random_backbones / "squeeze.safetensors")
+    load_lpips("squeeze", backbone)
     assert torch.rand(4).equal(expected)
 
 
-def test_backbone_in_the_hub_cache_is_found(monkeypatch, tmp_path, random_backbones):
+def test_backbone_in_the_hub_cache_is_found(monkeypatch, tmp_path, backbone):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
     torch.manual_seed(0)
@@ -128,12 +140,12 @@ def test_backbone_in_another_format_is_refused(tmp_path):
         load_lpips("squeeze", tmp_path / "backbone.safetensors")
 
 
-def test_backbone_of_another_network_is_refused(random_backbones):
+def test_backbone_of_another_network_is_refused(backbone):
     message = (
         r"`backbone` must hold torchvision's alexnet, got \(64, 3, 3, 3\) for `features.0.weight`.*fits `network`"
     )
     with pytest.raises(ValueError, match=message):
-        load_lpips("alex", random_backbones / "squeeze.safetensors")
+        load_lpips("alex", backbone)
 
 
 def test_unknown_network_is_refused():
@@ -141,10 +153,10 @@ def test_unknown_network_is_refused():
         load_lpips("resnet")
 
 
-def test_missing_package_is_an_error_with_the_command(monkeypatch, random_backbones):
+def test_missing_package_is_an_error_with_the_command(monkeypatch, backbone):
     monkeypatch.setitem(sys.modules, "lpips", None)
     with pytest.raises(ImportError, match="pip install lpips"):
-        load_lpips("squeeze", random_backbones / "squeeze.safetensors")
+        load_lpips("squeeze", backbone)
 
 
 def test_small_images_are_refused(perceptual):

@@ -6,7 +6,7 @@ import pytest
 from tests.training.runs import make_place
 
 
-@pytest.fixture(autouse=True, scope="session")
+@pytest.fixture(autouse=True, scope="package")
 def short_epochs() -> Iterator[None]:
     """Let epochs end after each picture was shown once, as short runs would else never come to the end of one."""
     with pytest.MonkeyPatch.context() as patched:

@@ -1,5 +1,6 @@
 import csv
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -27,8 +28,14 @@ def leave_run(place: SimpleNamespace, folder: Path, stage: str, extractor: Path 
     return folder
 
 
-def test_assembled_model_restores_and_describes(place: SimpleNamespace, tmp_path: Path) -> None:
-    restorer = leave_run(place, tmp_path / "restorer", "restorer")
+@pytest.fixture(scope="module")
+def finished(place: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a finished run of a restorer leaves; tests copy it."""
+    return leave_run(place, tmp_path_factory.mktemp("finished") / "run", "restorer")
+
+
+def test_assembled_model_restores_and_describes(finished: Path, place: SimpleNamespace, tmp_path: Path) -> None:
+    restorer = shutil.copytree(finished, tmp_path / "restorer")
     description = leave_run(place, tmp_path / "describe", "describe", restorer)
     assemble(restorer, tmp_path / "out", description)
     model, picture = DPMambaIRModel.from_pretrained(tmp_path / "out"), torch.rand(1, 3, 24, 24)
@@ -56,8 +63,10 @@ def test_head_that_pretrained_along_with_the_extractor_describes(place: SimpleNa
         assemble(restorer, tmp_path / "other", leave_run(place, tmp_path / "headless", "restorer", extractor))
 
 
-def test_mean_of_runs_is_assembled_with_the_record_of_their_names(place: SimpleNamespace, tmp_path: Path) -> None:
-    runs = [leave_run(place, tmp_path / name, "restorer") for name in ("one", "other")]
+def test_mean_of_runs_is_assembled_with_the_record_of_their_names(
+    finished: Path, place: SimpleNamespace, tmp_path: Path
+) -> None:
+    runs = [shutil.copytree(finished, tmp_path / "one"), leave_run(place, tmp_path / "other", "restorer")]
     arguments = [*map(str, runs), "--output", str(tmp_path / "mean")]
     assert CliRunner().invoke(average_app, arguments).exit_code == 0
     assemble(tmp_path / "mean", tmp_path / "out", earlier=runs)
@@ -65,9 +74,9 @@ def test_mean_of_runs_is_assembled_with_the_record_of_their_names(place: SimpleN
     assert sorted(path.name for path in (tmp_path / "out/training").iterdir()) == ["mean", "one", "other"]
 
 
-def test_records_of_every_run_stand_in_folders_of_their_names(place: SimpleNamespace, tmp_path: Path) -> None:
-    restorer = leave_run(place, tmp_path / "context", "restorer")
-    earlier = [leave_run(place, tmp_path / name, "restorer") for name in ("first", "second")]
+def test_records_of_every_run_stand_in_folders_of_their_names(finished: Path, tmp_path: Path) -> None:
+    restorer = shutil.copytree(finished, tmp_path / "context")
+    earlier = [shutil.copytree(finished, tmp_path / name) for name in ("first", "second")]
     out = assemble(restorer, tmp_path / "out", earlier=earlier)
     assert not DPMambaIRModel.from_pretrained(out).config.has_description
     assert sorted(path.name for path in (out / "training").iterdir()) == ["context", "first", "second"]
@@ -79,8 +88,8 @@ def test_records_of_every_run_stand_in_folders_of_their_names(place: SimpleNames
             assert plot.size == (960, 540)
 
 
-def test_attribution_keeps_every_photograph_and_what_names_its_author(place: SimpleNamespace, tmp_path: Path) -> None:
-    restorer, sources = leave_run(place, tmp_path / "restorer", "restorer"), tmp_path / "SOURCES.csv"
+def test_attribution_keeps_every_photograph_and_what_names_its_author(finished: Path, tmp_path: Path) -> None:
+    restorer, sources = shutil.copytree(finished, tmp_path / "restorer"), tmp_path / "SOURCES.csv"
     names = (*COLUMNS, "original_name", "width")
     rows = [{name: f'{name} {number}, "ä" b' for name in names} for number in range(3)]
     rows[1] |= {"author": "Ada\tL  <ada@example.org>", "title": "", "original_name": "folder/sea view.jpg"}
@@ -96,17 +105,17 @@ def test_attribution_keeps_every_photograph_and_what_names_its_author(place: Sim
     assert kept == [{name: row[name] for name in COLUMNS} for row in rows]
 
 
-def test_attribution_without_authors_is_refused(place: SimpleNamespace, tmp_path: Path) -> None:
-    restorer, sources = leave_run(place, tmp_path / "restorer", "restorer"), tmp_path / "SOURCES.csv"
+def test_attribution_without_authors_is_refused(finished: Path, tmp_path: Path) -> None:
+    restorer, sources = shutil.copytree(finished, tmp_path / "restorer"), tmp_path / "SOURCES.csv"
     sources.write_text("file,title\na.png,a\n")
     with pytest.raises(ValueError, match="`sources` must have the columns file, .* SOURCES.csv without author; add"):
         assemble(restorer, tmp_path / "out", sources=sources)
     assert not (tmp_path / "out").exists()
 
 
-def test_best_weights_of_a_stopped_run_bring_its_checkpoints_recipe(place: SimpleNamespace, tmp_path: Path) -> None:
-    run = leave_run(place, tmp_path / "run", "restorer")
-    best = leave_run(place, run / "best", "restorer")
+def test_best_weights_of_a_stopped_run_bring_its_checkpoints_recipe(finished: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(finished, tmp_path / "run")
+    best = shutil.copytree(finished, run / "best")
     for path in (run / "recipe.json", run / "model.safetensors", best / "recipe.json", best / "log.jsonl"):
         path.unlink()
     (best / "best.json").write_text('{"step": 1}')
@@ -117,13 +126,13 @@ def test_best_weights_of_a_stopped_run_bring_its_checkpoints_recipe(place: Simpl
     assert (out / "model.safetensors").exists()
 
 
-def test_head_of_another_extractor_is_refused(place: SimpleNamespace, tmp_path: Path) -> None:
+def test_head_of_another_extractor_is_refused(finished: Path, place: SimpleNamespace, tmp_path: Path) -> None:
     torch.manual_seed(1)
     config = DPMambaIRConfig.from_json_file(place.model)
     DegradationExtractorModel(config.extractor_config).save_pretrained(tmp_path / "other")
     description = leave_run(place, tmp_path / "describe", "describe", tmp_path / "other")
     with pytest.raises(ValueError, match="`description` must be trained on the restorer's extractor, got .*another"):
-        assemble(leave_run(place, tmp_path / "restorer", "restorer"), tmp_path / "out", description)
+        assemble(shutil.copytree(finished, tmp_path / "restorer"), tmp_path / "out", description)
 
 
 def test_restorer_that_reads_the_head_keeps_it(place: SimpleNamespace, tmp_path: Path) -> None:
@@ -140,12 +149,12 @@ def test_restorer_that_reads_the_head_keeps_it(place: SimpleNamespace, tmp_path:
 
 
 def test_head_that_the_restorer_trained_along_ships_without_a_description(
-    place: SimpleNamespace, tmp_path: Path
+    finished: Path, place: SimpleNamespace, tmp_path: Path
 ) -> None:
     describing = leave_run(place, tmp_path / "describe", "describe")
     training = {"has_description": True, "freeze_extractor": False, "description_weight": 0.05}
     recipe = ModelRecipe("restorer", str(place.model), training, extractor=str(describing))
-    trained, restorer = build_stage(recipe).model.eval(), leave_run(place, tmp_path / "restorer", "restorer")
+    trained, restorer = build_stage(recipe).model.eval(), shutil.copytree(finished, tmp_path / "restorer")
     with torch.no_grad():
         for parameter in (*trained.extractor.parameters(), *trained.description_head.parameters()):
             parameter.mul_(1.1)
@@ -158,8 +167,8 @@ def test_head_that_the_restorer_trained_along_ships_without_a_description(
         assemble(restorer, tmp_path / "refused", describing)
 
 
-def test_folders_that_cannot_be_assembled_are_refused(place: SimpleNamespace, tmp_path: Path) -> None:
-    restorer = leave_run(place, tmp_path / "restorer", "restorer")
+def test_folders_that_cannot_be_assembled_are_refused(finished: Path, tmp_path: Path) -> None:
+    restorer = shutil.copytree(finished, tmp_path / "restorer")
     with pytest.raises(FileNotFoundError, match="must hold a trained model, got a folder without config.json; train"):
         assemble(tmp_path, tmp_path / "out")
     with pytest.raises(FileNotFoundError, match="must be a run's folder, got one without log.jsonl; name"):

@@ -166,6 +166,23 @@ def test_long_run_cooled_down_from_a_copied_checkpoint_equals_a_short_one(
     assert log_of(tmp_path / "cooled")[-2]["lr"] == pytest.approx(1e-6)
 
 
+@pytest.mark.ci
+@pytest.mark.slow
+def test_recomputed_activations_change_no_step(
+    place: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    enable, enabled = DPMambaIRModel.activation_checkpointing_enable, []
+    monkeypatch.setattr(
+        DPMambaIRModel, "activation_checkpointing_enable", lambda model: enabled.append(model) or enable(model)
+    )
+    recipe = recipe_file(place, tmp_path, steps=2, warmup_steps=1, checkpoint_every=2, validate_every=99, log_every=1)
+    assert run(recipe, tmp_path / "kept", "training.workers=0")
+    assert enabled == []
+    assert run(recipe, tmp_path / "recomputed", "training.workers=0", "training.activation_checkpointing=true")
+    assert len(enabled) == 1
+    assert_same_run(tmp_path / "kept", tmp_path / "recomputed")
+
+
 def test_resuming_without_a_checkpoint_is_refused(place: SimpleNamespace, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="`output` must hold an intact checkpoint for --resume"):
         run(recipe_file(place, tmp_path), tmp_path / "new", resume=True)
