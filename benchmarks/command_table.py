@@ -30,7 +30,7 @@ def render_command(results: dict[str, Any]) -> str:
     """
     return (
         f"{format_markdown(command_grid(results))}\n\n"
-        f"`dpmambair-restore --dtype float32` with `{results['model']}`, a process for each picture: imports, "
+        f"`dpmambair-restore` in float32 with `{results['model']}`, a process for each picture: imports, "
         f"weights, decoding, restoring, encoding.\nMedians of {results['repeats']} runs with compiled kernels, "
         f"memory the highest. Measured on {describe_machine(results['machine'])}."
     )

@@ -31,7 +31,7 @@ def render_large(results: dict[str, Any]) -> str:
     """
     return (
         f"{format_markdown(large_grid(results))}\n\n"
-        "`dpmambair-restore --dtype float32`, a process for each picture: imports, weights, decoding, restoring, "
+        "`dpmambair-restore` in float32, a process for each picture: imports, weights, decoding, restoring, "
         "encoding.\n"
         "NAFNet-32 of spandrel in tiles of 512 x 512, float32. "
         f"Measured on {describe_machine(results['machine'])}."

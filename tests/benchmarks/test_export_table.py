@@ -22,4 +22,4 @@ def test_table_shows_every_file_and_why_one_was_refused():
     assert refused == ["8 bits", "refused", "-", "-", "-", "-"]
     text = render_export(RESULTS)
     assert "8 bits: must agree to 40 dB, got 12.3." in text
-    assert "`beads` on 28 free photographs" in text
+    assert "`beads` on 28 pictures: free photographs" in text
