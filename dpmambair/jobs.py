@@ -14,7 +14,7 @@ from dpmambair.search import format_of, sniff, suffix_of
 from dpmambair.settings import FORMATS, Settings
 
 TAR = ".tar"
-# Of formats whose name is none.
+# Of the formats whose own names are none, by Pillow's names.
 SUFFIXES = {"JPEG2000": ".jp2"} | dict(FORMATS.values())
 
 
@@ -76,9 +76,7 @@ def name_output(name: str, source: Path, settings: Settings) -> str:
     if told == wanted:
         return name
     stem = os.path.splitext(base)[0] if told else base
-    return os.path.join(
-        folder, shorten_name(stem, dict(FORMATS.values()).get(wanted, SUFFIXES.get(wanted, f".{wanted.lower()}")))
-    )
+    return os.path.join(folder, shorten_name(stem, SUFFIXES.get(wanted, f".{wanted.lower()}")))
 
 
 def name_apart(

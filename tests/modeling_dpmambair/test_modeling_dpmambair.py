@@ -279,6 +279,16 @@ def test_weighted_description_without_true_severities_is_an_error():
         model(pictures(), labels=pictures())
 
 
+def test_activation_checkpointing_changes_no_gradient():
+    model, degraded, clean = small_model().train(), pictures(), pictures()
+    trainable = [each for each in model.parameters() if each.requires_grad]
+    expected = torch.autograd.grad(model(degraded, labels=clean).loss, trainable)
+    model.activation_checkpointing_enable()
+    assert all(stage.blocks[0].gradient_checkpointing for stage in model.network.encoder)
+    gradients = torch.autograd.grad(model(degraded, labels=clean).loss, trainable)
+    assert all(torch.equal(*pair) for pair in zip(gradients, expected, strict=True))
+
+
 # Backends and precision
 
 
