@@ -16,7 +16,7 @@ from torchmetrics.functional import spearman_corrcoef
 from tqdm import tqdm
 
 from benchmarks.description_table import description_grid
-from benchmarks.files import RESULTS, write_text
+from benchmarks.files import RESULTS, name_weights, write_text
 from benchmarks.rendering import format_columns
 from dataset_scripts.degradations import KINDS, apply_degradations, sample_degradation
 from dataset_scripts.synthetic_restoration import list_photographs
@@ -90,7 +90,7 @@ def main(
     """Print accuracy and severity correlation of every kind, and write them."""
     loaded = DPMambaIRModel.from_pretrained(model).eval()
     found = measure(loaded, clean)
-    results = {"model": model.resolve().name, "clean": clean.resolve().name, "seed": SEED, **found}
+    results = {"model": name_weights(model), "clean": clean.resolve().name, "seed": SEED, **found}
     write_text(output, json.dumps(results, indent=2) + "\n")
     typer.echo(format_columns(description_grid(results)))
 

@@ -28,6 +28,6 @@ def render_description(results: dict[str, Any]) -> str:
     """
     return (
         f"{format_markdown(description_grid(results))}\n\n"
-        f"`{results['model']}` on {results['pictures']} clean pictures of `{results['clean']}`, each degraded in each "
-        f"way, seed {results['seed']}."
+        f"`{results['model']['name']}` on {results['pictures']} clean pictures of `{results['clean']}`, each "
+        f"degraded in each way, seed {results['seed']}."
     )

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from benchmarks.embedding_table import embedding_grid
-from benchmarks.files import RESULTS, write_text
+from benchmarks.files import RESULTS, name_weights, write_text
 from benchmarks.rendering import format_columns
 from dataset_scripts.__main__ import save_figure
 from dataset_scripts.degradations import KINDS, apply_degradations, sample_degradation
@@ -236,7 +236,7 @@ def main(
     drawn = embed(extractor, spoil(tested, SEED))
     tests = {"drawn": drawn, "middle": embed(extractor, spoil(tested, SEED, MIDDLE))}
     results = {
-        "model": model.resolve().name,
+        "model": name_weights(model),
         "clean": clean.resolve().name,
         "pictures": {"training": DRAWS * len(chosen), "test": len(tested), "side": SIDE},
         "seed": SEED,

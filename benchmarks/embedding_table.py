@@ -48,7 +48,7 @@ def render_embedding(results: dict[str, Any]) -> str:
     )
     return (
         f"{format_markdown(embedding_grid(results))}\n\n"
-        f"The extractor of `{results['model']}`. {rebuilt}Share of kinds that a linear classifier on the frozen\n"
-        f"embedding names, trained on {pictures['training']} pictures of each kind. Tested on the {pictures['test']} "
-        f"pictures of {results['clean']},\n{pictures['side']} pixels from the middle of each."
+        f"The extractor of `{results['model']['name']}`. {rebuilt}Share of kinds that a linear classifier on the "
+        f"frozen\nembedding names, trained on {pictures['training']} pictures of each kind. Tested on the "
+        f"{pictures['test']} pictures of {results['clean']},\n{pictures['side']} pixels from the middle of each."
     )

@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from benchmarks.export_table import export_grid
 from benchmarks.failures import PHOTOGRAPHS, load_photograph
-from benchmarks.files import RESULTS, write_text
+from benchmarks.files import RESULTS, name_weights, write_text
 from benchmarks.rendering import format_columns
 from dataset_scripts import KINDS
 from dataset_scripts.degradations import apply_degradations, sample_degradation
@@ -189,7 +189,7 @@ def main(
     results = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": describe_machine(),
-        "model": model.resolve().name,
+        "model": name_weights(model),
         "severity": SEVERITY,
         "seed": SEED,
         "pictures": len(PHOTOGRAPHS) * len(KINDS),

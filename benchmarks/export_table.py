@@ -36,9 +36,10 @@ def render_export(results: dict[str, Any]) -> str:
     refused = [f"{one['name']}: {one['refused']}." for one in results["files"] if "refused" in one]
     text = (
         f"{format_markdown(export_grid(results))}\n\n"
-        f"`{results['model']}` on {results['pictures']} pictures: free photographs, each degraded in every way at "
-        f"severity {results['severity']:g}, seed {results['seed']}. PSNR is the\nmean against the clean photographs, "
-        "the loss how much lower it is than the model's own; against the model, the\nlowest of a picture. Times are "
-        f"medians of one picture. Measured {results['date'][:10]} on\n{describe_machine(results['machine'])}."
+        f"`{results['model']['name']}` on {results['pictures']} pictures: free photographs, each degraded in every "
+        f"way at severity {results['severity']:g}, seed {results['seed']}.\n"
+        "PSNR is the mean against the clean photographs, the loss how much lower it is than the model's own; against\n"
+        "the model, the lowest of a picture. Times are medians of one picture. "
+        f"Measured {results['date'][:10]} on\n{describe_machine(results['machine'])}."
     )
     return "\n\n".join([text, *refused])

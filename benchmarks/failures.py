@@ -16,7 +16,7 @@ from skimage import data
 from tqdm import tqdm
 
 from benchmarks.failures_table import failures_grid
-from benchmarks.files import RESULTS, hash_weights, write_text
+from benchmarks.files import RESULTS, name_weights, write_text
 from benchmarks.rendering import format_columns
 from dataset_scripts.degradations import apply_degradations, sample_degradation
 from dataset_scripts.transforms import to_float
@@ -168,7 +168,7 @@ def main(
     strips = restore_all(restorer, definition)
     worst, undamaged = find_worst(strips), restore_undamaged(restorer)
     results = {
-        "model": {"name": model.resolve().name, "weights_sha256": hash_weights(model)},
+        "model": name_weights(model),
         "benchmark": benchmark,
         "severity": definition["severity"],
         "seed": definition["seed"],

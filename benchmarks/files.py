@@ -18,10 +18,10 @@ def write_text(path: Path, text: str) -> None:
         unfinished.write_text(text, encoding="utf-8")
 
 
-def hash_weights(model: Path) -> str:
-    """Return the SHA-256 of a model's weights, by which results files name them.
+def name_weights(model: Path) -> dict[str, str]:
+    """Return what a results file says of the weights that it measured: `name` and `weights_sha256`.
 
     Args:
         model: folder of the model.
     """
-    return hash_files(sorted(model.glob("*.safetensors")))
+    return {"name": model.resolve().name, "weights_sha256": hash_files(sorted(model.glob("*.safetensors")))}

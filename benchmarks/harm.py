@@ -18,7 +18,7 @@ import typer
 from PIL import Image
 from tqdm import tqdm
 
-from benchmarks.files import RESULTS, hash_weights, write_text
+from benchmarks.files import RESULTS, name_weights, write_text
 from benchmarks.harm_table import render_harm
 from dpmambair.machine import describe_machine
 from dpmambair.shipped import SHIPPED
@@ -111,7 +111,7 @@ def main(
     results = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": describe_machine(),
-        "model": {"name": model.resolve().name, "weights_sha256": hash_weights(model)},
+        "model": name_weights(model),
         "quality": QUALITY,
         "clean": [measure_clean(restorer, folder, limit) for folder in clean],
         "pairs": [measure_pairs(restorer, folder, limit) for folder in pairs],

@@ -37,6 +37,7 @@ from dpmambair.files import replacing
 from dpmambair.machine import describe_machine
 from dpmambair.memory import keep_freed_memory
 from modeling_dpmambair import DPMambaIRModel, restore_tiled
+from modeling_dpmambair.modeling_dpmambair import average_squares
 from restoration_metrics import psnr
 from training.optimization import average_weights, build_optimizer, build_schedule
 from training.recipe import Recipe
@@ -225,7 +226,7 @@ class Run:
             "budget": asdict(self.job.budget),
             "pictures": [Path(self.job.patches).name, Path(self.job.validation).stem],
             "definition": self.job.definition,
-            **self.curve[-1],
+            **self._validate(),
             "step_seconds": seconds,
             "pixels_per_second": batch * side**2 / seconds,
             **count_cost(self.averaged.module),
@@ -247,16 +248,19 @@ def score(network: torch.nn.Module, pictures: Validation) -> dict[str, Any]:
         pictures: the held-out ones.
 
     Returns:
-        `gain`: for each kind the mean of PSNR after minus PSNR before, dB; `mean` over the kinds; `clean`: mean PSNR
-        of what becomes of undegraded pictures, dB, None where they stay as they are, or no class label is theirs.
+        `gain`: for each kind the mean of PSNR after minus PSNR before, dB; `mean` over the kinds; `detail`: `gain` if
+        the means of squares of 32 pixels stay as the degraded picture has them; `clean`: mean PSNR of what becomes of
+        undegraded pictures, dB, None where they stay as they are, or no class label is theirs.
     """
-    gain = {}
+    gain, detail = {}, {}
     for kind, degraded in pictures.degraded.items():
         classes = torch.full((len(degraded),), KINDS.index(kind))
-        after = psnr(restore(network, degraded, classes).clamp(0, 1), pictures.clean)
-        gain[kind] = _mean_of_finite(after - psnr(degraded, pictures.clean)) or 0.0
+        restored, before = restore(network, degraded, classes).clamp(0, 1), psnr(degraded, pictures.clean)
+        gain[kind] = _mean_of_finite(psnr(restored, pictures.clean) - before) or 0.0
+        toned = (restored + average_squares(degraded - restored)).clamp(0, 1)
+        detail[kind] = _mean_of_finite(psnr(toned, pictures.clean) - before) or 0.0
     clean = None if reads_classes(network) else _score_clean(network, pictures.clean)
-    return {"gain": gain, "mean": statistics.fmean(gain.values()), "clean": clean}
+    return {"gain": gain, "mean": statistics.fmean(gain.values()), "detail": detail, "clean": clean}
 
 
 def _score_clean(network: torch.nn.Module, clean: Tensor) -> float | None:

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from tqdm import tqdm
 
-from benchmarks.files import RESULTS, hash_weights, write_text
+from benchmarks.files import RESULTS, name_weights, write_text
 from benchmarks.plots import BLUE, DPI, ORANGE
 from benchmarks.rendering import format_columns
 from benchmarks.severity_table import severity_grid
@@ -118,7 +118,7 @@ def main(
     """Print what a model gains at each severity of each kind of degradation, and write and plot it."""
     restorer = Restorer.from_pretrained(model, dtype="float32")
     found = measure(restorer, clean, limit)
-    about = {"model": {"name": model.resolve().name, "weights_sha256": hash_weights(model)}}
+    about = {"model": name_weights(model)}
     results = make_strict({**about, "clean": clean.resolve().name, "seed": SEED, **found})
     write_text(output, json.dumps(results, indent=2, allow_nan=False) + "\n")
     save_figure(draw(results), output.with_suffix(".png"))

@@ -21,7 +21,7 @@ import typer
 from PIL import Image
 from tqdm import tqdm
 
-from benchmarks.files import RESULTS, hash_weights, write_text
+from benchmarks.files import RESULTS, name_weights, write_text
 from benchmarks.rendering import format_columns
 from benchmarks.steering_table import ensemble_grid, steering_grid
 from dataset_scripts.degradations import KINDS, apply_degradations, sample_degradation
@@ -162,8 +162,7 @@ def main(
     found = []
     for folder in model:
         restorer = Restorer.from_pretrained(folder, dtype="float32")
-        name = {"model": folder.resolve().name, "weights": hash_weights(folder)}
-        found.append({**name, **measure(restorer, pictures)})
+        found.append({"model": name_weights(folder), **measure(restorer, pictures)})
     results = {"pictures": len(pictures), "side": side, "severity": SEVERITY, "seed": SEED, "models": found}
     write_text(output, json.dumps(results, indent=2) + "\n")
     for grid in (steering_grid(results), ensemble_grid(results)):

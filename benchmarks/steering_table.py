@@ -19,7 +19,7 @@ def steering_grid(results: dict[str, Any]) -> Grid:
             shares = [row[name] for name in ("lost_whole", "lost_kept", "repaired_whole", "repaired_kept")]
             scores = [row[f"psnr_{name}"] for name in ("degraded", "whole", "kept")]
             cells = [*(f"{each:.0%}" for each in shares), *(f"{each:.2f}" for each in scores)]
-            grid.append([model["model"], kind.replace("_", " "), *cells])
+            grid.append([model["model"]["name"], kind.replace("_", " "), *cells])
     return grid
 
 
@@ -32,7 +32,7 @@ def ensemble_grid(results: dict[str, Any]) -> Grid:
     grid = [["model", "PSNR (dB), degraded", "restored", "self-ensemble"]]
     for model in results["models"]:
         scores = [model["ensemble"][name] for name in ("degraded", "restored", "ensemble")]
-        grid.append([model["model"], *(f"{each:.2f}" for each in scores)])
+        grid.append([model["model"]["name"], *(f"{each:.2f}" for each in scores)])
     return grid
 
 

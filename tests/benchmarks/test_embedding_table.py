@@ -4,7 +4,7 @@ from benchmarks.embedding_table import render_embedding
 
 SCORES = {"unchanged": 14.5, "rebuilt": 21.0, "gain": 6.5}
 RESULTS = {
-    "model": "some-model",
+    "model": {"name": "some-model"},
     "clean": "some_pictures",
     "pictures": {"training": 90, "test": 7, "side": 256},
     "rebuilding": {"low_light": SCORES, "mean": SCORES},

@@ -5,7 +5,7 @@ from benchmarks.export_table import export_grid, render_export
 RESULTS = {
     "date": "2026-01-02T03:04:05+00:00",
     "machine": {"cpu": "Abacus", "cores": 2, "device": "cpu", "processes": 1, "threads": 1, "torch": "9.9"},
-    "model": "beads", "severity": 0.5, "seed": 7, "pictures": 28,
+    "model": {"name": "beads"}, "severity": 0.5, "seed": 7, "pictures": 28,
     "files": [
         {"name": "the model itself", "bytes": 3 * 2**20, "psnr": 25.0, "seconds": {"128": 0.1}},
         {"name": "ONNX", "bytes": 2**21, "psnr": 24.5, "loss": 0.5, "lowest": 41.24, "seconds": {"128": 0.25}},

@@ -297,6 +297,18 @@ def test_gain_is_psnr_after_minus_before():
     assert (untouched["gain"], untouched["clean"]) == ({"noise": 0.0}, None)
 
 
+class Brighter(torch.nn.Module):
+    def forward(self, degraded):
+        return degraded + 0.05
+
+
+def test_detail_does_not_count_a_change_of_tone():
+    clean = torch.rand(2, 3, 48, 40) * 0.6 + 0.2
+    found = score(Brighter(), Validation({"noise": clean + 0.02 * torch.randn(clean.shape)}, clean))
+    assert found["gain"]["noise"] < -1
+    assert found["detail"]["noise"] == pytest.approx(0, abs=1e-3)
+
+
 def test_losses_are_those_of_the_papers():
     restored, clean = torch.rand(3, 3, 16, 16), torch.rand(3, 3, 16, 16)
     pairs = zip(restored.numpy(), clean.numpy(), strict=True)
@@ -390,6 +402,7 @@ def make_record(candidate, seed, mean, unit="minutes"):
     curve = [{"minutes": 1.0, "mean": mean - 0.1}, {"minutes": 2.0, "mean": mean}]
     budget = {"unit": unit, "amount": 30}
     own = {"candidate": candidate, "seed": seed, "budget": budget, "gain": gain, "mean": mean, "curve": curve}
+    own["detail"] = {"low_light": 0.25, "noise": mean}
     return own | numbers | {"machine": machine}
 
 
@@ -407,7 +420,9 @@ def test_table_joins_seeds_and_puts_the_best_first(tmp_path):
     ]  # fmt: skip
     unknown = records[0] | {"memory": None, "clean": None}
     assert [learning_grid({"records": [unknown]})[1][column] for column in (9, -1)] == ["-", "-"]
-    assert "Measured on Model X, 2 cores, 1 thread" in render_learning({"records": records})
+    text = render_learning({"records": records})
+    assert "Measured on Model X, 2 cores, 1 thread" in text
+    assert "| a | 30 minutes | +0.25 | +1.25 |" in text
 
 
 def test_later_record_takes_the_place_of_the_earlier(tmp_path):

@@ -65,7 +65,7 @@ def test_tables_have_a_row_for_each_model_and_kind():
     row = dict.fromkeys(["psnr_degraded", "psnr_whole", "psnr_kept"], 20.125)
     row |= {"lost_whole": 0.5, "lost_kept": 0.125, "repaired_whole": 0.625, "repaired_kept": 0.75}
     ensemble = {"degraded": 10, "restored": 20, "ensemble": 20.25}
-    model = {"model": "light", "keep": {"low_light": row, "mean": row}, "ensemble": ensemble}
+    model = {"model": {"name": "light"}, "keep": {"low_light": row, "mean": row}, "ensemble": ensemble}
     results = {"pictures": 3, "side": 64, "severity": 0.5, "seed": 1, "models": [model]}
     cells = ["50%", "12%", "62%", "75%", "20.12", "20.12", "20.12"]
     assert steering_grid(results)[1:] == [["light", "low light", *cells], ["light", "mean", *cells]]
