@@ -167,6 +167,9 @@ def trace_module(
 ) -> ExportedProgram:
     """Trace a module for inputs by name, with the shapes that are free."""
     program = torch.export.export(module, (), inputs, dynamic_shapes=shapes)
+    # Tracing notes down, as if pictures had to keep to it, that several windows are more than one. They need not, as
+    # `compare` shows with a picture of one.
+    getattr(program, "_guards_code", []).clear()
     # Every node carries the stack that made it: megabytes, and paths of this machine.
     for part in program.graph_module.modules():
         for node in part.graph.nodes if isinstance(part, torch.fx.GraphModule) else ():

@@ -16,7 +16,7 @@ import typer
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
-from benchmarks.files import RESULTS, name_weights, write_text
+from benchmarks.files import RESULTS, write_text
 from benchmarks.machine import measure_memory
 from benchmarks.rendering import format_columns
 from benchmarks.tiling_table import tiling_grid
@@ -141,7 +141,7 @@ def main(
             if place == 0:
                 shown.append(join_pictures([to_picture(each) for each in views]))
     memory = {name: measure_tile(name, memory_side) for name in ("light", "small", "base")}
-    results = {"machine": describe_machine(), "model": name_weights(model), "side": side, "tile": tile, "gain": GAIN}
+    results = {"machine": describe_machine(), "model": model.resolve().name, "side": side, "tile": tile, "gain": GAIN}
     results |= {"memory": memory, "records": records}
     write_text(output, json.dumps(results, indent=2) + "\n")
     with replacing(output.with_suffix(".png")) as unfinished:

@@ -29,8 +29,8 @@ def render_tiling(results: dict[str, Any]) -> str:
     """
     return (
         f"{format_markdown(tiling_grid(results))}\n\n"
-        f"PSNR between tiled and whole results of `{results['model']['name']}`, {len(results['records'])} degraded "
-        f"pictures of {results['side']} x {results['side']}.\nTiles share the whole picture's embedding, means and "
-        "states, or are restored apart. A seam is the size of the error where tiles meet, over that elsewhere.\n"
+        f"PSNR between tiled and whole results of `{results['model']}`, {len(results['records'])} degraded pictures "
+        f"of {results['side']} x {results['side']}.\nTiles share the whole picture's embedding, means and states, or "
+        "are restored apart. A seam is the size of the error where tiles meet, over that elsewhere.\n"
         f"Measured on {describe_machine(results['machine'])}."
     )

@@ -90,12 +90,12 @@ def try_pythons(tmp_path):
     return run
 
 
-def test_pythons_that_are_missing_are_named_and_all_others_run_all_tests(try_pythons):
+def test_pythons_that_are_missing_are_named_and_all_others_run_the_tests_of_ci(try_pythons):
     done = try_pythons("3.11", "3.13")
     assert done.returncode == 0, done.stderr
     expected = "installed: python3.11 python3.13; not installed here, so not tried: python3.12\n"
     assert done.stdout.count(expected) == 1
-    assert done.stdout.count("called: -m pytest\n") == 2
+    assert done.stdout.count("called: -m pytest -m (not slow or ci) and not gpu ") == 2
 
 
 def test_job_of_pythons_fails_where_there_is_none(try_pythons):

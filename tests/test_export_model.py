@@ -309,13 +309,15 @@ def test_parts_agree_with_the_model_whole_and_in_tiles(small, tmp_path, dtype):
 
 
 @pytest.mark.slow
-def test_traced_program_takes_strength_and_sizes_and_survives_its_file(small, tmp_path):
-    model = DPMambaIRModel.from_pretrained(small).eval()
+@pytest.mark.parametrize("window", [None, pytest.param(32, marks=pytest.mark.ci)])
+def test_traced_program_takes_strength_and_sizes_and_survives_its_file(window, tmp_path):
+    torch.manual_seed(0)
+    model = small_model({"window": window}).eval()
     program = trace(export_model.PortableRestorer(model), has_strength=True)
     torch.export.save(program, tmp_path / "restorer.pt2")
     assert str(ROOT).encode() not in (tmp_path / "restorer.pt2").read_bytes()
     restore_exported = open_exported(tmp_path / "restorer.pt2", "torch-export")
-    for size in SIZES:
+    for size in [*SIZES, (24, 30)]:  # of one to six windows
         degraded = pictures(1, *size)
         found = restore_exported(pixel_values=degraded, strength=torch.tensor(0.3))
         expected = restore(model, degraded, strength=0.3)
