@@ -226,7 +226,7 @@ class Run:
             "budget": asdict(self.job.budget),
             "pictures": [Path(self.job.patches).name, Path(self.job.validation).stem],
             "definition": self.job.definition,
-            **self._validate(),
+            **self.curve[-1],
             "step_seconds": seconds,
             "pixels_per_second": batch * side**2 / seconds,
             **count_cost(self.averaged.module),

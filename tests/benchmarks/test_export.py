@@ -1,6 +1,7 @@
 """The benchmark of exported files: what it writes, with files that hold nothing and programs that are known."""
 
 import json
+import subprocess
 
 import pytest
 import torch
@@ -67,4 +68,11 @@ def test_results_say_size_quality_and_speed_of_what_was_made_and_what_was_refuse
 @pytest.mark.slow
 def test_refused_file_is_an_error_in_the_words_of_the_command(tmp_path):
     with pytest.raises(ValueError, match="^`DIR` must be a folder with a model's config.json"):
+        export.make_file(tmp_path, tmp_path / "restorer.onnx", ())
+
+
+def test_crash_of_the_command_is_no_refusal(tmp_path, monkeypatch):
+    crash = "Traceback (most recent call last):\nAssertionError: Guard failed: 1 != 1\n"
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], 1, "", crash))
+    with pytest.raises(RuntimeError, match="must write or refuse restorer.onnx, got a crash"):
         export.make_file(tmp_path, tmp_path / "restorer.onnx", ())
