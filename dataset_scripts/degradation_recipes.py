@@ -35,6 +35,7 @@ class DegradationRecipe:
             where the kind `jpeg` acts.
         varied_weather: whether haze, rain and snow look more varied (`VARIED_PARAMETERS`) than in the benchmarks.
         varied_blur: whether blur does: half of it longer, half unsteady, half exposed in linear light.
+        varied_light: whether low light does: of more contrast, and of less red and blue.
 
     Raises:
         ValueError: a value is outside its range.
@@ -49,6 +50,7 @@ class DegradationRecipe:
     file_jpeg_probability: float = 0.0
     varied_weather: bool = False
     varied_blur: bool = False
+    varied_light: bool = False
 
     def __post_init__(self) -> None:
         low, high = self.severity
@@ -107,7 +109,7 @@ class DegradationRecipe:
         )
 
     def _is_varied(self, kind: str) -> bool:
-        return self.varied_blur if kind == "blur" else self.varied_weather
+        return {"blur": self.varied_blur, "low_light": self.varied_light}.get(kind, self.varied_weather)
 
 
 def _happens(probability: float, rng: np.random.Generator) -> bool:

@@ -88,6 +88,7 @@ def load_sets(data: DataRecipe) -> TrainingSets:
             file_jpeg_probability=data.file_jpeg_probability,
             varied_weather=data.varied_weather,
             varied_blur=data.varied_blur,
+            varied_light=data.varied_light,
         )
         whole[SYNTHETIC] = RestorationSet(load_clean_photographs(data.clean_dirs), degradations, scales=data.scales)
     kept = {name: _select(members, data.held_out_every, is_held_out=False) for name, members in whole.items()}

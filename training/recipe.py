@@ -88,6 +88,7 @@ class DataRecipe:
             do not suffer the kind jpeg.
         varied_weather: whether haze, rain and snow look more varied than in the benchmarks.
         varied_blur: whether blur does: half of it longer, half unsteady, half exposed in linear light.
+        varied_light: whether low light does: of more contrast, and of less red and blue.
         scales: range of the factor by which a clean photograph is shrunk before it is degraded, within (0, 1], so that
             patches show whole scenes too.
         corpora: published corpora of pairs (`dataset_scripts.CORPORA`), or "paired_folders" for pairs of one's own.
@@ -111,6 +112,7 @@ class DataRecipe:
     file_jpeg_probability: float = _setting(0.0, PROBABILITY)
     varied_weather: bool = _setting(False, BOOLEAN)
     varied_blur: bool = _setting(False, BOOLEAN)
+    varied_light: bool = _setting(False, BOOLEAN)
     scales: tuple[float, float] = _setting((1.0, 1.0), SCALES)
     corpora: tuple[str, ...] = _setting((), some_of("corpora", TRAINING_CORPORA))
     corpora_dir: str | None = _setting(None, PATH_OR_NULL, local=True)

@@ -90,12 +90,20 @@ def test_what_is_switched_off_changes_no_draw():
             assert first == second
 
 
-@pytest.mark.parametrize("switch", ["varied_weather", "varied_blur"])
-def test_each_switch_varies_its_own_kinds_alone(switch):
+def is_plain(degradation):
+    ranges = PARAMETERS[degradation.kind]
+    return degradation.parameters.keys() == ranges.keys() and all(
+        low <= degradation.parameters[name] <= high for name, (low, high) in ranges.items()
+    )
+
+
+@pytest.mark.parametrize(
+    ("switch", "kinds"),
+    [("varied_weather", {"haze", "rain", "snow"}), ("varied_blur", {"blur"}), ("varied_light", {"low_light"})],
+)
+def test_each_switch_varies_its_own_kinds_alone(switch, kinds):
     drawn = drawn_by(replace(DegradationRecipe(KINDS, (0, 1), 0.3), **{switch: True}), 300)
-    varied = {one.kind for record in drawn for one in record if one.parameters.keys() != PARAMETERS[one.kind].keys()}
-    # Varied haze has other ranges under the same names.
-    assert varied == ({"blur"} if switch == "varied_blur" else {"rain", "snow"})
+    assert {one.kind for record in drawn for one in record if not is_plain(one)} == kinds
 
 
 def test_isolated_kind_comes_alone():

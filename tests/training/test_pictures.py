@@ -123,6 +123,7 @@ def test_data_section_reaches_the_recipe_of_the_clean_photographs(tmp_path: Path
         "file_jpeg_probability": 0.5,
         "varied_weather": True,
         "varied_blur": True,
+        "varied_light": True,
     }
     data = DataRecipe(
         clean_dirs=(str(tmp_path),), kind_weights={"rain": 2.0}, scales=(0.5, 1.0), held_out_every=2, **drawn
