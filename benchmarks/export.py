@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read by onnxruntime when it is imported
 
@@ -180,26 +180,10 @@ def measure(model: DPMambaIRModel, folder: Path, variants: list[str], sides: lis
     return rows
 
 
-def keep_others(results: dict[str, Any], earlier: dict[str, Any]) -> None:
-    """Put the rows of an earlier file that were not measured anew beside the new ones, if all else was the same.
-
-    Args:
-        results: the new ones, changed in place.
-        earlier: content of the file.
-    """
-    was_same = [results[each] == earlier[each] for each in ("machine", "model", "severity", "seed", "pictures")]
-    sides, others = (list(each["files"][0]["seconds"]) for each in (results, earlier))
-    if all(was_same) and sides == others:
-        rows = {one["name"]: one for one in [*earlier["files"], *results["files"]]}
-        results["files"] = [rows[name] for name in (ITSELF, *VARIANTS) if name in rows]
-
-
 @app.command()
 def main(
     model: Annotated[Path, typer.Option(metavar="DIR", help="Folder of a trained model.")] = SHIPPED,
-    variant: Annotated[
-        list[str] | None, typer.Option(help="Only this one, beside what is measured already; may be repeated.")
-    ] = None,
+    variant: Annotated[list[str] | None, typer.Option(help="Only this one, beside the model; repeatable.")] = None,
     longest: Annotated[int, typer.Option(min=1, help="Leave out larger pictures.")] = SIDES[-1],
     repeats: Annotated[int, typer.Option(min=1, help="Rounds that count, after one that warms up.")] = 5,
     output: Annotated[Path, typer.Option(help="JSON file to write.")] = RESULTS / "export.json",
@@ -216,8 +200,6 @@ def main(
         "pictures": len(PHOTOGRAPHS) * len(KINDS),
         "files": measure(restorer, model, variant or list(VARIANTS), sides, repeats),
     }
-    if variant and output.exists():
-        keep_others(results, json.loads(output.read_text(encoding="utf-8")))
     write_text(output, json.dumps(results, indent=2) + "\n")
     typer.echo(format_columns(export_grid(results)))
 
