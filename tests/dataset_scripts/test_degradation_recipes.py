@@ -106,6 +106,12 @@ def test_each_switch_varies_its_own_kinds_alone(switch, kinds):
     assert {one.kind for record in drawn for one in record if not is_plain(one)} == kinds
 
 
+def test_half_of_varied_darkness_is_the_plain_one():
+    drawn = drawn_by(DegradationRecipe(("low_light",), (0, 1), 0.0, varied_light=True), 400)
+    # The wide ranges of three parameters are seldom met within the plain ones.
+    assert np.mean([is_plain(one) for record in drawn for one in record]) == pytest.approx(0.5, abs=0.1)
+
+
 def test_isolated_kind_comes_alone():
     recipe = DegradationRecipe(KINDS, (0.2, 0.6), 0.5, {"rain": 2.0}, **ALL)
     drawn = drawn_by(recipe.isolate("rain"), 40)
