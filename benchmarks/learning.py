@@ -145,7 +145,7 @@ def _identify(record: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def publish(folders: Sequence[Path], output: Path) -> None:
-    """Add the records of all runs that are finished to a results file, and plot it.
+    """Add the records of all runs that are finished to a results file, and plot it if they were validated on the way.
 
     Args:
         folders: of the runs.
@@ -155,7 +155,8 @@ def publish(folders: Sequence[Path], output: Path) -> None:
     if done:
         results = merge(output, done)
         write_text(output, json.dumps(results, indent=2) + "\n")
-        draw(results, output.with_suffix(".png"))
+        if any(len(one["curve"]) > 1 for one in results["records"]):
+            draw(results, output.with_suffix(".png"))
 
 
 def draw(results: dict[str, Any], path: Path) -> None:

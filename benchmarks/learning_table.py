@@ -1,11 +1,15 @@
 """What `benchmarks.learning` found, as a table."""
 
+import json
 import statistics
 from typing import Any
 
 from benchmarks.rendering import Grid, describe_machine, format_markdown
 
 Runs = list[dict[str, Any]]
+
+# What the candidates that change one thing are compared with.
+REFERENCE = "light_frozen"
 
 
 def name_budget(budget: dict[str, Any]) -> str:
@@ -49,8 +53,6 @@ def learning_grid(results: dict[str, Any]) -> Grid:
     rows = [["network", "budget", *costs, "seeds", "gain (dB)", *(kind.replace("_", " ") for kind in kinds), "clean"]]
     for (budget, name), runs in group_runs(results).items():
         memories = [one["memory"] for one in runs if one["memory"] is not None]
-        means = [one["mean"] for one in runs]
-        spread = f" ± {(max(means) - min(means)) / 2:.2f}" if len(runs) > 1 else ""
         clean = [one["clean"] for one in runs if one["clean"] is not None]
         rows.append(
             [
@@ -65,7 +67,7 @@ def learning_grid(results: dict[str, Any]) -> Grid:
                 f"{_mean(runs, 'megapixel_seconds'):.2f}",
                 f"{statistics.fmean(memories) / 2**30:.2f}" if memories else "-",
                 str(len(runs)),
-                f"{statistics.fmean(means):+.2f}{spread}",
+                _state_mean([one["mean"] for one in runs]),
                 *(f"{statistics.fmean(one['gain'][kind] for one in runs):+.2f}" for kind in kinds),
                 f"{statistics.fmean(clean):.1f}" if clean else "-",
             ]
@@ -106,3 +108,100 @@ def render_learning(results: dict[str, Any]) -> str:
         "The gain in detail alone, where the means of squares of 32 pixels stay as they were in the degraded picture:"
         f"\n\n{format_markdown(detail_grid(results))}"
     )
+
+
+def group_changes(results: dict[str, Any]) -> tuple[Runs, dict[str, Runs]]:
+    """Group the runs that change one thing of `REFERENCE`, the highest gain first.
+
+    Args:
+        results: what `benchmarks.learning` wrote, all with one budget.
+
+    Returns:
+        The runs of `REFERENCE`; and those of each change, by what they change.
+
+    Raises:
+        ValueError: the runs have several budgets, or `REFERENCE` is missing.
+    """
+    groups = group_runs(results)
+    budgets = sorted({budget for budget, _ in groups})
+    if len(budgets) > 1 or (budgets[0], REFERENCE) not in groups:
+        raise ValueError(f"`records` must be {REFERENCE}'s and of one budget, got {', '.join(budgets)}; measure anew")
+    reference = groups.pop((budgets[0], REFERENCE))
+    own = reference[0]["definition"]
+    return reference, {name_change(runs[0]["definition"], own): runs for runs in groups.values()}
+
+
+def name_change(definition: dict[str, Any], reference: dict[str, Any]) -> str:
+    """Say what a candidate has otherwise than another: "has_film = false", "lr = 0.004".
+
+    Args:
+        definition: the candidate's.
+        reference: the other's.
+    """
+    if "class" in definition["network"]:
+        told = ", told by the extractor" if "film" in definition["network"] else ""
+        return definition["network"]["class"].rpartition(".")[2] + told
+    ours, theirs = ({"loss": "own"} | _flatten(one) for one in (definition, reference))
+    changed = [
+        f"{name} = {json.dumps(value)}" for name, value in ours.items() if name not in theirs or theirs[name] != value
+    ]
+    return ", ".join([*changed, *(f"{name} unset" for name in theirs if name not in ours)])
+
+
+def _flatten(settings: dict[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        flat |= _flatten(value) if isinstance(value, dict) else {name: value}
+    return flat
+
+
+def render_changes(results: dict[str, Any]) -> str:
+    """Render what single changes of `REFERENCE` do, as a Markdown table and its conditions.
+
+    Args:
+        results: what `benchmarks.learning` wrote.
+    """
+    reference, changes = group_changes(results)
+    kinds = list(reference[0]["gain"])
+    rows = [["change", "s / step", "s / Mpx", "gain (dB)", *(kind.replace("_", " ") for kind in kinds), "clean"]]
+    for change, runs in [("none", reference), *changes.items()]:
+        own = runs if runs is reference else subtract(runs, reference)
+        rows.append(
+            [
+                f"`{change}`" if runs is not reference else change,
+                f"{_mean(runs, 'step_seconds'):.3f}",
+                f"{_mean(runs, 'megapixel_seconds'):.2f}",
+                _state_mean([one["mean"] for one in own]),
+                *(f"{statistics.fmean(one['gain'][kind] for one in own):+.2f}" for kind in kinds),
+                f"{statistics.fmean(one['clean'] for one in own):{'.1f' if runs is reference else '+.1f'}}",
+            ]
+        )
+    return (
+        f"{format_markdown(rows)}\n\n"
+        f"The first row is what `{REFERENCE}` gains after {name_budget(reference[0]['budget'])} of {len(reference)} "
+        "seeds; each other one what a change adds to that\nwith the same seeds, ± half the range of them. Measured on "
+        f"{describe_machine(reference[0]['machine'])}."
+    )
+
+
+def subtract(runs: Runs, reference: Runs) -> Runs:
+    """Return what each run has above that of the reference with its seed: `mean`, `gain` and `clean`.
+
+    Args:
+        runs: of a change.
+        reference: of as many seeds.
+    """
+    others = {one["seed"]: one for one in reference}
+    return [
+        {
+            "mean": one["mean"] - others[one["seed"]]["mean"],
+            "gain": {kind: gain - others[one["seed"]]["gain"][kind] for kind, gain in one["gain"].items()},
+            "clean": one["clean"] - others[one["seed"]]["clean"],
+        }
+        for one in runs
+    ]
+
+
+def _state_mean(values: list[float]) -> str:
+    spread = f" ± {(max(values) - min(values)) / 2:.2f}" if len(values) > 1 else ""
+    return f"{statistics.fmean(values):+.2f}{spread}"

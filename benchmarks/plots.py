@@ -1,7 +1,8 @@
 """Draw what committed files tell: `python -m benchmarks.plots speed`, `python -m benchmarks.plots training MODEL RUN`.
 
 Nothing is measured. `speed` sets the gain of the networks of `benchmarks.learning` beside the time that they take for
-a picture; `training` follows the validation of a model's runs over the hours that they took.
+a picture; `changes` shows what single changes add; `training` follows the validation of a model's runs over the hours
+that they took.
 """
 
 import json
@@ -15,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.files import RESULTS
-from benchmarks.learning_table import Runs, group_runs
+from benchmarks.learning_table import REFERENCE, Runs, group_changes, group_runs, name_budget, subtract
 from dataset_scripts.__main__ import save_figure
 from training.journal import Journal
 
@@ -28,6 +29,7 @@ STYLES = {
     True: {"color": BLUE, "marker": "o", "label": "of this family"},
     False: {"color": ORANGE, "marker": "s", "label": "others"},
 }
+MAPPED_DB = 2.0  # the strongest colours of a map
 LABEL_STEP = 0.055  # of a panel's height, between two names beside it
 
 
@@ -100,6 +102,34 @@ def _name_beside(axes: Axes, places: dict[str, tuple[float, float]]) -> None:
         )
 
 
+def draw_changes(results: dict[str, Any]) -> Figure:
+    """Draw what single changes add to the gain of `REFERENCE`: the mean over the kinds, and each kind.
+
+    Args:
+        results: what `benchmarks.learning` wrote.
+    """
+    reference, changes = group_changes(results)
+    kinds = list(reference[0]["gain"])
+    figure = Figure(figsize=(11, 1.5 + 0.25 * len(changes)), dpi=DPI, layout="constrained")
+    axes, map_axes = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
+    table = []
+    for row, runs in enumerate(changes.values()):
+        added = subtract(runs, reference)
+        means = [one["mean"] for one in added]
+        axes.plot(means, [row] * len(means), "-", color="grey", marker="o", markerfacecolor=BLUE, markersize=4)
+        table.append([fmean(one["gain"][kind] for one in added) for kind in kinds])
+    axes.axvline(0, color="grey", lw=1)
+    axes.set(yticks=range(len(changes)), yticklabels=changes, xlabel="added mean gain (dB), a dot for each seed")
+    axes.tick_params(axis="y", labelsize="small")
+    axes.grid(visible=True, alpha=0.3)
+    axes.invert_yaxis()
+    image = map_axes.imshow(table, cmap="PuOr", vmin=-MAPPED_DB, vmax=MAPPED_DB, aspect="auto")
+    map_axes.set_xticks(range(len(kinds)), [kind.replace("_", " ") for kind in kinds], rotation=60)
+    figure.colorbar(image, ax=map_axes, extend="both", label="added gain (dB)")
+    figure.suptitle(f"one change each of {REFERENCE}, trained for {name_budget(reference[0]['budget'])}")
+    return figure
+
+
 def draw_training(model: Path, runs: Sequence[str]) -> Figure:
     """Draw the validation of runs, one after the other, over the hours of all; stages before the restorer's in grey.
 
@@ -160,6 +190,17 @@ def speed(
 ) -> None:
     """Draw the gain of networks at equal training over the time that they take for a picture."""
     save_figure(draw_speed(json.loads(results.read_text(encoding="utf-8"))), output)
+
+
+@app.command()
+def changes(
+    results: Annotated[Path, typer.Option(exists=True, dir_okay=False, help="What benchmarks.learning wrote.")] = (
+        RESULTS / "learning_changes.json"
+    ),
+    output: Annotated[Path, typer.Option(help="PNG file to write.")] = RESULTS / "learning_changes.png",
+) -> None:
+    """Draw what single changes of the light network and of its training add."""
+    save_figure(draw_changes(json.loads(results.read_text(encoding="utf-8"))), output)
 
 
 @app.command()

@@ -33,7 +33,7 @@ from benchmarks.forward_table import render_forward
 from benchmarks.harm_table import render_harm
 from benchmarks.kernels_table import render_kernels
 from benchmarks.large_table import render_large
-from benchmarks.learning_table import render_learning
+from benchmarks.learning_table import render_changes, render_learning
 from benchmarks.mini_table import render_mini
 from benchmarks.pairs_table import render_methods, render_pairs, render_rivals
 from benchmarks.quality_table import render_losses, render_quality
@@ -81,6 +81,7 @@ TABLES = {
     "kernels": Table("kernels.json", render_kernels),
     "large": Table("large.json", render_large),
     "learning": Table("learning.json", render_learning),
+    "learning_changes": Table("learning_changes.json", render_changes),
     "losses": Table("synthetic7_cbsd68.json", render_losses),
     "methods": Table("pairs.json", render_methods),
     "mini_table3": Table("mini_table3.json", partial(render_mini, "table3")),

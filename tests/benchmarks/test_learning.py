@@ -32,7 +32,14 @@ from benchmarks.learning_pictures import (
     with_patches,
 )
 from benchmarks.learning_run import Budget, Job, Run, run, score
-from benchmarks.learning_table import learning_grid, render_learning
+from benchmarks.learning_table import (
+    REFERENCE,
+    group_changes,
+    learning_grid,
+    name_change,
+    render_changes,
+    render_learning,
+)
 from dataset_scripts import KINDS
 from dpmambair.shipped import SHIPPED
 from training.recipe import Recipe
@@ -423,6 +430,42 @@ def test_table_joins_seeds_and_puts_the_best_first(tmp_path):
     text = render_learning({"records": records})
     assert "Measured on Model X, 2 cores, 1 thread" in text
     assert "| a | 30 minutes | +0.25 | +1.25 |" in text
+
+
+def test_change_is_named_by_what_differs():
+    plain = {"network": {"config": "a.json", "overrides": {"dim": 24}}, "training": {"lr": 0.1, "betas": [0.9, 0.99]}}
+
+    def changed(**sections):
+        return name_change({name: plain.get(name, {}) | sections.get(name, {}) for name in plain} | sections, plain)
+
+    assert changed(training={"lr": 0.1, "betas": [0.9, 0.9]}) == "betas = [0.9, 0.9]"
+    assert changed(network={"config": "a.json", "overrides": {"dim": 24, "has_film": False}}) == "has_film = false"
+    assert changed(network={"config": "a.json", "overrides": {}}) == "dim unset"
+    assert changed(training={"lr": 0.1, "betas": [0.9, 0.99], "decay_steps": None}) == "decay_steps = null"
+    assert changed(loss="log") == 'loss = "log"'
+    assert changed(network={"class": "library.module.Net"}) == "Net"
+    assert changed(network={"class": "library.module.Net", "film": "Block"}) == "Net, told by the extractor"
+
+
+def changes():
+    """Two seeds of the reference, and of a change that adds 0.5 and 1.5 dB to them."""
+    runs = [(REFERENCE, 0, 1.0), (REFERENCE, 1, 2.0), ("brighter", 1, 3.5), ("brighter", 0, 1.5)]
+    definitions = {REFERENCE: {"network": {"config": "a"}}, "brighter": {"network": {"config": "a"}, "loss": "log"}}
+    return {"records": [make_record(*one, "steps") | {"definition": definitions[one[0]]} for one in runs]}
+
+
+def test_changes_are_set_beside_the_reference_seed_by_seed():
+    header, _, own, row = render_changes(changes()).splitlines()[:4]
+    assert header.startswith("| change | s / step | s / Mpx | gain (dB) | low light | noise | clean |")
+    assert own == "| none | 0.500 | 4.00 | +1.50 ± 0.50 | +2.50 | +0.50 | 40.0 |"
+    assert row == '| `loss = "log"` | 0.500 | 4.00 | +1.00 ± 0.50 | +1.00 | +1.00 | +0.0 |'
+
+
+def test_changes_of_several_budgets_are_refused():
+    results = changes()
+    results["records"][0]["budget"] = {"unit": "steps", "amount": 31}
+    with pytest.raises(ValueError, match="one budget, got 30 steps, 31 steps"):
+        group_changes(results)
 
 
 def test_later_record_takes_the_place_of_the_earlier(tmp_path):

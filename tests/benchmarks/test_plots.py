@@ -8,7 +8,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from benchmarks.files import RESULTS
-from benchmarks.plots import LABEL_STEP, app, draw_speed, draw_training, find_front, read_run
+from benchmarks.plots import LABEL_STEP, app, draw_changes, draw_speed, draw_training, find_front, read_run
 from dpmambair.shipped import SHIPPED
 
 
@@ -72,6 +72,22 @@ def test_committed_results_are_drawn_whole(tmp_path):
     records = json.loads((RESULTS / "learning.json").read_text())["records"]
     panels = draw_speed({"records": records}).axes
     assert sum(len(axes.texts) for axes in panels) == len({(one["candidate"], str(one["budget"])) for one in records})
+    result = run("changes", "--output", tmp_path / "changes.png")
+    assert result.exit_code == 0, result.output
+
+
+def test_changes_have_a_dot_for_each_seed_and_a_row_of_kinds():
+    def run_of(name, seed, mean, **definition):
+        own = {"candidate": name, "seed": seed, "definition": {"network": {"config": "a"}} | definition}
+        gain = {"rain": mean, "snow": 2 * mean}
+        return own | {"budget": {"unit": "steps", "amount": 4}, "mean": mean, "gain": gain, "clean": 40.0}
+
+    records = [run_of("light_frozen", 0, 1.0), run_of("light_frozen", 1, 2.0)]
+    records += [run_of("other", 0, 1.5, loss="log"), run_of("other", 1, 2.25, loss="log")]
+    means, kinds, _ = draw_changes({"records": records}).axes
+    assert list(means.lines[0].get_xdata()) == [0.5, 0.25]
+    assert [text.get_text() for text in means.get_yticklabels()] == ['loss = "log"']
+    np.testing.assert_allclose(kinds.images[0].get_array(), [[0.375, 0.75]])
 
 
 def write_run(folder, stage, records):
