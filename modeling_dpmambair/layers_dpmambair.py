@@ -276,7 +276,11 @@ class CentralDifferenceBranches(nn.Module):
         if self.is_merged:
             return self.merged(x)
         padded = F.pad(x.permute(0, 3, 1, 2), (self.size // 2,) * 4, mode="replicate")
-        return F.conv2d(padded, self.merged_weight(), self.plain.bias, self.stride).permute(0, 2, 3, 1)
+        if is_narrow := self.stride > 1 and padded.shape[-1] - self.size < self.stride:
+            # With AMX, torch 2.14 leaves a lone column of a bfloat16 convolution of stride 2 unwritten: make another.
+            padded = F.pad(padded, (0, self.stride))
+        convolved = F.conv2d(padded, self.merged_weight(), self.plain.bias, self.stride)
+        return (convolved[..., :1] if is_narrow else convolved).permute(0, 2, 3, 1)
 
 
 def _pad_kernel(kernel: torch.Tensor, size: int) -> torch.Tensor:
