@@ -41,7 +41,6 @@ ROOT = Path(__file__).resolve().parents[1]
 SEVERITY, SEED = 0.5, 2504
 # Sides of the square pictures that are timed.
 SIDES = (128, 256, 512)
-ITSELF = "the model itself"
 # What each file is made with.
 VARIANTS = {
     "ONNX, float32": (),
@@ -164,7 +163,7 @@ def measure(model: DPMambaIRModel, folder: Path, variants: list[str], sides: lis
     expected = [restore_eagerly(degraded) for degraded, _ in pairs]
     quality = judge(restore_eagerly, pairs, expected)["psnr"]
     size = (folder / "model.safetensors").stat().st_size
-    rows = [{"name": ITSELF, "bytes": size, "psnr": quality}]
+    rows = [{"name": "the model itself", "bytes": size, "psnr": quality}]
     rows[0]["seconds"] = time_restoring(restore_eagerly, sides, repeats)
     for name in tqdm(variants, unit="file", disable=None):
         with tempfile.TemporaryDirectory() as place:

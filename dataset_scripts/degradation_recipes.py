@@ -17,7 +17,7 @@ from .degradations import KINDS, Degradation, sample_degradation
 
 FIELD_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".avif", ".bmp", ".tif", ".tiff")
 TRAINING_SEVERITY = (0.1, 1.0)
-# Training on varied darkness alone gains on real pictures what it loses on the benchmark's.
+# A run with all darkness varied gained on real pictures, and lost more on the benchmark's.
 VARIED_LIGHT_SHARE = 0.5
 FURTHER_PROBABILITIES = ("identity_probability", "grey_probability", "file_jpeg_probability")
 

@@ -77,8 +77,8 @@ PARAMETERS: dict[str, dict[str, tuple[float, float]]] = {
 # bright rain, added to the scene or hiding it, few streaks or many, sharp or out of focus, level where the camera was
 # turned; snow from fine sheets to large flakes; half of both in clear air, as a veil below 0 is none. Of motion
 # half is up to twice as far, half as unsteady as a hand, and half added up in linear light, as a sensor does it: a
-# stretch or an exponent below 1 is 1, a shake below 0 none. Low light is as 60 training pairs of LOL (Wei et al. 2018)
-# show it: from 0.5 to 1.9 above an exponent of 1 at severity 1, 1.4 in the middle, and up to a stop less red and blue.
+# stretch or an exponent below 1 is 1, a shake below 0 none. Low light is as the training pairs of LOL (Wei et al.,
+# 2018) show it: with higher exponents, and up to a stop less of red and blue.
 VARIED_PARAMETERS: dict[str, dict[str, tuple[float, float]]] = {
     "haze": {
         "airlight": (0.65, 1.0),

@@ -178,6 +178,15 @@ def test_merging_keeps_the_dtype_and_whether_the_weights_are_trained(is_trainabl
     assert {(each.dtype, each.requires_grad) for each in branches.parameters()} == {(torch.float64, is_trainable)}
 
 
+@pytest.mark.parametrize("width", [1, 2, 3])
+def test_branches_of_narrow_features_equal_their_merged_form(width):
+    branches, x = CentralDifferenceBranches(3, 4, [3, 5], stride=2), torch.randn(1, 9, width, 3)
+    before = branches(x)
+    branches.merge()
+    assert before.shape == (1, 5, (width + 1) // 2, 4)
+    torch.testing.assert_close(branches(x), before, rtol=0, atol=1e-5)
+
+
 def test_merged_form_can_be_built_at_once():
     branches = CentralDifferenceBranches(3, 4, [3, 7], 2, is_merged=True)
     assert branches.is_merged
