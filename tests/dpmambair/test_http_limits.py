@@ -306,22 +306,30 @@ def test_work_is_stopped_after_its_step_when_its_client_leaves(log):
     assert "client left" in log.messages[0]
 
 
-def test_closing_drops_what_waits():
+def test_closing_drops_what_waits_and_ends_the_thread():
+    before, started = set(threading.enumerate()), []
     with held() as (wait, begun, ended):
-        app, desk = make_app(wait)
-        others = threading.active_count()
+
+        def job(name):
+            started.append(name)
+            wait(b"", lambda done, total: None)
+
+        desk = Desk(wait=60)
 
         async def run():
-            tasks = [asyncio.create_task(Client(app)()) for _ in range(3)]
+            first = asyncio.create_task(desk.prepare(lambda: job("first")))
             await until(begun)
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            second = asyncio.create_task(desk.prepare(lambda: job("second")))
+            await asyncio.sleep(0)  # so that it stands in line
+            closing = asyncio.create_task(asyncio.to_thread(desk.close))
+            with pytest.raises(asyncio.CancelledError):
+                await second
             ended.set()
-            await asyncio.to_thread(desk.close)
-            return threading.active_count()
+            await asyncio.gather(first, closing)
 
-        assert asyncio.run(run()) <= others + 1  # the thread that waited for the end
+        asyncio.run(run())
+    assert started == ["first"]
+    assert not [thread.name for thread in set(threading.enumerate()) - before if thread.name.startswith("desk")]
 
 
 # Answers
