@@ -49,7 +49,9 @@ def unpacked(distributions, tmp_path_factory):
     (path,) = distributions.glob("*.tar.gz")
     place = tmp_path_factory.mktemp("unpacked")
     with tarfile.open(path) as archive:
-        archive.extractall(place, filter="data")
+        # Python 3.11.0 to 3.11.3 have no filters.
+        archive.extraction_filter = getattr(tarfile, "data_filter", None)
+        archive.extractall(place)
     (top,) = place.iterdir()
     return top
 
