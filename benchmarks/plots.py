@@ -42,8 +42,8 @@ def draw_speed(results: dict[str, Any]) -> Figure:
     budgets: dict[str, dict[str, Runs]] = {}
     for (budget, name), runs in group_runs(results).items():
         budgets.setdefault(budget, {})[name] = runs
-    figure = Figure(figsize=(8, 4.5 * len(budgets)), dpi=DPI, layout="constrained")
-    panels = figure.subplots(len(budgets), squeeze=False)[:, 0]
+    figure = Figure(figsize=(6.5 * len(budgets), 4), dpi=DPI, layout="constrained")
+    panels = figure.subplots(1, len(budgets), squeeze=False)[0]
     for axes, (budget, networks) in zip(panels, budgets.items(), strict=True):
         _draw_budget(axes, networks)
         axes.set(xlabel="restoring, seconds per megapixel (one thread)", ylabel="mean gain over seven kinds (dB)")
