@@ -21,6 +21,9 @@ from .steering_dpmambair import choose_kept, steer_embedding
 # In which a self-ensemble sees a picture.
 FLIPS_AND_TURNS = 8
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+# Pictures with a side of fewer pixels are computed in float32 always: with AMX, torch 2.14 leaves the output of a
+# bfloat16 convolution of stride 2 unwritten where it is one column wide, as an extractor's last may be.
+LEAST_MIXED = 32
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,8 @@ class Restorer:
     Attributes:
         model: restores, on the device that it is on.
         processor: turns pictures into tensors and back.
-        dtype: bfloat16 to compute in it by autocast; float32 to compute in the dtype of the weights.
+        dtype: bfloat16 to compute in it by autocast all but pictures of a few pixels' width or height; float32 to
+            compute in the dtype of the weights.
         memory_budget: what restoring may take beside model and picture, bytes; larger pictures are restored in tiles.
         kept: kinds of degradation that stay in the picture.
         self_ensemble: whether a picture is restored in all eight flips and turns, and the results averaged.
@@ -140,8 +144,10 @@ class Restorer:
         if not self._has_extractor:
             return None
         pixels = (each.fill_hidden()[None] for each in picture.frames)
-        with self._autocast():
-            found = [embed_picture(self.model.extractor, each, self.memory_budget) for each in pixels]
+        found = []
+        for each in pixels:
+            with self._autocast(each):
+                found.append(embed_picture(self.model.extractor, each, self.memory_budget))
         return torch.stack(found).mean(0)
 
     def restore(
@@ -156,7 +162,7 @@ class Restorer:
         The embeddings that are returned are those of the pictures, also where the network was given others.
         """
         own, restore = degradation_embedding, self._restore_in_turns if self.self_ensemble else self._restore_once
-        with self._autocast():
+        with self._autocast(pixel_values):
             if own is None and (self.kept or self.self_ensemble) and self._has_extractor:
                 own = embed_picture(self.model.extractor, pixel_values, self.memory_budget)
             output = restore(pixel_values, strength, progress, self._steer(own))
@@ -196,9 +202,9 @@ class Restorer:
     def _has_extractor(self) -> bool:
         return self.model.config.embedding_source == "extractor"
 
-    def _autocast(self) -> AbstractContextManager:
+    def _autocast(self, pixel_values: torch.Tensor) -> AbstractContextManager:
         # Without one of its own, an autocast that the caller has switched on holds.
-        is_mixed = self.dtype == torch.bfloat16
+        is_mixed = self.dtype == torch.bfloat16 and min(pixel_values.shape[-2:]) >= LEAST_MIXED
         return torch.autocast(self.model.device.type, self.dtype) if is_mixed else nullcontext()
 
 

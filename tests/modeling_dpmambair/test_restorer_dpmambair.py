@@ -213,7 +213,7 @@ def test_picture_beyond_the_budget_is_restored_in_tiles(restorer):
 
 
 def test_bfloat16_and_float32_agree_roughly(folder, restorer):
-    degraded = photograph((40, 24))
+    degraded = photograph((80, 64))
     half = Restorer.from_pretrained(folder, "cpu", "bfloat16")
     difference = np.abs(np.subtract(half(degraded), restorer(degraded), dtype=int))
     assert half.model.dtype == torch.float32
@@ -221,9 +221,19 @@ def test_bfloat16_and_float32_agree_roughly(folder, restorer):
 
 
 def test_autocast_of_the_caller_holds(folder, restorer):
+    degraded = photograph((64, 64))
     with torch.autocast("cpu", torch.bfloat16):
-        restored = restorer(photograph())
-    np.testing.assert_array_equal(restored, Restorer.from_pretrained(folder, "cpu", "bfloat16")(photograph()))
+        restored = restorer(degraded)
+    np.testing.assert_array_equal(restored, Restorer.from_pretrained(folder, "cpu", "bfloat16")(degraded))
+    assert not np.array_equal(restored, restorer(degraded))
+
+
+@pytest.mark.parametrize("size", [(3, 80), (80, 3)])
+def test_narrow_pictures_are_computed_in_float32(folder, restorer, size):
+    mixed = Restorer.from_pretrained(folder, "cpu", "bfloat16")
+    np.testing.assert_array_equal(mixed(photograph(size)), restorer(photograph(size)))
+    narrow = read_picture(photograph(size))
+    torch.testing.assert_close(mixed.embed(narrow), restorer.embed(narrow), rtol=0, atol=0)
 
 
 def test_values_that_are_not_finite_are_an_error(folder):
