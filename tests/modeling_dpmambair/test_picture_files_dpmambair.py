@@ -253,7 +253,7 @@ for path in sys.argv[1:]:
     try:
         read_picture(path)
         print(path, "was read")
-    except OSError as error:
+    except (OSError, Image.DecompressionBombError):
         pass
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
