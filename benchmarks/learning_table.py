@@ -67,7 +67,7 @@ def learning_grid(results: dict[str, Any]) -> Grid:
                 f"{_mean(runs, 'megapixel_seconds'):.2f}",
                 f"{statistics.fmean(memories) / 2**30:.2f}" if memories else "-",
                 str(len(runs)),
-                _state_mean([one["mean"] for one in runs]),
+                state_mean([one["mean"] for one in runs]),
                 *(f"{statistics.fmean(one['gain'][kind] for one in runs):+.2f}" for kind in kinds),
                 f"{statistics.fmean(clean):.1f}" if clean else "-",
             ]
@@ -171,7 +171,7 @@ def render_changes(results: dict[str, Any]) -> str:
                 f"`{change}`" if runs is not reference else change,
                 f"{_mean(runs, 'step_seconds'):.3f}",
                 f"{_mean(runs, 'megapixel_seconds'):.2f}",
-                _state_mean([one["mean"] for one in own]),
+                state_mean([one["mean"] for one in own]),
                 *(f"{statistics.fmean(one['gain'][kind] for one in own):+.2f}" for kind in kinds),
                 f"{statistics.fmean(one['clean'] for one in own):{'.1f' if runs is reference else '+.1f'}}",
             ]
@@ -202,6 +202,7 @@ def subtract(runs: Runs, reference: Runs) -> Runs:
     ]
 
 
-def _state_mean(values: list[float]) -> str:
+def state_mean(values: list[float]) -> str:
+    """Set a mean, and half the range where there are several values."""
     spread = f" ± {(max(values) - min(values)) / 2:.2f}" if len(values) > 1 else ""
     return f"{statistics.fmean(values):+.2f}{spread}"

@@ -5,7 +5,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from benchmarks.learning_table import name_budget
+from benchmarks.learning_table import name_budget, state_mean
 from benchmarks.rendering import Grid, describe_machine, format_markdown
 
 # The rows of the paper's tables, and the candidates that stand for them.
@@ -53,19 +53,11 @@ def _fill_row(row: dict[str, Any], runs: dict[str, Runs], first: dict[str, Any],
         f"{one['macs'] / 1e3:.1f}",
         f"{statistics.fmean(each['step_seconds'] for each in own.values()):.3f}",
         str(len(own)),
-        _format_spread([each["mean"] for each in own.values()]),
-        _format_spread(differences) if row is not first else ABSENT,
+        state_mean([each["mean"] for each in own.values()]),
+        state_mean(differences) if differences and row is not first else ABSENT,
         *psnr,
         *(f"{statistics.fmean(each['gain'][kind] for each in own.values()):+.2f}" for kind in kinds),
     ]
-
-
-def _format_spread(values: list[float]) -> str:
-    """Set a mean, and half the range where there are several values."""
-    if not values:
-        return ABSENT
-    spread = f" ± {(max(values) - min(values)) / 2:.2f}" if len(values) > 1 else ""
-    return f"{statistics.fmean(values):+.2f}{spread}"
 
 
 def render_mini(table: str, results: dict[str, Any]) -> str:
