@@ -57,6 +57,7 @@ class ModelRecipe:
             the trained extractor's own. Not read with `init_from`.
         overrides: fields of that configuration to change, e.g. {"prompts": ["B", "C"]}.
         init_from: folder of a trained model of this stage to start from (fine-tuning), in place of random weights.
+            `overrides` may add to it, as by larger depths; what they add starts as in a new model.
         extractor: folder of the trained extractor, or of a restorer that has one; needed by restorer and describe
             unless `init_from` brings one.
         lpips_backbone: safetensors file of the LPIPS backbone; null takes torch's hub cache. Extractor only.

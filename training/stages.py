@@ -5,7 +5,7 @@ All models own their loss, so the loop needs to know none of this.
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -83,7 +83,7 @@ def build_untrained(recipe: ModelRecipe) -> PreTrainedModel:
 
 
 def _build_extractor(recipe: ModelRecipe) -> Stage:
-    model = _start(DegradationExtractorForPreTraining, read_config(recipe).extractor_config, recipe.init_from)
+    model = _start(DegradationExtractorForPreTraining, recipe)
     if model.config.lpips_weight > 0:
         model.attach_perceptual_loss(load_lpips(recipe.lpips_network, recipe.lpips_backbone))
     inputs = _pictures if model.description_head is None else _pictures_and_severity
@@ -91,7 +91,7 @@ def _build_extractor(recipe: ModelRecipe) -> Stage:
 
 
 def _build_restorer(recipe: ModelRecipe) -> Stage:
-    model = _start(DPMambaIRModel, read_config(recipe), recipe.init_from)
+    model = _start(DPMambaIRModel, recipe)
     source = model.config.embedding_source
     if source == "given":
         raise ValueError("`embedding_source` must be 'extractor' or 'class_label' to train, got 'given'; choose one")
@@ -106,8 +106,8 @@ def _build_restorer(recipe: ModelRecipe) -> Stage:
 
 
 def _build_describer(recipe: ModelRecipe) -> Stage:
-    config = read_config(recipe).extractor_config
-    model = _start(DegradationExtractorForDescription, config, recipe.init_from)
+    model = _start(DegradationExtractorForDescription, recipe)
+    config = model.config
     # An extractor that is trained along may begin at random.
     if recipe.extractor is not None or (recipe.init_from is None and config.freeze_extractor):
         folder = _find_extractor(recipe)
@@ -135,17 +135,26 @@ def _severity_as_labels(batch: Batch) -> Batch:
     return {"pixel_values": batch["pixel_values"], "labels": batch["severity"]}
 
 
-def _start(build: type[PreTrainedModel], config: PreTrainedConfig, folder: str | None) -> PreTrainedModel:
+def _start(build: type[PreTrainedModel], recipe: ModelRecipe) -> PreTrainedModel:
+    folder, config = recipe.init_from, _config_of(build, recipe)
     if folder is None:
         return build(config)
     model, report = build.from_pretrained(folder, config=config, dtype=torch.float32, output_loading_info=True)
-    if report["missing_keys"]:
-        missing = sorted(report["missing_keys"])[0]
-        raise ValueError(
-            f"`model.init_from` must hold a {build.__name__}, got {folder!r} without {missing}; "
-            "name a folder that this stage left"
-        )
+    if missing := report["missing_keys"]:
+        # What overrides add is missing for good reason, and starts as in a new model.
+        with torch.device("meta"):
+            expected = build(_config_of(build, replace(recipe, overrides={}))).state_dict().keys()
+        if absent := sorted(expected & set(missing)):
+            raise ValueError(
+                f"`model.init_from` must hold a {build.__name__}, got {folder!r} without {absent[0]}; "
+                "name a folder that this stage left"
+            )
     return model
+
+
+def _config_of(build: type[PreTrainedModel], recipe: ModelRecipe) -> PreTrainedConfig:
+    config = read_config(recipe)
+    return config if build is DPMambaIRModel else config.extractor_config
 
 
 def read_config(recipe: ModelRecipe) -> DPMambaIRConfig:

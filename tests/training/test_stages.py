@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from modeling_dpmambair import DegradationExtractorForDescription, DPMambaIRModel
+from tests.modeling_dpmambair.models import pictures, small_model
 from training.recipe import ModelRecipe
 from training.stages import build_stage, build_untrained, save_trained
 
@@ -43,6 +44,30 @@ def test_what_cannot_be_built_is_named(place: SimpleNamespace, settings: dict[st
 def test_starting_from_another_stage_is_refused(place: SimpleNamespace) -> None:
     with pytest.raises(ValueError, match="`model.init_from` must hold a DPMambaIRModel, got .* without network"):
         build_stage(restorer(place, init_from=str(place.extractor), extractor=None))
+
+
+def test_restorer_grows_by_blocks_that_change_nothing_at_first(place: SimpleNamespace, tmp_path: Path) -> None:
+    trained = small_model(zero_start="branches")
+    trained.save_pretrained(tmp_path)
+    overrides = {"encoder_depths": [*trained.config.encoder_depths[:-1], trained.config.encoder_depths[-1] + 1]}
+    grown = build_stage(restorer(place, init_from=str(tmp_path), extractor=None, overrides=overrides)).model.eval()
+    added = grown.state_dict().keys() - trained.state_dict().keys()
+    assert added
+    degraded = pictures()
+    with torch.no_grad():
+        assert torch.equal(grown(degraded).reconstruction, trained(degraded).reconstruction)
+    grown.train()(degraded, labels=torch.rand_like(degraded)).loss.backward()
+    assert any(parameter.grad.any() for name, parameter in grown.named_parameters() if name in added)
+
+
+def test_grown_restorer_still_wants_all_that_was_there(place: SimpleNamespace, tmp_path: Path) -> None:
+    trained = small_model(zero_start="branches")
+    state = trained.state_dict()
+    lost = next(name for name in state if name.startswith("network.") and name.endswith("weight"))
+    trained.save_pretrained(tmp_path, state_dict={name: each for name, each in state.items() if name != lost})
+    overrides = {"latent_depth": trained.config.latent_depth + 1}
+    with pytest.raises(ValueError, match=f"`model.init_from` must hold a DPMambaIRModel, got .* without {lost}"):
+        build_stage(restorer(place, init_from=str(tmp_path), extractor=None, overrides=overrides))
 
 
 def test_class_labels_are_the_most_severe_kind(place: SimpleNamespace) -> None:
