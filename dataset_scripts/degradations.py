@@ -78,8 +78,7 @@ PARAMETERS: dict[str, dict[str, tuple[float, float]]] = {
 # turned; snow from fine sheets to large flakes; half of both in clear air, as a veil below 0 is none. Of motion
 # half is up to twice as far, half as unsteady as a hand, and half added up in linear light, as a sensor does it: a
 # stretch or an exponent below 1 is 1, a shake below 0 none. Low light is as the training pairs of LOL (Wei et al.,
-# 2018) show it: with higher exponents, up to a stop less of red and blue, and clean pictures that are not dark
-# themselves (`prepare_clean`).
+# 2018) show it: with higher exponents, and up to a stop less of red and blue.
 VARIED_PARAMETERS: dict[str, dict[str, tuple[float, float]]] = {
     "haze": {
         "airlight": (0.65, 1.0),
@@ -125,11 +124,8 @@ VARIED_PARAMETERS: dict[str, dict[str, tuple[float, float]]] = {
         "shake": (-1.0, 1.0),
         "exposure_gamma": (-0.4, 2.4),
     },
-    "low_light": {"gamma": (0.3, 2.3), "red": (-0.5, 1.0), "blue": (-0.5, 1.0), "lift": (0.8, 1.6)},
+    "low_light": {"gamma": (0.3, 2.3), "red": (-0.5, 1.0), "blue": (-0.5, 1.0)},
 }
-# The mean value of a picture that was exposed as usual, and the least exponent that brings a darker one there: less
-# would show the noise of its shadows.
-USUAL_EXPOSURE, LEAST_EXPONENT = 0.45, 0.5
 FULL_CHROMA = 0.75  # from this `chroma` on a file is 4:4:4
 
 
@@ -280,32 +276,6 @@ def _read_sensor(image: np.ndarray, drawn: Mapping[str, Degradation], window: Wi
     return np.repeat(image, 3, axis=2) if is_grey else image
 
 
-def prepare_clean(image: np.ndarray, record: Sequence[Degradation], mean: float) -> np.ndarray:
-    """Return the clean picture that a photograph stands for, given what is to happen to it.
-
-    That is the photograph; turned grey where the record says so; and under low light with a `lift`, which says how far
-    at severity 1, brightened towards the usual exposure if it is darker. Nothing in a dim picture tells that its scene
-    was dark too, and who brightens it expects the usual exposure.
-
-    Args:
-        image: RGB in [0, 1], (H, W, 3) float32; the photograph or a part of it.
-        record: what is to happen.
-        mean: of the values of the whole photograph, in [0, 1].
-
-    Returns:
-        (H, W, 3) float32.
-    """
-    drawn = {degradation.kind: degradation for degradation in record}
-    clean = to_grey(image) if "grey" in drawn else image
-    low_light = drawn.get("low_light")
-    if low_light is None or not 0 < mean < USUAL_EXPOSURE:
-        return clean
-    share = min(low_light.severity * low_light.parameters.get("lift", 0.0), 1)
-    # A power of the mean is about the mean of the powers.
-    exponent = 1 - share + share * math.log(USUAL_EXPOSURE) / math.log(mean)
-    return cv2.pow(clean, max(exponent, LEAST_EXPONENT)) if share else clean
-
-
 def to_grey(image: np.ndarray) -> np.ndarray:
     """Turn a picture grey, as a file of 256 levels holds it.
 
@@ -331,7 +301,7 @@ def dim(image: np.ndarray, severity: float, parameters: Mapping[str, float]) -> 
         image: RGB in [0, 1], (H, W, 3) float32.
         severity: stops are `4 * severity`.
         parameters: `gamma`, by which the exponent exceeds 1 at severity 1; `red` and `blue`, further stops that these
-            channels lose at severity 1. `lift` is for the clean picture: see `prepare_clean`.
+            channels lose at severity 1.
     """
     stops = np.array((4 + parameters["red"], 4, 4 + parameters["blue"])) * severity
     return cv2.pow(image, 1 + severity * parameters["gamma"]) * np.exp2(-stops).astype(np.float32)

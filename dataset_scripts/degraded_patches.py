@@ -20,7 +20,7 @@ from .degradation_recipes import (
     severity_of,
     to_record,
 )
-from .degradations import Degradation, apply_degradations, prepare_clean
+from .degradations import Degradation, apply_degradations, to_grey
 from .transforms import (
     OrientedPicture,
     Window,
@@ -103,9 +103,9 @@ def degrade_window(
     if blur := kinds.get("blur"):
         reach = VARIED_BLUR_REACH if "stretch" in blur.parameters else BLUR_REACH
         context = grow_window(context, reach, height, width)
-    is_lifted = any("lift" in degradation.parameters for degradation in record)
-    mean = picture.mean() if is_lifted else 0.0  # the whole picture is read for it
-    clean = prepare_clean(to_float(picture.read(context)), record, mean)
+    clean = to_float(picture.read(context))
+    if "grey" in kinds:
+        clean = to_grey(clean)
     degraded = apply_degradations(
         clean, record, origin=(context.top, context.left), size=(height, width), fields=fields
     )

@@ -15,7 +15,7 @@ import PIL.Image
 from datasets.fingerprint import Hasher
 
 from .degradation_recipes import RECIPES, DegradationRecipe, RealFields, name_task, to_record
-from .degradations import KINDS, apply_degradations, prepare_clean
+from .degradations import KINDS, apply_degradations, to_grey
 from .pairing import SUFFIXES, Photograph, find_faults, format_faults, list_pictures
 from .transforms import to_float
 
@@ -108,7 +108,7 @@ class SyntheticRestoration(datasets.GeneratorBasedBuilder):
     holds some hundred bytes for each, and publishing embeds the files; `file_name`, relative to its folder; `index`,
     its place in the listing. Columns of a recipe: `degraded`, RGB, 8 bits, stored as PNG; `task`, the kinds, joined by
     `+`; `severity`, the strongest kind's; `record`, from which the degradation replays. Where the recipe turned the
-    photograph grey, or brightened it (`prepare_clean`), `clean` is stored as PNG too.
+    photograph grey, `clean` is stored as PNG too.
 
     Give `dataset_name`, because `datasets` names the cache after this module otherwise.
     """
@@ -174,10 +174,8 @@ def degrade_photograph(
     Returns:
         The columns that `SyntheticRestoration` adds to a clean photograph.
     """
-    photograph = np.asarray(datasets.Image(mode="RGB").decode_example({"path": path, "bytes": None}))
+    clean = to_float(np.asarray(datasets.Image(mode="RGB").decode_example({"path": path, "bytes": None})))
     record = fields.assign(recipe.draw(rng), file_name, rng)
-    stored = to_float(photograph)
-    clean = prepare_clean(stored, record, photograph.mean() / 255)
     degraded = apply_degradations(clean, record, fields=fields.open(record, *clean.shape[:2]))
     columns = {
         "degraded": _to_png(degraded),
@@ -185,8 +183,8 @@ def degrade_photograph(
         "severity": max((degradation.severity for degradation in record if degradation.kind in KINDS), default=0.0),
         "record": to_record(record),
     }
-    if clean is not stored:
-        columns["clean"] = _to_png(clean)
+    if "grey" in {degradation.kind for degradation in record}:
+        columns["clean"] = _to_png(to_grey(clean))
     return columns
 
 

@@ -222,10 +222,6 @@ class OrientedPicture:
         stored = unorient_window(window, self._orientation, self.height, self.width)
         return orient(self._picture.read(stored), self._orientation)
 
-    def mean(self) -> float:
-        """Read all that is stored, and return the mean of its values, in [0, 1]."""
-        return float(self._picture.read(Window(0, 0, self._picture.height, self._picture.width)).mean() / 255)
-
     def prepare(self, image: np.ndarray) -> np.ndarray:
         """Flip, turn and pad an image of the stored picture's size, (H, W, C)."""
         return pad_to_patch(orient(image, self._orientation), self._patch_size)

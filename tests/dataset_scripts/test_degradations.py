@@ -13,7 +13,6 @@ from dataset_scripts.degradation_recipes import from_record, to_record
 from dataset_scripts.degradations import (
     KINDS,
     PARAMETERS,
-    USUAL_EXPOSURE,
     Degradation,
     add_shot_noise,
     apply_degradations,
@@ -21,7 +20,6 @@ from dataset_scripts.degradations import (
     dim,
     jpeg_quality,
     motion_kernel,
-    prepare_clean,
     sample_degradation,
     to_grey,
 )
@@ -309,32 +307,6 @@ def test_dimming_halves_the_light_once_a_stop_and_raises_it_to_gamma() -> None:
     dimmed = dim(image, 0.5, {"gamma": 1.0, "red": 0.5, "blue": -0.5})
     expected = np.array([0.2**1.5 * 2**-2.25, 0.5**1.5 / 4, 2**-1.75])
     np.testing.assert_allclose(dimmed[0, 0], expected, rtol=1e-5)
-
-
-def lifting(severity: float, lift: float) -> list[Degradation]:
-    parameters = {"gamma": 1.0, "red": 0.0, "blue": 0.0, "lift": lift}
-    return [Degradation("low_light", severity, 0, parameters)]
-
-
-def test_dark_photographs_stand_for_pictures_of_usual_exposure() -> None:
-    image = np.full((4, 4, 3), 0.25, np.float32)
-    np.testing.assert_allclose(prepare_clean(image, lifting(0.8, 1.6), 0.25), USUAL_EXPOSURE, atol=1e-5)
-    half_way = np.sqrt(0.25 * USUAL_EXPOSURE)
-    np.testing.assert_allclose(prepare_clean(image, lifting(0.5, 1.0), 0.25), half_way, atol=1e-5)
-
-
-def test_no_photograph_is_brightened_by_more_than_a_square_root() -> None:
-    image = np.full((4, 4, 3), 0.04, np.float32)
-    np.testing.assert_allclose(prepare_clean(image, lifting(1.0, 1.6), 0.01), 0.2, atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("record", "mean"),
-    [([], 0.2), (lifting(0.8, 0.0), 0.2), (lifting(0.0, 1.6), 0.2), (lifting(0.8, 1.6), USUAL_EXPOSURE)],
-    ids=["nothing", "plain darkness", "no darkness", "as bright as usual"],
-)
-def test_other_photographs_are_the_clean_picture(record: list, mean: float, clean: np.ndarray) -> None:
-    assert prepare_clean(clean, record, mean) is clean
 
 
 @pytest.mark.parametrize("level", [0.02, 0.1, 0.4])

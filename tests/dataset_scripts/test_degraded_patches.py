@@ -26,7 +26,7 @@ from dataset_scripts import (
 )
 from dataset_scripts.decoding import Memory, Picture
 from dataset_scripts.degradation_recipes import mark_kinds
-from dataset_scripts.degradations import motion_kernel, prepare_clean
+from dataset_scripts.degradations import motion_kernel
 from dataset_scripts.degraded_patches import BLUR_REACH, VARIED_BLUR_REACH, PatchSource, degrade_window
 from dataset_scripts.transforms import Orientation, OrientedPicture, Window, to_float
 
@@ -236,18 +236,6 @@ def test_grey_patch_has_a_grey_clean_one(dataset):
             assert torch.equal(example["pixel_values"], example["labels"]) == (probability == 1)
             assert {"grey"} <= {degradation.kind for degradation in from_record(example["record"])}
             assert (example["severity"] > 0).any() == (probability == 0)
-
-
-def test_patch_of_a_dark_photograph_is_as_bright_as_the_whole_asks(tmp_path):
-    # Half black, half of 0.6: a patch of the bright half must be brightened as well.
-    pixels = np.zeros((48, 96, 3), np.uint8)
-    pixels[:, 48:] = 153
-    picture = OrientedPicture(Picture(encode(pixels, "PNG")), Orientation(flip=False, quarter_turns=0), 24)
-    low_light = sample_degradation("low_light", 0.9, np.random.default_rng(0), is_varied=True)
-    _, clean = degrade_window(picture, Window(12, 60, 24, 24), (low_light,), {})
-    whole = prepare_clean(to_float(pixels), (low_light,), 0.3)
-    np.testing.assert_allclose(clean, whole[12:36, 60:84], atol=1e-5)
-    assert clean.min() > 0.65
 
 
 def source_of(*members, **options) -> PatchSource:

@@ -20,7 +20,7 @@ from dataset_scripts import (
     load_clean_photographs,
     load_synthetic,
 )
-from dataset_scripts.degradations import KINDS, USUAL_EXPOSURE
+from dataset_scripts.degradations import KINDS
 from dataset_scripts.pairing import find_fault
 from dataset_scripts.synthetic_restoration import list_photographs
 
@@ -82,24 +82,6 @@ def test_recipe_with_identities_and_grey_pictures_stores_what_belongs_together(f
         # Lumas near the middle of two levels may be rounded otherwise than by Pillow.
         np.testing.assert_allclose(np.asarray(pair["clean"], int), np.asarray(expected, int), atol=1 if is_grey else 0)
     assert 0 < greys < len(pairs)
-
-
-def test_dark_photographs_are_stored_as_bright_as_usual(tmp_path):
-    folder = tmp_path / "photographs"
-    folder.mkdir()
-    for name, level in [("dark", 64), ("usual", 128)]:
-        Image.fromarray(np.full((32, 32, 3), level, np.uint8)).save(folder / f"{name}.png")
-    recipe = DegradationRecipe(("low_light",), (0.9, 0.9), 0.0, varied_light=True)
-    levels = {"dark.png": set(), "usual.png": set()}
-    for seed in range(8):
-        for pair in load_synthetic("seven_kinds", folder, cache_dir=tmp_path, recipe=recipe, seed=seed):
-            (lift,) = [one.parameters.get("lift", 0.0) for one in from_record(pair["record"])]
-            (level,) = np.unique(pair["clean"])
-            levels[pair["file_name"]].add((level, lift > 0))
-            if pair["file_name"] == "dark.png" and lift > 1 / 0.9:
-                assert level == round(255 * USUAL_EXPOSURE)
-    assert {(64, False), (round(255 * USUAL_EXPOSURE), True)} <= levels["dark.png"]
-    assert levels["usual.png"] == {(128, False), (128, True)}
 
 
 def test_photographs_stay_where_they_are(folder, dataset):

@@ -53,7 +53,7 @@ def test_varied_ranges_hold_the_plain_ones(kind: str, clean: np.ndarray) -> None
     for name, (low, high) in PARAMETERS[kind].items():
         assert VARIED_PARAMETERS[kind][name][0] <= low <= high <= VARIED_PARAMETERS[kind][name][1]
     blur = {"stretch": 1.0, "shake": 0.0, "exposure_gamma": 1.0}
-    unsaid = {"haze": {}, "rain": PLAIN, "snow": PLAIN, "blur": blur, "low_light": {"lift": 0.0}}
+    unsaid = {"haze": {}, "rain": PLAIN, "snow": PLAIN, "blur": blur, "low_light": {}}
     assert VARIED_PARAMETERS[kind].keys() - PARAMETERS[kind].keys() == unsaid[kind].keys()
     plain = draw(kind, 0.7)
     stated = replace(plain, parameters=plain.parameters | unsaid[kind])
