@@ -134,3 +134,26 @@ def test_sigterm_during_validation_saves_and_resuming_equals_running_through(
     assert (tmp_path / "stopped" / "checkpoint-4").exists()
     assert run(recipe, tmp_path / "stopped", "training.workers=0", resume=True)
     assert_same_run(tmp_path / "straight", tmp_path / "stopped")
+
+
+@pytest.mark.ci
+@pytest.mark.slow
+def test_second_ctrl_c_ends_at_once_and_the_checkpoint_before_stands(
+    place: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = recipe_file(place, tmp_path, steps=6, validate_every=99)
+    assert run(recipe, tmp_path / "straight", "training.workers=0")
+
+    def interrupt_twice() -> None:
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    with monkeypatch.context() as patched:
+        after_step(patched, 5, interrupt_twice)
+        with pytest.raises(KeyboardInterrupt):
+            run(recipe, tmp_path / "stopped", "training.workers=0")
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+    assert [path.name for path in (tmp_path / "stopped").glob("checkpoint-*")] == ["checkpoint-4"]
+    assert run(recipe, tmp_path / "stopped", "training.workers=0", resume=True)
+    assert_same_run(tmp_path / "straight", tmp_path / "stopped")
