@@ -20,13 +20,15 @@ def render_harm(results: dict[str, Any]) -> str:
             "number",
             "PSNR after (dB)",
             "lowest (dB)",
+            f"below {results['mistaken']} dB",
             "tint of grey (levels)",
             "changed at strength 0",
         ]
     ]
     for one in results["clean"]:
         numbers = [format_mean(one[name], ".2f") for name in ("psnr", "lowest")]
-        kept.append([f"`{one['folder']}`", str(one["pictures"]), *numbers, str(one["tint"]), str(one["changed"])])
+        counts = [str(one[name]) for name in ("below", "tint", "changed")]
+        kept.append([f"`{one['folder']}`", str(one["pictures"]), *numbers, *counts])
     files = [["degraded pictures", "pairs", "degraded (dB)", "restored (dB)", "restored from JPEG (dB)"]]
     for one in results["pairs"]:
         numbers = [format_mean(one[name], ".2f") for name in ("degraded", "restored", "restored_from_jpeg")]

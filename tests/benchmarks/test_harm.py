@@ -38,6 +38,16 @@ def test_clean_pictures_are_compared_with_themselves(tmp_path):
     expected = [peak_signal_noise_ratio(pixels, reddened(pixels)) for pixels in CLEAN.values()]
     assert (found["folder"], found["pictures"], found["tint"], found["changed"]) == ("clean", 2, 3, 0)
     assert (found["psnr"], found["lowest"]) == pytest.approx((np.mean(expected), min(expected)))
+    assert found["below"] == 0
+
+
+def test_clean_pictures_that_were_mistaken_for_degraded_ones_are_counted(tmp_path):
+    # 4 levels are 36.1 dB, 8 levels 30.1 dB: 20 lg (255 / 8).
+    grey = {"a.png": np.full((48, 56, 3), 100, np.uint8), "b.png": np.full((48, 56, 3), 200, np.uint8)}
+    found = measure_clean(
+        lambda picture, strength=1: picture.point(lambda level: level + level // 25), save(tmp_path / "clean", grey)
+    )
+    assert (found["psnr"], found["below"]) == (pytest.approx(np.mean([36.09, 30.07]), abs=0.01), 1)
 
 
 def test_a_model_that_ignores_strength_is_found_out(tmp_path):
@@ -76,7 +86,7 @@ def test_command_writes_both_tables(tmp_path, monkeypatch):
     assert result.exit_code == 0, result.output
     results = json.loads(output.read_text())
     assert results["clean"] == [
-        {"folder": "clean", "pictures": 2, "psnr": None, "lowest": None, "tint": 0, "changed": 0}
+        {"folder": "clean", "pictures": 2, "psnr": None, "lowest": None, "below": 0, "tint": 0, "changed": 0}
     ]
     rows = markdown_rows(result.output)
-    assert ["`clean`", "2", "not finite", "not finite", "0", "0"] in rows
+    assert ["`clean`", "2", "not finite", "not finite", "0", "0", "0"] in rows
