@@ -28,7 +28,7 @@ from modeling_dpmambair import Restorer
 from restoration_metrics import psnr
 
 QUALITY = 90
-# dB. A clean picture that comes back below it has been taken for a degraded one.
+# dB. A clean picture that comes back below it counts as mistaken for a degraded one.
 MISTAKEN = 34
 
 Restore = Callable[..., Image.Image]
