@@ -75,10 +75,11 @@ PARAMETERS: dict[str, dict[str, tuple[float, float]]] = {
 }
 # Wider ranges for training, which hold all that `PARAMETERS` draws: haze as even as in a room, and thickest anywhere;
 # bright rain, added to the scene or hiding it, few streaks or many, sharp or out of focus, level where the camera was
-# turned; snow from fine sheets to large flakes; half of both in clear air, as a veil below 0 is none. Of motion
-# half is up to twice as far, half as unsteady as a hand, and half added up in linear light, as a sensor does it: a
-# stretch or an exponent below 1 is 1, a shake below 0 none. Low light is as the training pairs of LOL (Wei et al.,
-# 2018) show it: with higher exponents, and up to a stop less of red and blue.
+# turned; snow from fine sheets to large flakes; half of both with the nearest particles out of focus, and half in
+# clear air, as a defocus or a veil below 0 is none. Of motion half is up to twice as far, half as unsteady as a hand,
+# and half added up in linear light, as a sensor does it: a stretch or an exponent below 1 is 1, a shake below 0 none.
+# Low light is as the training pairs of LOL (Wei et al., 2018) show it: with higher exponents, and up to a stop less of
+# red and blue.
 VARIED_PARAMETERS: dict[str, dict[str, tuple[float, float]]] = {
     "haze": {
         "airlight": (0.65, 1.0),
@@ -100,6 +101,7 @@ VARIED_PARAMETERS: dict[str, dict[str, tuple[float, float]]] = {
         "thickness": (0.5, 1.6),
         "spread": (0.5, 6.0),
         "nearness": (-1.0, 1.0),
+        "defocus": (-1.5, 1.5),
         "gain": (0.8, 2.0),
         "hide": (0.0, 1.0),
     },
@@ -114,6 +116,7 @@ VARIED_PARAMETERS: dict[str, dict[str, tuple[float, float]]] = {
         "thickness": (0.5, 1.6),
         "spread": (2.0, 20.0),
         "nearness": (-1.0, 1.0),
+        "defocus": (-5.0, 5.0),
         "gain": (0.8, 1.6),
         "hide": (0.5, 1.0),
     },

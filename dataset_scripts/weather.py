@@ -68,7 +68,7 @@ SNOW_LAYERS = (
 )
 
 # What weather has whose record does not state it.
-PLAIN = {"thickness": 1.0, "spread": 4.0, "nearness": 0.0, "gain": 1.0, "hide": 1.0}
+PLAIN = {"thickness": 1.0, "spread": 4.0, "nearness": 0.0, "defocus": 0.0, "gain": 1.0, "hide": 1.0}
 
 
 def depth_field(seed: int, parameters: Mapping[str, float], window: Window) -> np.ndarray:
@@ -144,8 +144,9 @@ def add_particles(
             of the layers' values; `veil`, its beta at severity 1, none where it is below 0; `brightness`, gamma of
             all. Weather that varies has those of `PLAIN` too: `thickness`, a further factor; `spread`, how far a
             particle's fall may lean from the angle, degrees; `nearness`, by which power of 2 the nearest layer is
-            denser and the farthest thinner; `gain`, a factor of what a layer hides, up to all; `hide`, the share of
-            beta that alpha loses: 1 where particles cover the scene, 0 where their light is added to it.
+            denser and the farthest thinner; `defocus`, how much softer the nearest layer is, pixels, the others less
+            in proportion, none where it is below 0; `gain`, a factor of what a layer hides, up to all; `hide`, the
+            share of beta that alpha loses: 1 where particles cover the scene, 0 where their light is added to it.
         window: place of the image in the whole picture.
 
     Returns:
@@ -154,13 +155,14 @@ def add_particles(
     parameters = PLAIN | parameters
     clear = np.full(image.shape[:2], _pass_mist(severity, parameters), np.float32)
     for index, layer in enumerate(layers):
-        nearness = 2 * index / (len(layers) - 1) - 1
+        closeness = index / (len(layers) - 1)
+        nearness = parameters["nearness"] * (2 * closeness - 1)
         scaled = Strokes(
-            density=layer.density * parameters["density"] * severity * 2 ** (nearness * parameters["nearness"]),
+            density=layer.density * parameters["density"] * severity * 2**nearness,
             length=layer.length * parameters["length"] * (0.5 + 0.5 * severity),
             thickness=max(1, round(layer.thickness * parameters["thickness"])),
             opacity=layer.opacity * parameters["opacity"] * (0.6 + 0.4 * severity),
-            softness=layer.softness * parameters["softness"],
+            softness=layer.softness * parameters["softness"] + closeness * max(parameters["defocus"], 0.0),
         )
         hidden = draw_strokes(scaled, parameters["angle"], (seed, index), window, parameters["spread"])
         clear *= 1 - np.minimum(np.float32(parameters["gain"]) * hidden, 1)

@@ -118,6 +118,22 @@ def test_gain_saturates_and_nearness_moves_particles_to_the_front() -> None:
     assert spots[0] > spots[1]
 
 
+@pytest.mark.parametrize("kind", ["rain", "snow"])
+def test_defocus_spreads_the_light_of_near_particles(kind: str) -> None:
+    black = np.zeros((192, 256, 3), np.float32)
+    weather = draw(kind, 0.5, is_varied=True)
+    plain = weather.parameters | PLAIN | {"veil": 0.0, "brightness": 1.0, "opacity": 0.7, "density": 0.6}
+
+    def show(defocus: float) -> np.ndarray:
+        return apply_degradations(black, [replace(weather, parameters=plain | {"defocus": defocus})])[..., 0]
+
+    np.testing.assert_array_equal(show(-1.0), show(0.0))
+    sharp, soft = show(0.0), show(3.0)
+    # Light is spread, not lost.
+    assert soft.mean() == pytest.approx(sharp.mean(), rel=0.01)
+    assert np.abs(np.diff(soft)).mean() < 0.9 * np.abs(np.diff(sharp)).mean()
+
+
 def test_strokes_point_along_the_angle_of_fall() -> None:
     window = Window(0, 0, 256, 256, 256, 256)
     layer = Strokes(density=20, length=30, thickness=1, opacity=1.0, softness=1.5)
