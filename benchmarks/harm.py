@@ -29,7 +29,7 @@ from restoration_metrics import psnr
 
 QUALITY = 90
 # dB. A clean picture that comes back below it counts as mistaken for a degraded one.
-MISTAKEN = 34
+BOUND = 34
 
 Restore = Callable[..., Image.Image]
 
@@ -44,7 +44,7 @@ def measure_clean(restore: Restore, folder: Path, limit: int | None = None) -> d
 
     Returns:
         `folder`, `pictures`; `psnr` and `lowest`, mean and lowest against the pictures themselves, dB; `below`, how
-        many are under `MISTAKEN`; `tint`, the greatest difference between the channels of a grey picture after
+        many are under `BOUND`; `tint`, the greatest difference between the channels of a grey picture after
         restoring, levels; `changed`, how many pictures are not the same at strength 0.
     """
     found, tint, changed = [], 0, 0
@@ -59,7 +59,7 @@ def measure_clean(restore: Restore, folder: Path, limit: int | None = None) -> d
         "pictures": len(found),
         "psnr": fmean(found),
         "lowest": min(found),
-        "below": sum(score < MISTAKEN for score in found),
+        "below": sum(score < BOUND for score in found),
         "tint": tint,
         "changed": changed,
     }
@@ -116,7 +116,7 @@ def main(
         "machine": describe_machine(),
         "model": name_weights(model),
         "quality": QUALITY,
-        "mistaken": MISTAKEN,
+        "bound": BOUND,
         "clean": [measure_clean(restorer, folder, limit) for folder in clean],
         "pairs": [measure_pairs(restorer, folder, limit) for folder in pairs],
     }

@@ -20,7 +20,7 @@ def render_harm(results: dict[str, Any]) -> str:
             "number",
             "PSNR after (dB)",
             "lowest (dB)",
-            f"below {results['mistaken']} dB",
+            f"below {results['bound']} dB",
             "tint of grey (levels)",
             "changed at strength 0",
         ]
