@@ -37,7 +37,7 @@ class DegradationRecipe:
             where the kind `jpeg` acts.
         varied_weather: whether haze, rain and snow look more varied (`VARIED_PARAMETERS`) than in the benchmarks.
         varied_blur: whether blur does: half of it longer, half unsteady, half exposed in linear light.
-        varied_light: whether half of low light does: of more contrast, and of less red and blue.
+        varied_light: whether half of low light does: more contrast, less red and blue, lamps that stay bright.
 
     Raises:
         ValueError: a value is outside its range.

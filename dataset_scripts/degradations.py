@@ -79,7 +79,7 @@ PARAMETERS: dict[str, dict[str, tuple[float, float]]] = {
 # clear air, as a defocus or a veil below 0 is none. Of motion half is up to twice as far, half as unsteady as a hand,
 # and half added up in linear light, as a sensor does it: a stretch or an exponent below 1 is 1, a shake below 0 none.
 # Low light is as the training pairs of LOL (Wei et al., 2018) show it: with higher exponents, and up to a stop less of
-# red and blue.
+# red and blue. In half of it lamps and windows stay bright, as what a photograph shows as white may be far brighter.
 VARIED_PARAMETERS: dict[str, dict[str, tuple[float, float]]] = {
     "haze": {
         "airlight": (0.65, 1.0),
@@ -127,8 +127,9 @@ VARIED_PARAMETERS: dict[str, dict[str, tuple[float, float]]] = {
         "shake": (-1.0, 1.0),
         "exposure_gamma": (-0.4, 2.4),
     },
-    "low_light": {"gamma": (0.3, 2.3), "red": (-0.5, 1.0), "blue": (-0.5, 1.0)},
+    "low_light": {"gamma": (0.3, 2.3), "red": (-0.5, 1.0), "blue": (-0.5, 1.0), "lamps": (-6.0, 6.0)},
 }
+LAMP_LEVELS = (0.95, 1.0)  # a pixel's largest value: at the first it is no lamp, at the second it is one
 FULL_CHROMA = 0.75  # from this `chroma` on a file is 4:4:4
 
 
@@ -304,9 +305,14 @@ def dim(image: np.ndarray, severity: float, parameters: Mapping[str, float]) -> 
         image: RGB in [0, 1], (H, W, 3) float32.
         severity: stops are `4 * severity`.
         parameters: `gamma`, by which the exponent exceeds 1 at severity 1; `red` and `blue`, further stops that these
-            channels lose at severity 1.
+            channels lose at severity 1; `lamps`, where stated and above 0, by how many stops a white that is clipped
+            is brighter than white: it loses so many less, but never grows brighter.
     """
     stops = np.array((4 + parameters["red"], 4, 4 + parameters["blue"])) * severity
+    if (lamps := parameters.get("lamps", 0)) > 0:
+        low, high = LAMP_LEVELS
+        lamp = np.clip((image.max(axis=2, keepdims=True) - low) / (high - low), 0, 1)
+        stops = np.maximum(stops - lamps * lamp, 0)
     return cv2.pow(image, 1 + severity * parameters["gamma"]) * np.exp2(-stops).astype(np.float32)
 
 

@@ -309,6 +309,16 @@ def test_dimming_halves_the_light_once_a_stop_and_raises_it_to_gamma() -> None:
     np.testing.assert_allclose(dimmed[0, 0], expected, rtol=1e-5)
 
 
+def test_lamps_alone_lose_fewer_stops_but_never_grow_brighter() -> None:
+    image = np.array([[[0.2, 0.5, 0.95], [1.0, 0.1, 0.2]]], np.float32)
+    exposure = {"gamma": 0.0, "red": 0.0, "blue": 0.0}
+    dark = dim(image, 0.75, exposure)
+    for lamps, stops in ((-5.0, 3), (2.0, 1), (6.0, 0)):
+        dimmed = dim(image, 0.75, exposure | {"lamps": lamps})
+        np.testing.assert_array_equal(dimmed[0, 0], dark[0, 0])
+        np.testing.assert_allclose(dimmed[0, 1], image[0, 1] / 2**stops, rtol=1e-6)
+
+
 @pytest.mark.parametrize("level", [0.02, 0.1, 0.4])
 def test_shot_noise_variance_is_linear_in_the_light(level: float) -> None:
     image = np.full((256, 256, 3), level, np.float32)
