@@ -30,7 +30,7 @@ from types import MappingProxyType
 import cv2
 import numpy as np
 
-from .weather import RAIN_LAYERS, SNOW_LAYERS, Window, add_haze, add_particles, add_snow_mask
+from .weather import RAIN_LAYERS, SNOW_LAYERS, Window, add_haze, add_particles, add_snow_mask, depth_field
 
 KINDS = ("haze", "rain", "snow", "low_light", "blur", "jpeg", "noise")
 
@@ -77,7 +77,8 @@ PARAMETERS: dict[str, dict[str, tuple[float, float]]] = {
 # bright rain, added to the scene or hiding it, few streaks or many, sharp or out of focus, level where the camera was
 # turned; snow from fine sheets to large flakes; half of both with the nearest particles out of focus, and half in
 # clear air, as a defocus or a veil below 0 is none. Of motion half is up to twice as far, half as unsteady as a hand,
-# and half added up in linear light, as a sensor does it: a stretch or an exponent below 1 is 1, a shake below 0 none.
+# half added up in linear light, as a sensor does it, and half another in each part of the picture, as that of a camera
+# that walks and turns: a stretch or an exponent below 1 is 1, a shake below 0 none, a parallax below 0 an even motion.
 # Low light is as the training pairs of LOL (Wei et al., 2018) show it: with higher exponents, and up to a stop less of
 # red and blue. In half of it lamps and windows stay bright, as what a photograph shows as white may be far brighter.
 VARIED_PARAMETERS: dict[str, dict[str, tuple[float, float]]] = {
@@ -126,10 +127,15 @@ VARIED_PARAMETERS: dict[str, dict[str, tuple[float, float]]] = {
         "stretch": (0.0, 2.0),
         "shake": (-1.0, 1.0),
         "exposure_gamma": (-0.4, 2.4),
+        "parallax": (-1.0, 1.0),
+        "zoom": (-0.35, 0.35),
+        "roll": (-0.35, 0.35),
     },
     "low_light": {"gamma": (0.3, 2.3), "red": (-0.5, 1.0), "blue": (-0.5, 1.0), "lamps": (-6.0, 6.0)},
 }
 LAMP_LEVELS = (0.95, 1.0)  # a pixel's largest value: at the first it is no lamp, at the second it is one
+UNEVEN_SCENE = {"near": 0.0, "far": 1.0, "tilt": 0.0, "relief": 1.0}  # `depth_field` of uneven motion
+POINTS = 8  # of a path of motion, per pixel
 FULL_CHROMA = 0.75  # from this `chroma` on a file is 4:4:4
 
 
@@ -230,7 +236,7 @@ def apply_degradations(
     image = to_grey(clean) if "grey" in drawn else np.ascontiguousarray(clean)
     image = _add_medium(image, drawn, window, fields)
     if blur := drawn.get("blur"):
-        image = add_motion_blur(image, blur.severity, blur.seed, blur.parameters)
+        image = add_motion_blur(image, blur.severity, blur.seed, blur.parameters, window)
     return np.clip(_photograph(image, drawn, window), 0, 1)
 
 
@@ -323,33 +329,65 @@ def add_shot_noise(image: np.ndarray, severity: float, rng: np.random.Generator)
     return image + np.sqrt(variance) * rng.standard_normal(image.shape, np.float32)
 
 
-def add_motion_blur(image: np.ndarray, severity: float, seed: int, parameters: Mapping[str, float]) -> np.ndarray:
-    """Convolve with `motion_kernel`, (H, W, 3) float32; beyond its edges the picture is its reflection.
+def add_motion_blur(
+    image: np.ndarray, severity: float, seed: int, parameters: Mapping[str, float], window: Window
+) -> np.ndarray:
+    """Add up what the moving camera sees, (H, W, 3) float32; beyond its edges the picture is its reflection.
 
     Args:
         image: RGB, (H, W, 3) float32, at least 0.
         severity: in [0, 1].
-        seed: of the hand's shaking.
-        parameters: those of `motion_kernel`; `exposure_gamma`, where stated, the power of a pixel's value that is the
-            light which the kernel adds up. Up to 1, or without it as in the benchmarks, the values are added up.
+        seed: of the hand's shaking, and of the scene's depth.
+        parameters: those of `motion_path`; where stated, `exposure_gamma`, the power of a pixel's value that is the
+            light which is added up: up to 1, or without it as in the benchmarks, the values are; and `parallax`, by
+            which share the farthest part of the scene moves less than the nearest, with `zoom` and `roll`, how far the
+            middle of the picture's longer side moves outwards and around its centre, as shares of the path. Without a
+            parallax above 0 the whole picture is convolved with `motion_kernel`.
+        window: place of the image in the whole picture.
     """
-    path = {name: value for name, value in parameters.items() if name != "exposure_gamma"}
-    # OpenCV correlates where Eq. 6 convolves.
-    kernel = cv2.flip(motion_kernel(severity, **path, seed=seed), -1)
+    path = {name: parameters[name] for name in ("angle", "bend", "stretch", "shake") if name in parameters}
     gamma = parameters.get("exposure_gamma", 1.0)
-    if gamma <= 1:
-        return cv2.filter2D(image, -1, kernel, borderType=cv2.BORDER_REFLECT_101)
-    light = cv2.filter2D(cv2.pow(image, gamma), -1, kernel, borderType=cv2.BORDER_REFLECT_101)
-    return cv2.pow(np.maximum(light, 0), 1 / gamma)
+    light = cv2.pow(image, gamma) if gamma > 1 else image
+    if parameters.get("parallax", 0) > 0:
+        light = _add_up_views(light, motion_path(severity, **path, seed=seed), seed, parameters, window)
+    else:
+        # OpenCV correlates where Eq. 6 convolves.
+        kernel = cv2.flip(motion_kernel(severity, **path, seed=seed), -1)
+        light = cv2.filter2D(light, -1, kernel, borderType=cv2.BORDER_REFLECT_101)
+    return cv2.pow(np.maximum(light, 0), 1 / gamma) if gamma > 1 else light
 
 
-def motion_kernel(
+def _add_up_views(
+    light: np.ndarray, path: np.ndarray, seed: int, parameters: Mapping[str, float], window: Window
+) -> np.ndarray:
+    """Return the mean of what is seen along the path, a view a pixel: interpolation fills what lies between."""
+    nearness = 1 - parameters["parallax"] * depth_field(seed, UNEVEN_SCENE, window)
+    half = max(window.picture_height, window.picture_width) / 2
+    rows, columns = np.arange(window.height)[:, None], np.arange(window.width)
+    y = (rows + window.top - (window.picture_height - 1) / 2) / half
+    x = (columns + window.left - (window.picture_width - 1) / 2) / half
+    outwards = parameters["zoom"] * y + parameters["roll"] * x, parameters["zoom"] * x - parameters["roll"] * y
+    passed = np.linspace(-0.5, 0.5, path.shape[1]) * np.hypot(*np.diff(path)).sum()
+    views = range(POINTS // 2, path.shape[1], POINTS)
+    mean = np.zeros_like(light)
+    for point, way in zip(path.T[views], passed[views], strict=True):
+        moves = (nearness * shift + way * turn for shift, turn in zip(point, outwards, strict=True))
+        # Steps of 1/32, in which OpenCV interpolates: a crop rounds as its whole picture does.
+        row_map, column_map = (
+            (place - np.rint(32 * move) / 32).astype(np.float32)
+            for place, move in zip((rows, columns), moves, strict=True)
+        )
+        mean += cv2.remap(light, column_map, row_map, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+    return mean / np.float32(len(views))
+
+
+def motion_path(
     severity: float, angle: float, bend: float, stretch: float = 1.0, shake: float = 0.0, seed: int = 0
 ) -> np.ndarray:
-    """Return the kernel of camera motion along an arc of `1 + 20 * severity` pixels, square, odd, float32, sum 1.
+    """Return points (y, x) of camera motion along an arc of `20 * severity` pixels, around their mean, (2, N) float64.
 
     Args:
-        severity: in [0, 1]; at 0 the kernel is a single one.
+        severity: in [0, 1]; at 0 there is a single point.
         angle: direction of the path's middle, degrees.
         bend: in [-1, 1]; the path turns by `2 * bend ** 3` radians, so that most paths are nearly straight.
         stretch: factor of the path's length; below 1 it is 1.
@@ -357,14 +395,27 @@ def motion_kernel(
         seed: of the waves' phases.
     """
     length = 20 * severity * max(stretch, 1)
-    steps = np.linspace(-0.5, 0.5, 8 * math.ceil(length) + 1)
+    steps = np.linspace(-0.5, 0.5, POINTS * math.ceil(length) + 1)
     headings = math.radians(angle) + 2 * bend**3 * steps
     if shake > 0:
         phases = np.random.default_rng(seed).uniform(0, 2 * math.pi, 3)
         headings += shake**2 * sum(np.sin(2 * math.pi * (1 + wave) * steps + phases[wave]) for wave in range(3))
     path = np.cumsum(np.stack((np.sin(headings), np.cos(headings))), axis=1) * length / len(steps)
-    path -= path.mean(axis=1, keepdims=True)
-    radius = math.ceil(length / 2) + 1
+    return path - path.mean(axis=1, keepdims=True)
+
+
+def motion_kernel(severity: float, angle: float, bend: float, **further: float) -> np.ndarray:
+    """Return the kernel of a `motion_path`, `1 + 20 * severity` pixels long; square, odd, float32, sum 1.
+
+    Args:
+        severity: in [0, 1]; at 0 the kernel is a single one.
+        angle: as `motion_path` takes it.
+        bend: as `motion_path` takes it.
+        further: its `stretch`, `shake` and `seed`.
+    """
+    path = motion_path(severity, angle, bend, **further)
+    # Its length is 20 * severity * stretch.
+    radius = math.ceil(10 * severity * max(further.get("stretch", 1.0), 1)) + 1
     kernel = np.zeros((2 * radius + 1, 2 * radius + 1))
     corner = np.floor(path).astype(int)
     y, x = path - corner
@@ -375,7 +426,7 @@ def motion_kernel(
         ((1, 1), y * x),
     ):
         np.add.at(kernel, (corner[0] + row + radius, corner[1] + column + radius), weight)
-    return (kernel / len(steps)).astype(np.float32)
+    return (kernel / path.shape[1]).astype(np.float32)
 
 
 def jpeg_quality(severity: float) -> int:

@@ -34,8 +34,8 @@ from .transforms import (
 
 # Side of the squares that JPEG codes together at 4:2:0, and how far beyond a patch its colours come from, pixels.
 JPEG_BLOCK, JPEG_REACH = 16, 2
-# Half the side of the largest kernel of motion blur, pixels: plain and varied.
-BLUR_REACH, VARIED_BLUR_REACH = 11, 21
+# How far away the light of motion blur comes from at most, pixels: plain, varied, and where its motion is uneven.
+BLUR_REACH, VARIED_BLUR_REACH, UNEVEN_BLUR_REACH = 11, 21, 36
 
 
 @dataclass(frozen=True)
@@ -101,8 +101,7 @@ def degrade_window(
     for _ in kinds.keys() & {"jpeg", "file_jpeg"}:
         context = grow_window(context, JPEG_REACH, height, width, step=JPEG_BLOCK)
     if blur := kinds.get("blur"):
-        reach = VARIED_BLUR_REACH if "stretch" in blur.parameters else BLUR_REACH
-        context = grow_window(context, reach, height, width)
+        context = grow_window(context, _blur_reach(blur.parameters), height, width)
     clean = to_float(picture.read(context))
     if "grey" in kinds:
         clean = to_grey(clean)
@@ -111,6 +110,12 @@ def degrade_window(
     )
     inside = Window(window.top - context.top, window.left - context.left, window.height, window.width)
     return crop(degraded, inside), crop(clean, inside)
+
+
+def _blur_reach(parameters: Mapping[str, float]) -> int:
+    if parameters.get("parallax", 0) > 0:
+        return UNEVEN_BLUR_REACH
+    return VARIED_BLUR_REACH if "stretch" in parameters else BLUR_REACH
 
 
 class PatchSource:

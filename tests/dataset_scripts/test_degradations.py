@@ -9,10 +9,12 @@ from PIL import Image
 from skimage import data, measure
 from skimage.metrics import peak_signal_noise_ratio
 
+from dataset_scripts import degradations
 from dataset_scripts.degradation_recipes import from_record, to_record
 from dataset_scripts.degradations import (
     KINDS,
     PARAMETERS,
+    UNEVEN_SCENE,
     Degradation,
     add_shot_noise,
     apply_degradations,
@@ -251,6 +253,7 @@ def convolve(image: np.ndarray, kernel: np.ndarray) -> np.ndarray:
 def test_varied_blur_adds_up_light_along_a_longer_unsteady_path(clean: np.ndarray) -> None:
     blur = draw("blur", 0.4, seed=3)
     varied = blur.parameters | {"stretch": 1.5, "shake": 0.9, "exposure_gamma": 2.2}
+    varied |= {"parallax": -0.1, "zoom": 0.3, "roll": 0.3}
     kernel = motion_kernel(0.4, **blur.parameters, stretch=1.5, shake=0.9, seed=blur.seed)
     steady = motion_kernel(0.4, **blur.parameters, stretch=1.5)
     assert len(kernel) == len(steady) > len(motion_kernel(0.4, **blur.parameters))
@@ -259,9 +262,41 @@ def test_varied_blur_adds_up_light_along_a_longer_unsteady_path(clean: np.ndarra
     np.testing.assert_allclose(degraded, convolve(clean**2.2, kernel) ** (1 / 2.2), atol=1e-3)
 
 
+def test_uneven_motion_of_a_flat_scene_is_the_convolution(clean: np.ndarray) -> None:
+    path = {"angle": 30.0, "bend": 0.3, "stretch": 1.5, "shake": 0.6}
+    uneven = path | {"exposure_gamma": 0.0, "parallax": 1e-6, "zoom": 0.0, "roll": 0.0}
+    blurred = convolve(clean, motion_kernel(0.4, **path, seed=3))
+    views = apply_degradations(clean, [Degradation("blur", 0.4, 3, uneven)])
+    # A view a pixel in place of eight.
+    assert np.abs(views - blurred).mean() < 0.02 * np.abs(clean - blurred).mean()
+
+
+def test_far_parts_move_less_under_parallax() -> None:
+    bars = np.tile(np.arange(240) // 4 % 2, (240, 1)).astype(np.float32)[..., None].repeat(3, 2)
+    level = {"angle": 0.0, "bend": 0.0, "stretch": 1.0, "shake": 0.0, "exposure_gamma": 0.0}
+    blur = Degradation("blur", 0.5, 3, level | {"parallax": 1.0, "zoom": 0.0, "roll": 0.0})
+    changed = np.abs(apply_degradations(bars, [blur]) - bars).mean(axis=(1, 2))
+    depth = depth_field(3, UNEVEN_SCENE, Window(0, 0, 240, 240, 240, 240)).mean(axis=1)
+    assert np.corrcoef(changed, depth)[0, 1] < -0.7
+
+
+@pytest.mark.parametrize("turn", ["zoom", "roll"])
+def test_turning_moves_the_edges_and_not_the_middle(turn: str) -> None:
+    noise = np.random.default_rng(0).random((201, 201, 3), np.float32)
+    turns = {"zoom": 0.0, "roll": 0.0, "parallax": 1.0} | {turn: 0.3}
+    level = {"angle": 0.0, "bend": 0.0, "stretch": 1.0, "shake": 0.0, "exposure_gamma": 0.0}
+    flat = {"near": 1.0, "far": 1.0, "tilt": 0.0, "relief": 0.0}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(degradations, "UNEVEN_SCENE", flat)  # all of it so far away that it does not move by itself
+        turned = apply_degradations(noise, [Degradation("blur", 1.0, 3, level | turns)])
+    np.testing.assert_allclose(turned[100, 100], noise[100, 100], atol=1e-5)
+    assert np.abs(turned - noise)[95:106, 95:106].mean() < 0.5 * np.abs(turned - noise)[:10].mean()
+
+
 def test_varied_blur_below_its_bounds_is_the_plain_one(clean: np.ndarray) -> None:
     blur = draw("blur", 0.7)
     below = blur.parameters | {"stretch": 0.3, "shake": -0.5, "exposure_gamma": 0.2}
+    below |= {"parallax": -0.1, "zoom": 0.3, "roll": 0.3}
     degraded = apply_degradations(clean, [replace(blur, parameters=below)])
     np.testing.assert_array_equal(degraded, apply_degradations(clean, [blur]))
 

@@ -3,6 +3,7 @@
 import itertools
 import json
 import re
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -185,10 +186,27 @@ def test_patch_looks_as_it_would_inside_the_whole_picture(kinds, corner, is_vari
     assert np.abs(patch - clean).mean() > 0.005
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_patch_of_uneven_motion_looks_as_it_would_inside_the_whole_picture(seed):
+    picture = np.random.default_rng(seed).integers(256, size=(200, 200, 3), dtype=np.uint8)
+    blur = sample_degradation("blur", 1.0, np.random.default_rng(seed), is_varied=True)
+    farthest = {"stretch": 2.0, "bend": 0.0, "parallax": 0.3, "zoom": 0.35, "roll": -0.35, "exposure_gamma": 0.0}
+    record = [replace(blur, parameters=blur.parameters | farthest)]
+    whole = apply_degradations(to_float(picture), record)
+    stored = OrientedPicture(Picture(encode(picture, "PNG")), Orientation(False, 0), 64)
+    for top, left in ((0, 0), (61, 37), (136, 136)):
+        patch, _ = degrade_window(stored, Window(top, left, 64, 64), record, {})
+        np.testing.assert_allclose(patch, whole[top : top + 64, left : left + 64], atol=1e-6)
+
+
 def test_margin_of_a_patch_covers_the_largest_blur():
     sizes = [motion_kernel(1.0, angle, bend).shape for angle in (0.0, 45.0, 90.0) for bend in (-1.0, 0.0, 1.0)]
     assert {size // 2 for shape in sizes for size in shape} == {BLUR_REACH}
-    farthest = [motion_kernel(1.0, 30.0, 0.0, 2.0, shake, seed).shape for shake in (0.0, 1.0) for seed in range(3)]
+    farthest = [
+        motion_kernel(1.0, 30.0, 0.0, stretch=2.0, shake=shake, seed=seed).shape
+        for shake in (0.0, 1.0)
+        for seed in range(3)
+    ]
     assert {size // 2 for shape in farthest for size in shape} == {VARIED_BLUR_REACH}
 
 
