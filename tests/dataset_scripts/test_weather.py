@@ -52,8 +52,8 @@ def test_particles_only_brighten_a_dark_picture_up_to_their_own_brightness(kind:
 def test_varied_ranges_hold_the_plain_ones(kind: str, clean: np.ndarray) -> None:
     for name, (low, high) in PARAMETERS[kind].items():
         assert VARIED_PARAMETERS[kind][name][0] <= low <= high <= VARIED_PARAMETERS[kind][name][1]
-    blur = {"stretch": 1.0, "shake": 0.0, "exposure_gamma": 1.0}
-    unsaid = {"haze": {}, "rain": PLAIN, "snow": PLAIN, "blur": blur, "low_light": {}}
+    blur = {"stretch": 1.0, "shake": 0.0, "exposure_gamma": 1.0, "parallax": 0.0, "zoom": 0.1, "roll": 0.1}
+    unsaid = {"haze": {}, "rain": PLAIN, "snow": PLAIN, "blur": blur, "low_light": {"lamps": 0.0}}
     assert VARIED_PARAMETERS[kind].keys() - PARAMETERS[kind].keys() == unsaid[kind].keys()
     plain = draw(kind, 0.7)
     stated = replace(plain, parameters=plain.parameters | unsaid[kind])
