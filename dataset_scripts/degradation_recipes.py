@@ -36,8 +36,8 @@ class DegradationRecipe:
         file_jpeg_probability: how often the degraded picture is saved as a JPEG of quality 70 to 100, 0 to 1; not
             where the kind `jpeg` acts.
         varied_weather: whether haze, rain and snow look more varied (`VARIED_PARAMETERS`) than in the benchmarks.
-        varied_blur: whether blur does: half of it longer, unsteady, exposed in linear light, uneven.
-        varied_light: whether half of low light does: more contrast, less red and blue, lamps that stay bright.
+        varied_blur: whether blur does: half of it each longer, unsteady, exposed in linear light, and uneven.
+        varied_light: whether half of low light does: of more contrast, of less red and blue, half of it with lamps.
 
     Raises:
         ValueError: a value is outside its range.

@@ -349,6 +349,7 @@ def add_motion_blur(
     gamma = parameters.get("exposure_gamma", 1.0)
     light = cv2.pow(image, gamma) if gamma > 1 else image
     if parameters.get("parallax", 0) > 0:
+        # Paper: one kernel K; here: a path for each pixel, because a camera that walks and turns blurs unevenly.
         light = _add_up_views(light, motion_path(severity, **path, seed=seed), seed, parameters, window)
     else:
         # OpenCV correlates where Eq. 6 convolves.
@@ -394,7 +395,7 @@ def motion_path(
         shake: up to 1; the heading sways by up to `3 * shake ** 2` radians, in three waves; from 0 down not at all.
         seed: of the waves' phases.
     """
-    length = 20 * severity * max(stretch, 1)
+    length = _path_length(severity, stretch)
     steps = np.linspace(-0.5, 0.5, POINTS * math.ceil(length) + 1)
     headings = math.radians(angle) + 2 * bend**3 * steps
     if shake > 0:
@@ -402,6 +403,10 @@ def motion_path(
         headings += shake**2 * sum(np.sin(2 * math.pi * (1 + wave) * steps + phases[wave]) for wave in range(3))
     path = np.cumsum(np.stack((np.sin(headings), np.cos(headings))), axis=1) * length / len(steps)
     return path - path.mean(axis=1, keepdims=True)
+
+
+def _path_length(severity: float, stretch: float) -> float:
+    return 20 * severity * max(stretch, 1)
 
 
 def motion_kernel(severity: float, angle: float, bend: float, **further: float) -> np.ndarray:
@@ -414,8 +419,7 @@ def motion_kernel(severity: float, angle: float, bend: float, **further: float) 
         further: its `stretch`, `shake` and `seed`.
     """
     path = motion_path(severity, angle, bend, **further)
-    # Its length is 20 * severity * stretch.
-    radius = math.ceil(10 * severity * max(further.get("stretch", 1.0), 1)) + 1
+    radius = math.ceil(_path_length(severity, further.get("stretch", 1.0)) / 2) + 1
     kernel = np.zeros((2 * radius + 1, 2 * radius + 1))
     corner = np.floor(path).astype(int)
     y, x = path - corner

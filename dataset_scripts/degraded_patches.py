@@ -34,7 +34,8 @@ from .transforms import (
 
 # Side of the squares that JPEG codes together at 4:2:0, and how far beyond a patch its colours come from, pixels.
 JPEG_BLOCK, JPEG_REACH = 16, 2
-# How far away the light of motion blur comes from at most, pixels: plain, varied, and where its motion is uneven.
+# How far away the light of motion blur comes from at most, pixels: plain, varied, and where its motion is uneven,
+# which adds 14 pixels of zoom and roll in a corner and one of interpolation.
 BLUR_REACH, VARIED_BLUR_REACH, UNEVEN_BLUR_REACH = 11, 21, 36
 
 

@@ -88,8 +88,8 @@ class DataRecipe:
         file_jpeg_probability: share of the patches that are saved as a JPEG of quality 70 to 100 at last, where they
             do not suffer the kind jpeg.
         varied_weather: whether haze, rain and snow look more varied than in the benchmarks.
-        varied_blur: whether blur does: half of it longer, unsteady, exposed in linear light, uneven.
-        varied_light: whether half of low light does: more contrast, less red and blue, lamps that stay bright.
+        varied_blur: whether blur does: half of it each longer, unsteady, exposed in linear light, and uneven.
+        varied_light: whether half of low light does: of more contrast, of less red and blue, half of it with lamps.
         scales: range of the factor by which a clean photograph is shrunk before it is degraded, within (0, 1], so that
             patches show whole scenes too.
         corpora: published corpora of pairs (`dataset_scripts.CORPORA`), or "paired_folders" for pairs of one's own.

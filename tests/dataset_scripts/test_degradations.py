@@ -281,14 +281,13 @@ def test_far_parts_move_less_under_parallax() -> None:
 
 
 @pytest.mark.parametrize("turn", ["zoom", "roll"])
-def test_turning_moves_the_edges_and_not_the_middle(turn: str) -> None:
+def test_turning_moves_the_edges_and_not_the_middle(turn: str, monkeypatch: pytest.MonkeyPatch) -> None:
     noise = np.random.default_rng(0).random((201, 201, 3), np.float32)
     turns = {"zoom": 0.0, "roll": 0.0, "parallax": 1.0} | {turn: 0.3}
     level = {"angle": 0.0, "bend": 0.0, "stretch": 1.0, "shake": 0.0, "exposure_gamma": 0.0}
     flat = {"near": 1.0, "far": 1.0, "tilt": 0.0, "relief": 0.0}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(degradations, "UNEVEN_SCENE", flat)  # all of it so far away that it does not move by itself
-        turned = apply_degradations(noise, [Degradation("blur", 1.0, 3, level | turns)])
+    monkeypatch.setattr(degradations, "UNEVEN_SCENE", flat)  # all of it so far away that it does not move by itself
+    turned = apply_degradations(noise, [Degradation("blur", 1.0, 3, level | turns)])
     np.testing.assert_allclose(turned[100, 100], noise[100, 100], atol=1e-5)
     assert np.abs(turned - noise)[95:106, 95:106].mean() < 0.5 * np.abs(turned - noise)[:10].mean()
 
