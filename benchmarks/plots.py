@@ -12,6 +12,7 @@ from statistics import fmean
 from typing import Annotated, Any
 
 import typer
+from matplotlib import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -24,7 +25,7 @@ DPI = 120
 # Told apart by the colour-blind too (Okabe and Ito).
 BLUE, ORANGE = "#0072B2", "#D55E00"
 COLOURS = (BLUE, ORANGE, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-STROKES = ("-", "--", ":", "-.")
+STROKES, MARKERS = ("-", "--", ":", "-."), (".", "x")
 STYLES = {
     True: {"color": BLUE, "marker": "o", "label": "of this family"},
     False: {"color": ORANGE, "marker": "s", "label": "others"},
@@ -139,14 +140,14 @@ def draw_training(model: Path, runs: Sequence[str]) -> Figure:
     """
     figure = Figure(figsize=(9, 4.5), dpi=DPI, layout="constrained")
     axes = figure.subplots()
-    axes.set_prop_cycle(color=len(STROKES) * COLOURS, linestyle=[stroke for stroke in STROKES for _ in COLOURS])
+    axes.set_prop_cycle(cycler(marker=MARKERS) * cycler(linestyle=STROKES) * cycler(color=COLOURS))
     began = 0.0
     for name in runs:
         hours, gains, ended = read_run(model / "training" / name)
         data = json.loads((model / "training" / name / "recipe.json").read_text(encoding="utf-8"))["data"]
         if gains:
             label = f"{name}: {data['validation_pictures']} of {data['validation_patch']} px"
-            axes.plot([began + hour for hour in hours], gains, marker=".", label=label)
+            axes.plot([began + hour for hour in hours], gains, label=label)
         else:
             axes.axvspan(began, began + ended, color="grey", alpha=0.2, lw=0)
             axes.text(began + ended / 2, 0.02, name, transform=axes.get_xaxis_transform(), rotation=90, ha="center")

@@ -124,7 +124,7 @@ def test_runs_follow_each_other(model):
 def test_shipped_logs_are_drawn_and_no_two_runs_look_alike(tmp_path):
     runs = sorted(path.parent.name for path in (SHIPPED / "training").glob("*/log.jsonl"))
     lines = draw_training(SHIPPED, runs).axes[0].lines
-    assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == len(lines) > 1
+    assert len({(line.get_color(), line.get_linestyle(), line.get_marker()) for line in lines}) == len(lines) > 1
     result = run("training", SHIPPED, *runs, "--output", tmp_path / "training.png")
     assert result.exit_code == 0, result.output
     assert (tmp_path / "training.png").is_file()
