@@ -19,6 +19,8 @@ FIELD_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".avif", ".bmp", ".tif", ".t
 TRAINING_SEVERITY = (0.1, 1.0)
 # A run with all darkness varied gained on real pictures, and lost more on the benchmark's.
 VARIED_LIGHT_SHARE = 0.5
+# The mean of a well exposed photograph, in [0, 1], and the stops of darkness from severity 0 to 1.
+WELL_EXPOSED, STOPS = 0.45, 4
 FURTHER_PROBABILITIES = ("identity_probability", "grey_probability", "file_jpeg_probability")
 
 
@@ -37,7 +39,8 @@ class DegradationRecipe:
             where the kind `jpeg` acts.
         varied_weather: whether haze, rain and snow look more varied (`VARIED_PARAMETERS`) than in the benchmarks.
         varied_blur: whether blur does: half of it each longer, unsteady, exposed in linear light, and uneven.
-        varied_light: whether half of low light does: of more contrast, of less red and blue, half of it with lamps.
+        varied_light: whether half of low light does: of more contrast, of less red and blue, half of it with lamps;
+            deeper the brighter the photograph (`meter`).
 
     Raises:
         ValueError: a value is outside its range.
@@ -178,6 +181,26 @@ def mark_kinds(task: str) -> torch.Tensor:
     """
     present = KINDS if task == "mixed" else task.split("+")
     return torch.tensor([torch.nan if kind in present else 0.0 for kind in KINDS])
+
+
+def meter(record: Sequence[Degradation], mean: float) -> tuple[Degradation, ...]:
+    """Dim a photograph less, where its low light is varied, by as many stops as it is darker than a well exposed one.
+
+    A brighter one is dimmed more. So the degraded picture tells little about how bright the clean one is, as in the
+    training pairs of LOL (Wei et al., 2018), whose brightness before and after hardly correlates.
+
+    Args:
+        record: as drawn.
+        mean: of the photograph, in [0, 1].
+    """
+    darker = math.log2(WELL_EXPOSED / max(mean, 1 / 255)) / STOPS
+    low, high = TRAINING_SEVERITY
+    return tuple(
+        replace(each, severity=min(max(each.severity - darker, low), high))
+        if each.kind == "low_light" and "lamps" in each.parameters
+        else each
+        for each in record
+    )
 
 
 def to_record(degradations: Sequence[Degradation]) -> str:

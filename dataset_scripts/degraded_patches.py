@@ -16,6 +16,7 @@ from .degradation_recipes import (
     RealFields,
     from_record,
     mark_kinds,
+    meter,
     name_task,
     severity_of,
     to_record,
@@ -37,6 +38,7 @@ JPEG_BLOCK, JPEG_REACH = 16, 2
 # How far away the light of motion blur comes from at most, pixels: plain, varied, and where its motion is uneven,
 # which adds 14 pixels of zoom and roll in a corner and one of interpolation.
 BLUR_REACH, VARIED_BLUR_REACH, UNEVEN_BLUR_REACH = 11, 21, 36
+METER_STEP = 8  # every so many rows and columns are enough to tell how bright a photograph is
 
 
 @dataclass(frozen=True)
@@ -147,8 +149,11 @@ class PatchSource:
         if self._members.recipe is None:
             return self._draw_pair(index, patch_size, rng)
         # The record comes first, so that it does not depend on the picture's size or the patch's.
-        record = self._draw_record(index, rng)
-        stored = shrink(self._clean[index], self._members.scales, patch_size, rng)
+        photograph, record = self._clean[index], self._draw_record(index, rng)
+        if any(degradation.kind == "low_light" for degradation in record):
+            whole = photograph.read(Window(0, 0, photograph.height, photograph.width))
+            record = meter(record, float(whole[::METER_STEP, ::METER_STEP].mean()) / 255)
+        stored = shrink(photograph, self._members.scales, patch_size, rng)
         clean = OrientedPicture(stored, sample_orientation(rng), patch_size)
         window = sample_window(clean.height, clean.width, patch_size, rng)
         fields = self._members.fields.open(record, stored.height, stored.width) if self._members.fields else {}
