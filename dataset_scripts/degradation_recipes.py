@@ -3,7 +3,7 @@
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePath
 from types import MappingProxyType
@@ -13,14 +13,13 @@ import numpy as np
 import PIL.Image
 import torch
 
-from .degradations import KINDS, Degradation, sample_degradation
+from .degradations import KINDS, STOPS, Degradation, sample_degradation
 
 FIELD_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".avif", ".bmp", ".tif", ".tiff")
 TRAINING_SEVERITY = (0.1, 1.0)
 # A run with all darkness varied gained on real pictures, and lost more on the benchmark's.
 VARIED_LIGHT_SHARE = 0.5
-# The mean of a well exposed photograph, in [0, 1], and the stops of darkness from severity 0 to 1.
-WELL_EXPOSED, STOPS = 0.45, 4
+WELL_EXPOSED = 0.45  # the mean of such a photograph, in [0, 1]
 FURTHER_PROBABILITIES = ("identity_probability", "grey_probability", "file_jpeg_probability")
 
 
@@ -92,6 +91,30 @@ class DegradationRecipe:
         if _happens(self.file_jpeg_probability, rng) and "jpeg" not in {degradation.kind for degradation in record}:
             record = (*record, sample_degradation("file_jpeg", 1.0, rng))
         return record
+
+    def meter(self, record: Sequence[Degradation], measure: Callable[[], float]) -> tuple[Degradation, ...]:
+        """Dim a photograph, where low light is varied, by as many stops less as it is darker than a well exposed one.
+
+        A brighter one is dimmed more; the severity stays in its range. So the degraded picture tells little about how
+        bright the clean one is, as in the training pairs of LOL (Wei et al., 2018), whose brightness before and after
+        hardly correlates.
+
+        Args:
+            record: as drawn.
+            measure: returns the photograph's mean, in [0, 1]; called only where it counts.
+        """
+        return tuple(
+            replace(each, severity=self._meter_severity(each.severity, measure()))
+            if each.kind == "low_light" and "lamps" in each.parameters
+            else each
+            for each in record
+        )
+
+    def _meter_severity(self, severity: float, mean: float) -> float:
+        # A black photograph has no logarithm; a grey level is the least that another one has.
+        darker = math.log2(WELL_EXPOSED / max(mean, 1 / 255)) / STOPS
+        low, high = self.severity
+        return min(max(severity - darker, low), high)
 
     def isolate(self, kind: str) -> "DegradationRecipe":
         """Return the recipe that draws one of the kinds and nothing beside it.
@@ -181,26 +204,6 @@ def mark_kinds(task: str) -> torch.Tensor:
     """
     present = KINDS if task == "mixed" else task.split("+")
     return torch.tensor([torch.nan if kind in present else 0.0 for kind in KINDS])
-
-
-def meter(record: Sequence[Degradation], mean: float) -> tuple[Degradation, ...]:
-    """Dim a photograph less, where its low light is varied, by as many stops as it is darker than a well exposed one.
-
-    A brighter one is dimmed more. So the degraded picture tells little about how bright the clean one is, as in the
-    training pairs of LOL (Wei et al., 2018), whose brightness before and after hardly correlates.
-
-    Args:
-        record: as drawn.
-        mean: of the photograph, in [0, 1].
-    """
-    darker = math.log2(WELL_EXPOSED / max(mean, 1 / 255)) / STOPS
-    low, high = TRAINING_SEVERITY
-    return tuple(
-        replace(each, severity=min(max(each.severity - darker, low), high))
-        if each.kind == "low_light" and "lamps" in each.parameters
-        else each
-        for each in record
-    )
 
 
 def to_record(degradations: Sequence[Degradation]) -> str:

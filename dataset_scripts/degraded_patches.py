@@ -5,18 +5,18 @@ Only the part of a picture that the patch needs is decoded, where the file allow
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import datasets
 import numpy as np
 
-from .decoding import Memory, Pictures, shrink
+from .decoding import Memory, Picture, Pictures, shrink
 from .degradation_recipes import (
     DegradationRecipe,
     RealFields,
     from_record,
     mark_kinds,
-    meter,
     name_task,
     severity_of,
     to_record,
@@ -121,6 +121,11 @@ def _blur_reach(parameters: Mapping[str, float]) -> int:
     return VARIED_BLUR_REACH if "stretch" in parameters else BLUR_REACH
 
 
+def _measure_brightness(photograph: Picture) -> float:
+    whole = photograph.read(Window(0, 0, photograph.height, photograph.width))
+    return float(whole[::METER_STEP, ::METER_STEP].mean()) / 255
+
+
 class PatchSource:
     """Draws one patch at a time from a set.
 
@@ -150,9 +155,7 @@ class PatchSource:
             return self._draw_pair(index, patch_size, rng)
         # The record comes first, so that it does not depend on the picture's size or the patch's.
         photograph, record = self._clean[index], self._draw_record(index, rng)
-        if any(degradation.kind == "low_light" for degradation in record):
-            whole = photograph.read(Window(0, 0, photograph.height, photograph.width))
-            record = meter(record, float(whole[::METER_STEP, ::METER_STEP].mean()) / 255)
+        record = self._members.recipe.meter(record, partial(_measure_brightness, photograph))
         stored = shrink(photograph, self._members.scales, patch_size, rng)
         clean = OrientedPicture(stored, sample_orientation(rng), patch_size)
         window = sample_window(clean.height, clean.width, patch_size, rng)

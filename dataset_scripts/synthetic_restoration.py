@@ -14,7 +14,7 @@ import numpy as np
 import PIL.Image
 from datasets.fingerprint import Hasher
 
-from .degradation_recipes import RECIPES, DegradationRecipe, RealFields, meter, name_task, to_record
+from .degradation_recipes import RECIPES, DegradationRecipe, RealFields, name_task, to_record
 from .degradations import KINDS, apply_degradations, to_grey
 from .pairing import SUFFIXES, Photograph, find_faults, format_faults, list_pictures
 from .transforms import to_float
@@ -175,7 +175,7 @@ def degrade_photograph(
         The columns that `SyntheticRestoration` adds to a clean photograph.
     """
     clean = to_float(np.asarray(datasets.Image(mode="RGB").decode_example({"path": path, "bytes": None})))
-    record = meter(fields.assign(recipe.draw(rng), file_name, rng), float(clean.mean()))
+    record = fields.assign(recipe.draw(rng), file_name, rng)
     degraded = apply_degradations(clean, record, fields=fields.open(record, *clean.shape[:2]))
     columns = {
         "degraded": _to_png(degraded),
