@@ -3,7 +3,7 @@
 import json
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePath
 from types import MappingProxyType
@@ -13,13 +13,12 @@ import numpy as np
 import PIL.Image
 import torch
 
-from .degradations import KINDS, STOPS, Degradation, sample_degradation
+from .degradations import KINDS, Degradation, sample_degradation
 
 FIELD_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".avif", ".bmp", ".tif", ".tiff")
 TRAINING_SEVERITY = (0.1, 1.0)
 # A run with all darkness varied gained on real pictures, and lost more on the benchmark's.
 VARIED_LIGHT_SHARE = 0.5
-WELL_EXPOSED = 0.45  # the mean of such a photograph, in [0, 1]
 FURTHER_PROBABILITIES = ("identity_probability", "grey_probability", "file_jpeg_probability")
 
 
@@ -38,8 +37,7 @@ class DegradationRecipe:
             where the kind `jpeg` acts.
         varied_weather: whether haze, rain and snow look more varied (`VARIED_PARAMETERS`) than in the benchmarks.
         varied_blur: whether blur does: half of it each longer, unsteady, exposed in linear light, and uneven.
-        varied_light: whether half of low light does: of more contrast, of less red and blue, half of it with lamps;
-            deeper the brighter the photograph (`meter`).
+        varied_light: whether half of low light does: of more contrast, of less red and blue, half of it with lamps.
 
     Raises:
         ValueError: a value is outside its range.
@@ -91,30 +89,6 @@ class DegradationRecipe:
         if _happens(self.file_jpeg_probability, rng) and "jpeg" not in {degradation.kind for degradation in record}:
             record = (*record, sample_degradation("file_jpeg", 1.0, rng))
         return record
-
-    def meter(self, record: Sequence[Degradation], measure: Callable[[], float]) -> tuple[Degradation, ...]:
-        """Dim a photograph, where low light is varied, by as many stops less as it is darker than a well exposed one.
-
-        A brighter one is dimmed more; the severity stays in its range. So the degraded picture tells little about how
-        bright the clean one is, as in the training pairs of LOL (Wei et al., 2018), whose brightness before and after
-        hardly correlates.
-
-        Args:
-            record: as drawn.
-            measure: returns the photograph's mean, in [0, 1]; called only where it counts.
-        """
-        return tuple(
-            replace(each, severity=self._meter_severity(each.severity, measure()))
-            if each.kind == "low_light" and "lamps" in each.parameters
-            else each
-            for each in record
-        )
-
-    def _meter_severity(self, severity: float, mean: float) -> float:
-        # A black photograph has no logarithm; a grey level is the least that another one has.
-        darker = math.log2(WELL_EXPOSED / max(mean, 1 / 255)) / STOPS
-        low, high = self.severity
-        return min(max(severity - darker, low), high)
 
     def isolate(self, kind: str) -> "DegradationRecipe":
         """Return the recipe that draws one of the kinds and nothing beside it.

@@ -133,7 +133,6 @@ VARIED_PARAMETERS: dict[str, dict[str, tuple[float, float]]] = {
     },
     "low_light": {"gamma": (0.3, 2.3), "red": (-0.5, 1.0), "blue": (-0.5, 1.0), "lamps": (-6.0, 6.0)},
 }
-STOPS = 4  # of exposure that low light loses at severity 1
 LAMP_LEVELS = (0.95, 1.0)  # a pixel's largest value: at the first it is no lamp, at the second it is one
 UNEVEN_SCENE = {"near": 0.0, "far": 1.0, "tilt": 0.0, "relief": 1.0}  # `depth_field` of uneven motion
 POINTS = 8  # of a path of motion, per pixel
@@ -315,7 +314,7 @@ def dim(image: np.ndarray, severity: float, parameters: Mapping[str, float]) -> 
             channels lose at severity 1; `lamps`, where stated and above 0, by how many stops a white that is clipped
             is brighter than white: it loses so many less, but never grows brighter.
     """
-    stops = np.array((STOPS + parameters["red"], STOPS, STOPS + parameters["blue"])) * severity
+    stops = np.array((4 + parameters["red"], 4, 4 + parameters["blue"])) * severity
     if (lamps := parameters.get("lamps", 0)) > 0:
         low, high = LAMP_LEVELS
         lamp = np.clip((image.max(axis=2, keepdims=True) - low) / (high - low), 0, 1)

@@ -5,13 +5,12 @@ Only the part of a picture that the patch needs is decoded, where the file allow
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import datasets
 import numpy as np
 
-from .decoding import Memory, Picture, Pictures, shrink
+from .decoding import Memory, Pictures, shrink
 from .degradation_recipes import (
     DegradationRecipe,
     RealFields,
@@ -38,7 +37,6 @@ JPEG_BLOCK, JPEG_REACH = 16, 2
 # How far away the light of motion blur comes from at most, pixels: plain, varied, and where its motion is uneven,
 # which adds 14 pixels of zoom and roll in a corner and one of interpolation.
 BLUR_REACH, VARIED_BLUR_REACH, UNEVEN_BLUR_REACH = 11, 21, 36
-METER_STEP = 8  # every so many rows and columns are enough to tell how bright a photograph is
 
 
 @dataclass(frozen=True)
@@ -121,11 +119,6 @@ def _blur_reach(parameters: Mapping[str, float]) -> int:
     return VARIED_BLUR_REACH if "stretch" in parameters else BLUR_REACH
 
 
-def _measure_brightness(photograph: Picture) -> float:
-    whole = photograph.read(Window(0, 0, photograph.height, photograph.width))
-    return float(whole[::METER_STEP, ::METER_STEP].mean()) / 255
-
-
 class PatchSource:
     """Draws one patch at a time from a set.
 
@@ -154,9 +147,8 @@ class PatchSource:
         if self._members.recipe is None:
             return self._draw_pair(index, patch_size, rng)
         # The record comes first, so that it does not depend on the picture's size or the patch's.
-        photograph, record = self._clean[index], self._draw_record(index, rng)
-        record = self._members.recipe.meter(record, partial(_measure_brightness, photograph))
-        stored = shrink(photograph, self._members.scales, patch_size, rng)
+        record = self._draw_record(index, rng)
+        stored = shrink(self._clean[index], self._members.scales, patch_size, rng)
         clean = OrientedPicture(stored, sample_orientation(rng), patch_size)
         window = sample_window(clean.height, clean.width, patch_size, rng)
         fields = self._members.fields.open(record, stored.height, stored.width) if self._members.fields else {}

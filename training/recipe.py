@@ -89,8 +89,7 @@ class DataRecipe:
             do not suffer the kind jpeg.
         varied_weather: whether haze, rain and snow look more varied than in the benchmarks.
         varied_blur: whether blur does: half of it each longer, unsteady, exposed in linear light, and uneven.
-        varied_light: whether half of low light does: of more contrast, of less red and blue, half of it with lamps;
-            deeper the brighter the photograph.
+        varied_light: whether half of low light does: of more contrast, of less red and blue, half of it with lamps.
         scales: range of the factor by which a clean photograph is shrunk before it is degraded, within (0, 1], so that
             patches show whole scenes too.
         corpora: published corpora of pairs (`dataset_scripts.CORPORA`), or "paired_folders" for pairs of one's own.

@@ -112,26 +112,6 @@ def test_half_of_varied_darkness_is_the_plain_one():
     assert np.mean([is_plain(one) for record in drawn for one in record]) == pytest.approx(0.5, abs=0.1)
 
 
-@pytest.mark.parametrize("mean", [0.2, 0.45, 0.8])
-def test_metered_darkness_tells_nothing_of_how_bright_a_flat_picture_was(mean):
-    drawn = sample_degradation("low_light", 0.5, np.random.default_rng(0), is_varied=True)
-    # No exponent, which would add to the stops what depends on the brightness, and no colour.
-    stops_alone = replace(drawn, parameters={"gamma": 0.0, "red": 0.0, "blue": 0.0, "lamps": 0.0})
-    metered = DegradationRecipe().meter([stops_alone], lambda: mean)
-    dark = apply_degradations(np.full((32, 32, 3), mean, np.float32), metered).mean()
-    assert dark == pytest.approx(0.45 / 4, abs=0.002)
-
-
-# The recipe's severities end at 0.1 and at 0.7.
-@pytest.mark.parametrize(("mean", "severity"), [(0.0, 0.1), (0.225, 0.25), (0.45, 0.5), (0.9, 0.7)])
-def test_metering_changes_varied_darkness_alone_a_quarter_for_each_stop(mean, severity):
-    for is_varied in (False, True):
-        record = [sample_degradation(kind, 0.5, np.random.default_rng(0), is_varied=is_varied) for kind in KINDS]
-        expected = dict.fromkeys(KINDS, 0.5) | ({"low_light": severity} if is_varied else {})
-        metered = DegradationRecipe(severity=(0.1, 0.7)).meter(record, lambda: mean)
-        assert {each.kind: each.severity for each in metered} == pytest.approx(expected)
-
-
 def test_isolated_kind_comes_alone():
     recipe = DegradationRecipe(KINDS, (0.2, 0.6), 0.5, {"rain": 2.0}, **ALL)
     drawn = drawn_by(recipe.isolate("rain"), 40)

@@ -22,7 +22,6 @@ from dataset_scripts import (
     RestorationSet,
     apply_degradations,
     from_record,
-    load_clean_photographs,
     load_synthetic,
     sample_degradation,
 )
@@ -233,28 +232,6 @@ def test_scales_outside_their_range_are_refused(dataset, scales):
 def test_single_kind_is_never_composed_with_itself(dataset):
     patches = DegradedPatches(dataset, 16, composite_probability=1, kinds=("noise",))
     assert all(len(json.loads(example["record"])) == 1 for example in patches)
-
-
-def test_whole_photograph_meters_its_darkness_not_the_patch_or_its_scale(tmp_path):
-    halves = np.zeros((64, 128, 3), np.uint8)
-    halves[:, 64:] = 2 * 57
-    # In the order of their names: one twice as bright as the two others in the mean.
-    for name, picture in (("a", np.full_like(halves, 2 * 57)), ("b", np.full_like(halves, 57)), ("c", halves)):
-        (tmp_path / f"{name}.png").write_bytes(encode(picture, "PNG"))
-    pictures = load_clean_photographs(tmp_path, cache_dir=tmp_path / "cache")
-    recipe = DegradationRecipe(("low_light",), (0.2, 0.9), 0.0, varied_light=True)
-    found, is_varied = [], []
-    for seed, scales in itertools.product(range(8), ((1.0, 1.0), (0.5, 1.0))):
-        source = source_of(pictures, recipe, scales=scales)
-        drawn = [from_record(draw(source, index, seed=seed)["record"])[0] for index in range(3)]
-        found.append([each.severity for each in drawn])
-        is_varied.append("lamps" in drawn[0].parameters)
-    bright, flat, split = np.array(found).T
-    assert set(is_varied) == {False, True}
-    np.testing.assert_allclose(
-        flat, np.where(is_varied, np.maximum(bright - 0.25, 0.2), bright)
-    )  # a stop is a quarter
-    np.testing.assert_array_equal(flat, split)
 
 
 def test_identity_leaves_the_patch_as_it_is_without_task_or_severity(dataset):
