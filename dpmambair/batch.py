@@ -15,7 +15,7 @@ from dpmambair.console import Problems, describe, note, printable, say
 from dpmambair.files import replacing
 from dpmambair.jobs import Job
 from dpmambair.manifest import Manifest, describe_file
-from dpmambair.memory import return_freed_memory
+from dpmambair.memory import SpareRoom, return_freed_memory
 from dpmambair.overlap import PIXELS, Steps, overlap
 from dpmambair.overview import GRID_LIMIT, draw_comparison, draw_grid, draw_pair
 from dpmambair.pictures import Detected, Restored, encode, restore_pictures, show, size_of, summarize
@@ -50,6 +50,7 @@ class Batch:
         has_grid: whether cells of an overview are drawn.
         cells: of the overview, by the jobs' names.
         written: names of the jobs that are done.
+        spare: room for the picture after one that memory was too short for.
     """
 
     restorer: Restorer
@@ -61,6 +62,7 @@ class Batch:
     has_grid: bool = False
     cells: dict[str, Image.Image] = field(default_factory=dict)
     written: list[str] = field(default_factory=list)
+    spare: SpareRoom = field(default_factory=SpareRoom)
 
     def run(self, jobs: Sequence[Job], is_quiet: bool) -> None:
         """Restore all files; one's failure, whatever it is, goes to `problems`.
@@ -94,7 +96,8 @@ class Batch:
         return made
 
     def _restore(self, pictures: Sequence[Picture], progress: Progress | None = None) -> list[Restored]:
-        return restore_pictures(pictures, self.restorer, self.settings.strength, self.report, progress)
+        with self.spare:
+            return restore_pictures(pictures, self.restorer, self.settings.strength, self.report, progress)
 
     def _write(self, job: Job, restored: Restored) -> Detected | None:
         if restored.degraded:

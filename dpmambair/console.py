@@ -12,6 +12,8 @@ from typing import TextIO
 from PIL import Image
 from tqdm import tqdm
 
+from dpmambair.memory import is_short
+
 
 def printable(text: str) -> str:
     """Return a text, such as one with a file's name in it, with all that could move a terminal's cursor escaped.
@@ -62,7 +64,7 @@ def describe(error: BaseException, path: str | Path) -> str:
     if isinstance(error, OSError) and error.strerror:
         elsewhere = error.filename is not None and str(error.filename) != str(path)
         return f"{error.strerror}: {error.filename}" if elsewhere else error.strerror
-    if isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text:
+    if is_short(error):
         return "not enough memory to restore this picture"
     # A file's name may have several lines; whatever else has, says the most in its first.
     name = os.fspath(path)

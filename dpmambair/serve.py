@@ -18,6 +18,7 @@ import typer
 from PIL import Image
 
 from dpmambair import __version__
+from dpmambair.memory import is_short, keep_freed_memory, limit_growth
 from dpmambair.request import MEMORY, check_model
 from dpmambair.settings import Settings, split_kinds
 from dpmambair.shipped import SHIPPED
@@ -117,7 +118,7 @@ def refusing() -> Iterator[None]:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise HTTPException(413 if isinstance(error, TooManyPixelsError) else 422, reason) from error
     except (Image.DecompressionBombError, MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "memory" not in str(error):
+        if isinstance(error, RuntimeError) and not is_short(error):
             raise
         rule = "a picture must fit into the server's memory"
         raise HTTPException(413, f"{rule}, got one that does not; resize it") from error
@@ -276,7 +277,6 @@ def serve(
         # Here, because torch comes with it, which help can do without.
         from transformers.utils import logging as transformers_logging
 
-        from dpmambair.memory import keep_freed_memory, limit_growth
         from modeling_dpmambair import Restorer
 
         keep_freed_memory(returns_large=True)

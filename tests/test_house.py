@@ -91,7 +91,8 @@ LAYERS = {
         {"__init__"},
     ),
     "dpmambair": (
-        {"console", "files", "http_limits", "machine", "memory", "overlap", "shard", "shipped"},
+        {"files", "http_limits", "machine", "memory", "overlap", "shard", "shipped"},
+        {"console"},
         {"settings"},
         {"manifest", "overview", "pictures", "search"},
         {"jobs", "request"},

@@ -30,6 +30,7 @@ def test_a_terminal_of_another_encoding_gets_what_it_can_show(monkeypatch):
     ("error", "reason"),
     [
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 TiB.\nSee the docs."), "not enough memory"),
+        (RuntimeError("could not create a primitive"), "not enough memory"),
         (RuntimeError("shapes differ\nsecond line"), "shapes differ"),
         (KeyError(), "KeyError"),
         (FileExistsError(17, "File exists", "out/a"), "File exists: out/a"),

@@ -3,6 +3,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from dpmambair import memory
 
@@ -101,3 +102,63 @@ for ask in (lambda: numpy.empty(2**28, numpy.uint8), lambda: bytearray(2**28), l
 def test_more_memory_than_the_limit_is_refused_with_an_error():
     run = subprocess.run([sys.executable, "-c", GROWTH], check=True, capture_output=True, text=True)
     assert run.stdout.splitlines() == ["refused True"] * 3
+
+
+@pytest.mark.parametrize(
+    ("error", "is_short"),
+    [
+        (MemoryError(), True),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 TiB."), True),
+        (
+            RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"),
+            True,
+        ),
+        (RuntimeError("could not create a primitive"), True),
+        (RuntimeError("could not create a primitive descriptor for a convolution"), False),  # none fits: no lack
+        (RuntimeError("can't start new thread"), True),
+        (RuntimeError("shapes differ"), False),
+        (KeyError("out of memory"), False),
+    ],
+)
+def test_what_means_that_memory_is_short(error, is_short):
+    assert memory.is_short(error) == is_short
+
+
+# Fills the address space that is left, in small pieces, while room is spared; then starts a thread, if it can.
+SPARED = """
+import mmap, re, resource, threading
+from dpmambair.memory import SpareRoom
+
+size = int(re.search(r"VmSize:\\s+(\\d+)", open("/proc/self/status").read())[1]) * 1024
+resource.setrlimit(resource.RLIMIT_AS, (size + 2**27, size + 2**27))
+spare = SpareRoom()
+
+def fill():
+    pieces = []
+    try:
+        with spare:
+            while True:
+                pieces.append(mmap.mmap(-1, 2**20))
+    except OSError:
+        threading.Thread(target=int).start()
+        return len(pieces)
+
+print(fill())
+try:
+    threading.stack_size(2**24)
+    fill()
+except RuntimeError as error:
+    print(error)
+with spare:
+    pass
+print(fill())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux is known to need it")
+def test_room_is_spared_for_what_follows_a_failure_until_something_succeeds():
+    run = subprocess.run([sys.executable, "-c", SPARED], check=True, capture_output=True, text=True)
+    first, refused, again = run.stdout.splitlines()
+    assert refused == "can't start new thread"
+    assert 32 < int(first) < 72
+    assert 32 < int(again) < 72

@@ -326,6 +326,7 @@ def test_an_unknown_address_or_method_is_refused(client):
             "a picture must fit into the server's memory",
         ),
         (RuntimeError("[enforce fail] can't allocate memory"), 413, "a picture must fit into the server's memory"),
+        (RuntimeError("could not create a primitive"), 413, "a picture must fit into the server's memory"),
         (MemoryError(), 413, "a picture must fit into the server's memory"),
         (Image.DecompressionBombError("bomb"), 413, "a picture must fit into the server's memory"),
         (RuntimeError("shapes differ"), 500, "the server failed at this request; its log says why"),
