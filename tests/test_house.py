@@ -77,7 +77,7 @@ LAYERS = {
         {"__init__"},
     ),
     "training": (
-        {"average", "checkpoints", "journal", "progress", "recipe_files", "rules", "scores", "whiten"},
+        {"average", "checkpoints", "doubt", "journal", "progress", "recipe_files", "rules", "scores", "whiten"},
         {"recipe"},
         {"optimization", "pictures", "stages"},
         {"assemble", "plan", "validation"},

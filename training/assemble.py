@@ -83,7 +83,8 @@ def assemble(
         _check_same_extractor(model, description)
         if model.config.reads_description:
             _check_same_head(model, description)
-        model.load_description(description)
+        else:
+            model.load_description(description)
     attribution = None if sources is None else _read_attribution(sources)
     with new_folder(output) as unfinished:
         save_trained(model, unfinished)
@@ -194,7 +195,8 @@ def _check_same_extractor(model: DPMambaIRModel, description: Path) -> None:
 def _check_same_head(model: DPMambaIRModel, description: Path) -> None:
     """Refuse another head than the restorer reads: with it, the restorer would restore differently."""
     theirs = DegradationExtractorForDescription.from_pretrained(description).description_head.state_dict()
-    if not all(torch.equal(ours, theirs[name]) for name, ours in model.description_head.state_dict().items()):
+    ours = model.description_head.state_dict()
+    if not all(torch.equal(ours[name], tensor) for name, tensor in theirs.items()):
         raise ValueError(
             f"`description` must be the head that the restorer reads, got {str(description)!r} with another; "
             "name the run that its training took it from"

@@ -142,6 +142,12 @@ def test_restorer_that_reads_the_head_keeps_it(place: SimpleNamespace, tmp_path:
     restorer = leave_run(place, tmp_path / "restorer", "restorer", first)
     save_trained(build_stage(recipe).model, restorer)
     assert DPMambaIRModel.from_pretrained(assemble(restorer, tmp_path / "out", first)).config.reads_description
+    doubting = shutil.copytree(restorer, tmp_path / "doubting")
+    model = DPMambaIRModel.from_pretrained(restorer, has_doubt=True)
+    model.description_head.undamaged.fill_(0.5)
+    model.save_pretrained(doubting)
+    assembled = DPMambaIRModel.from_pretrained(assemble(doubting, tmp_path / "doubts", first))
+    assert assembled.description_head.undamaged.unique() == 0.5
     torch.manual_seed(1)
     other = leave_run(place, tmp_path / "other", "describe", first)
     with pytest.raises(ValueError, match="`description` must be the head that the restorer reads, got .*other; name"):
