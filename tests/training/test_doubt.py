@@ -37,12 +37,12 @@ def test_a_new_model_that_could_doubt_does_not(model):
     ("presence", "certainty"),
     [
         ({}, 0),
-        ({"haze": 0.49}, 0),
-        ({"haze": 0.7}, 0.5),
-        ({"haze": 0.91}, 1),
+        ({"haze": 0.19}, 0),
+        ({"haze": 0.35}, 0.5),
+        ({"haze": 0.51}, 1),
         ({"rain": 0.35}, 0.5),
         ({"noise": 0.125}, 0.5),
-        ({"haze": 0.7, "rain": 0.5}, 1),  # the surest counts
+        ({"haze": 0.3, "rain": 0.5}, 1),  # the surest counts
     ],
 )
 def test_conditions_go_over_into_those_of_undamaged_pictures_as_certainty_falls(model, presence, certainty):
