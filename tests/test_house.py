@@ -77,10 +77,10 @@ LAYERS = {
         {"__init__"},
     ),
     "training": (
-        {"average", "checkpoints", "doubt", "journal", "progress", "recipe_files", "rules", "scores", "whiten"},
+        {"average", "checkpoints", "journal", "progress", "recipe_files", "rules", "scores", "whiten"},
         {"recipe"},
         {"optimization", "pictures", "stages"},
-        {"assemble", "plan", "validation"},
+        {"assemble", "doubt", "plan", "validation"},
         {"loop"},
         {"__init__"},
     ),

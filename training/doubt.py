@@ -16,12 +16,14 @@ from tqdm import tqdm
 
 from dataset_scripts.synthetic_restoration import list_photographs
 from dpmambair.files import new_folder
-from modeling_dpmambair import DPMambaIRImageProcessor, DPMambaIRModel, Restorer, read_picture
+from modeling_dpmambair import DPMambaIRModel, Restorer, read_picture
 from modeling_dpmambair.modeling_degradation_extractor import DegradationHead
+from training.stages import save_trained
 
 # Up to the first presence a degradation is doubted wholly, from the second on not at all; found on photographs that
-# training holds out, undamaged, and damaged at severity 0.5, which then lose nothing. Dusk a scene may have of itself,
-# and a mistake is large. So is one about haze, but of much that is hazy the head is no surer than of a pale scene.
+# training holds out, undamaged, and damaged at severity 0.5, which lose next to nothing. Dusk a scene may have of
+# itself, and a mistake is large. So is one about haze, but of much that is hazy the head is no surer than of a pale
+# scene.
 LOW_LIGHT, WEATHER, OTHERS = (0.8, 0.9), (0.2, 0.5), (0.05, 0.2)
 SURE = MappingProxyType({"low_light": LOW_LIGHT, "haze": WEATHER, "rain": WEATHER, "snow": WEATHER})
 # Photographs of which the head finds no degradation likelier than this are those that it takes for undamaged.
@@ -83,8 +85,7 @@ def main(
     except (ValueError, OSError) as error:
         raise typer.BadParameter(str(error)) from error
     with new_folder(output) as unfinished:
-        doubting.save_pretrained(unfinished)
-        DPMambaIRImageProcessor().save_pretrained(unfinished)
+        save_trained(doubting, unfinished)
 
 
 if __name__ == "__main__":
