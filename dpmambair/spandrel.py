@@ -88,7 +88,6 @@ def read_config(state_dict: StateDict) -> DPMambaIRConfig:
         has_film="network.out_modulation.film.weight" in state_dict,
         has_description="description_head.out_proj.weight" in state_dict,
         reads_description=_read_condition_dim(state_dict) > extractor_config.embedding_dim,
-        has_doubt="description_head.undamaged" in state_dict,
         stem_dim=None if stem_dim == dim else stem_dim,
         first_mixer_level=_read_first_mixer_level(state_dict),
         has_linear_resampling="network.down.0.weight" in state_dict,

@@ -232,10 +232,6 @@ class DPMambaIRConfig(PreTrainedConfig):
         reads_description (`bool`, *optional*, defaults to `False`):
             Whether the network reads, beside the embedding, what the description head makes of it: presence and
             severity of each degradation; needs `has_description`. A departure from the paper.
-        has_doubt (`bool`, *optional*, defaults to `False`):
-            Whether it reads of an undamaged picture where no degradation is surely there, so that a misty morning is
-            not taken for a spoiled picture; needs `reads_description`. `training.doubt` sets it. A departure from the
-            paper.
         stem_dim (`int`, *optional*, defaults to `None`):
             Channels at full resolution; as many as `dim` if not given.
         first_mixer_level (`int`, *optional*, defaults to `0`):
@@ -302,7 +298,6 @@ class DPMambaIRConfig(PreTrainedConfig):
     has_heb: bool = True
     has_film: bool = False
     reads_description: bool = False
-    has_doubt: bool = False
     stem_dim: int | None = None
     first_mixer_level: int = 0
     has_linear_resampling: bool = False
@@ -394,8 +389,6 @@ class DPMambaIRConfig(PreTrainedConfig):
         _check(describes, "has_description", "false without an extractor", True, "set embedding_source to 'extractor'")
         read = self.has_description or not self.reads_description
         _check(read, "reads_description", "false without has_description", True, "set has_description to true")
-        doubts = self.reads_description or not self.has_doubt
-        _check(doubts, "has_doubt", "false without reads_description", True, "set reads_description to true")
         _check_at_least(self, 0.0, "description_weight")
         _check_at_most(self, MOST_FEATURES, "description_weight")
         has_head = self.has_description or self.description_weight == 0

@@ -128,7 +128,6 @@ class DPMambaIRPreTrainedModel(PreTrainedModel):
         | class embeddings | standard normal |
         | what starts at zero (the last layer of a prompt, ...) | 0 |
         | running norms | nothing seen: 0, 1 |
-        | doubt | none |
         """
         if isinstance(module, nn.Linear | nn.Conv2d):
             init.kaiming_uniform_(module.weight, a=5**0.5)
@@ -141,10 +140,6 @@ class DPMambaIRPreTrainedModel(PreTrainedModel):
             init.zeros_(module.bias)
         elif isinstance(module, nn.Embedding):
             init.normal_(module.weight)
-        elif isinstance(module, DegradationHead) and module.has_doubt:
-            init.zeros_(module.undamaged)
-            init.constant_(module.doubted, -1)
-            init.zeros_(module.sure)
         elif isinstance(module, RunningNorm):
             init.zeros_(module.count)
             init.zeros_(module.mean)
@@ -278,26 +273,13 @@ def describe_loss(presence: torch.Tensor, severity: torch.Tensor, labels: torch.
 
 
 class DegradationHead(nn.Module):
-    """Name the degradations behind an embedding and their severities: norm, linear, GELU, linear.
+    """Name the degradations behind an embedding and their severities: norm, linear, GELU, linear."""
 
-    Args:
-        config: the extractor's.
-        has_doubt: whether `read` tells of undamaged pictures where no degradation is sure; `training.doubt` fits it.
-    """
-
-    def __init__(self, config: DegradationExtractorConfig, has_doubt: bool = False) -> None:
+    def __init__(self, config: DegradationExtractorConfig) -> None:
         super().__init__()
-        kinds = len(config.degradations)
         self.norm = nn.LayerNorm(config.embedding_dim)
         self.hidden = nn.Linear(config.embedding_dim, config.description_dim)
-        self.out_proj = nn.Linear(config.description_dim, 2 * kinds)
-        self.has_doubt = has_doubt
-        if has_doubt:
-            # What `read` returns for undamaged pictures; and up to which presence each degradation is doubted wholly,
-            # and from which on not at all.
-            self.register_buffer("undamaged", torch.zeros(config.embedding_dim + 2 * kinds))
-            self.register_buffer("doubted", torch.zeros(kinds))
-            self.register_buffer("sure", torch.zeros(kinds))
+        self.out_proj = nn.Linear(config.description_dim, 2 * len(config.degradations))
 
     def forward(self, embedding: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Map embeddings (B, E) to the logits of presence and severity, (B, K) each, float32."""
@@ -308,16 +290,10 @@ class DegradationHead(nn.Module):
         """Return embeddings normalised, and beside them presence and presence times severity, (B, E) to (B, E + 2 K).
 
         A few numbers that tell the degradations apart are learnt from at once, where an embedding of many needs long.
-        With `has_doubt` they go over into those of undamaged pictures where the surest degradation may not be there:
-        haze or dusk may be the scene's own, and what would be taken for damage is then rather left.
         """
         presence, severity = (logits.sigmoid() for logits in self(embedding))
         described = torch.cat([presence, presence * severity], -1)
-        found = torch.cat([self.norm(embedding), described.to(embedding.dtype)], -1)
-        if not self.has_doubt:
-            return found
-        certainty = ((presence - self.doubted) / (self.sure - self.doubted)).clamp(0, 1).amax(-1, keepdim=True)
-        return self.undamaged + certainty.to(found.dtype) * (found - self.undamaged)
+        return torch.cat([self.norm(embedding), described.to(embedding.dtype)], -1)
 
     def loss(self, embedding: torch.Tensor, severity: torch.Tensor | None) -> torch.Tensor:
         """Return `describe_loss` of what is said of embeddings (B, E), a scalar.

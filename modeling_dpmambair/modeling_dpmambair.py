@@ -217,7 +217,7 @@ class DPMambaIRModel(DPMambaIRPreTrainedModel):
         elif config.embedding_source == "class_label":
             self.class_embedding = nn.Embedding(len(extractor_config.degradations), extractor_config.embedding_dim)
         if config.has_description:
-            self.description_head = DegradationHead(extractor_config, config.has_doubt)
+            self.description_head = DegradationHead(extractor_config)
         self.network = DPMambaIRNetwork(config)
         self.post_init()
         self.freeze_parts()
@@ -289,7 +289,7 @@ class DPMambaIRModel(DPMambaIRPreTrainedModel):
         self.freeze_parts()
 
     def load_description(self, folder: str) -> None:
-        """Take the head behind `describe`, trained on this model's extractor; doubt is to be fitted to it anew.
+        """Take the head behind `describe`, trained on this model's extractor.
 
         Args:
             folder: of a `DegradationExtractorForDescription`, local or on the Hub.
@@ -301,7 +301,7 @@ class DPMambaIRModel(DPMambaIRPreTrainedModel):
         loaded, ours = DegradationExtractorForDescription.from_pretrained(folder), self.config.extractor_config
         ours.description_dim, ours.degradations = loaded.config.description_dim, loaded.config.degradations
         self.description_head = loaded.description_head.to(self.device, self.dtype)
-        self.config.has_description, self.config.has_doubt = True, False
+        self.config.has_description = True
         self.freeze_parts()
 
     def _require_extractor(self) -> None:

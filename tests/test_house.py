@@ -77,10 +77,10 @@ LAYERS = {
         {"__init__"},
     ),
     "training": (
-        {"average", "checkpoints", "journal", "progress", "recipe_files", "rules", "scores", "whiten"},
+        {"average", "checkpoints", "journal", "progress", "recipe_files", "rules", "scenes", "scores", "whiten"},
         {"recipe"},
         {"optimization", "pictures", "stages"},
-        {"assemble", "doubt", "plan", "validation"},
+        {"assemble", "plan", "validation"},
         {"loop"},
         {"__init__"},
     ),

@@ -28,11 +28,14 @@ from modeling_dpmambair import (
 from training.average import AVERAGE
 from training.checkpoints import find_checkpoint
 from training.journal import Journal
+from training.scenes import SCENES
 from training.stages import save_trained
 
 LOG = "log.jsonl"
 RECIPE = "recipe.json"
 BEST = "best.json"
+# Records of models that no run of train_accelerate.py left: of which they are the mean, or what they learnt from.
+UNTRAINED = (AVERAGE, SCENES)
 # Of the attribution of photographs.
 COLUMNS = ("file", "title", "author", "licence", "source")
 ADDRESS = re.compile(r"<\S+@\S+>")
@@ -83,8 +86,7 @@ def assemble(
         _check_same_extractor(model, description)
         if model.config.reads_description:
             _check_same_head(model, description)
-        else:
-            model.load_description(description)
+        model.load_description(description)
     attribution = None if sources is None else _read_attribution(sources)
     with new_folder(output) as unfinished:
         save_trained(model, unfinished)
@@ -131,7 +133,7 @@ def _find_run(folder: Path) -> Path:
     """Return the folder of the run that left a model: the model's own, or the one above `best`."""
     folder = folder.resolve()
     for run in (folder, folder.parent):
-        if (run / LOG).is_file() or (run / AVERAGE).is_file():
+        if any((run / record).is_file() for record in (LOG, *UNTRAINED)):
             return run
     raise FileNotFoundError(f"{str(folder)!r} must be a run's folder, got one without {LOG}; name a folder of a run")
 
@@ -139,9 +141,10 @@ def _find_run(folder: Path) -> Path:
 def _copy_records(folder: Path, target: Path) -> None:
     run = _find_run(folder)
     target.mkdir(parents=True)
-    if (run / AVERAGE).is_file():  # no training: the record says of which runs it is the mean
-        shutil.copyfile(run / AVERAGE, target / AVERAGE)
-        return
+    for record in UNTRAINED:
+        if (run / record).is_file():
+            shutil.copyfile(run / record, target / record)
+            return
     shutil.copyfile(run / LOG, target / LOG)
     (target / RECIPE).write_text(json.dumps(_read_recipe(run), indent=2) + "\n")
     Journal(target / LOG).plot(target / "loss.png")
@@ -195,8 +198,7 @@ def _check_same_extractor(model: DPMambaIRModel, description: Path) -> None:
 def _check_same_head(model: DPMambaIRModel, description: Path) -> None:
     """Refuse another head than the restorer reads: with it, the restorer would restore differently."""
     theirs = DegradationExtractorForDescription.from_pretrained(description).description_head.state_dict()
-    ours = model.description_head.state_dict()
-    if not all(torch.equal(ours[name], tensor) for name, tensor in theirs.items()):
+    if not all(torch.equal(ours, theirs[name]) for name, ours in model.description_head.state_dict().items()):
         raise ValueError(
             f"`description` must be the head that the restorer reads, got {str(description)!r} with another; "
             "name the run that its training took it from"

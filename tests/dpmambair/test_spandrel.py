@@ -17,7 +17,7 @@ WEIGHTS = SHIPPED / "model.safetensors"
 SEEN = (
     "dim", "encoder_depths", "latent_depth", "decoder_depths", "refinement_depth", "d_state", "d_conv", "expand",
     "prompts", "insertion", "embedding_source", "scan_directions", "has_heb", "has_description", "has_film",
-    "reads_description", "has_doubt", "stem_dim", "first_mixer_level", "has_linear_resampling", "has_summed_skips",
+    "reads_description", "stem_dim", "first_mixer_level", "has_linear_resampling", "has_summed_skips",
 )  # fmt: skip
 SEEN_OF_EXTRACTOR = ("channels", "embedding_dim", "is_merged", "has_fine_statistics", "window", "head_dim")
 VARIANTS = {
@@ -40,7 +40,7 @@ VARIANTS = {
     "a narrow stem, two directions": {"stem_dim": 2, "scan_directions": 2, "has_film": True},
     "summed skips, reading attention": {
         "has_summed_skips": True, "prompts": [], "insertion": "attention", "has_description": True,
-        "reads_description": True, "has_doubt": True,
+        "reads_description": True,
     },
 }  # fmt: skip
 

@@ -52,7 +52,6 @@ RESTORER_RULES = [
     ("expand", 0, "`expand` must be at least 1, got 0"),
     ("prompt_dim", 0, "`prompt_dim` must be at least 1, got 0"),
     ("refinement_depth", -1, "`refinement_depth` must be at least 0, got -1"),
-    ("has_doubt", True, "`has_doubt` must be false without reads_description, got True; set reads_desc"),
     ("description_weight", 0.1, "`description_weight` must be 0 without has_description, got 0.1; set it to 0"),
     ("description_weight", -1.0, "`description_weight` must be at least 0.0, got -1.0"),
     ("d_conv", 2, "`d_conv` must be"),

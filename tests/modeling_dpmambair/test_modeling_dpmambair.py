@@ -43,7 +43,6 @@ SWITCHES = {
     "no refinement": {"refinement_depth": 0},
     "wide": {"expand": 2, "ffn_ratio": 1.5, "d_conv": 5},
     "light": LIGHT,
-    "doubting": {"has_description": True, "reads_description": True, "has_doubt": True},
     "modulated features": {"has_film": True},
     "summed skips": {"has_summed_skips": True},
     "linear resampling": {"has_linear_resampling": True},

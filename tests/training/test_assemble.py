@@ -74,6 +74,14 @@ def test_mean_of_runs_is_assembled_with_the_record_of_their_names(
     assert sorted(path.name for path in (tmp_path / "out/training").iterdir()) == ["mean", "one", "other"]
 
 
+def test_what_was_taught_of_whole_scenes_is_assembled_with_its_record(finished: Path, tmp_path: Path) -> None:
+    taught = shutil.copytree(finished, tmp_path / "taught")
+    (taught / "log.jsonl").unlink()
+    (taught / "scenes.json").write_text('{"model": "finished"}')
+    out = assemble(taught, tmp_path / "out")
+    assert [path.name for path in (out / "training/taught").iterdir()] == ["scenes.json"]
+
+
 def test_records_of_every_run_stand_in_folders_of_their_names(finished: Path, tmp_path: Path) -> None:
     restorer = shutil.copytree(finished, tmp_path / "context")
     earlier = [shutil.copytree(finished, tmp_path / name) for name in ("first", "second")]
@@ -142,12 +150,6 @@ def test_restorer_that_reads_the_head_keeps_it(place: SimpleNamespace, tmp_path:
     restorer = leave_run(place, tmp_path / "restorer", "restorer", first)
     save_trained(build_stage(recipe).model, restorer)
     assert DPMambaIRModel.from_pretrained(assemble(restorer, tmp_path / "out", first)).config.reads_description
-    doubting = shutil.copytree(restorer, tmp_path / "doubting")
-    model = DPMambaIRModel.from_pretrained(restorer, has_doubt=True)
-    model.description_head.undamaged.fill_(0.5)
-    model.save_pretrained(doubting)
-    assembled = DPMambaIRModel.from_pretrained(assemble(doubting, tmp_path / "doubts", first))
-    assert assembled.description_head.undamaged.unique() == 0.5
     torch.manual_seed(1)
     other = leave_run(place, tmp_path / "other", "describe", first)
     with pytest.raises(ValueError, match="`description` must be the head that the restorer reads, got .*other; name"):
