@@ -3,8 +3,8 @@
 An extractor learns from patches, and on a patch fog and a pale wall look alike; the restorer then repaints pictures
 that nothing had spoiled, and mistakes rain for haze. A whole picture tells more, and the extractor reads it window by
 window anyway. So its last hidden layer gets further units, trained on what the extractor measures of whole pictures.
-All other weights stay, and where the head knew what had spoiled a picture, it is told what it was told before: the
-restorer has learnt what to make of that.
+All other weights stay, and where the head knew what had spoiled a picture, the restorer is told what it was told
+before: it has learnt what to make of that.
 """
 
 import json
@@ -256,11 +256,8 @@ def scenes_loss(model: DPMambaIRModel, embedding: Tensor, before: Measures, unda
         target = torch.where(is_clean[:, None], undamaged, head.norm(before.embedding))
         # How much of what is there the head knew before.
         share = (known * is_there).sum(-1) / is_there.sum(-1).clamp(min=1)
-        is_dark = (
-            is_there
-            @ torch.tensor([kind == "low_light" for kind in model.config.extractor_config.degradations]).float()
-        )
-        held = torch.where(is_dark > 0, DARK_WEIGHT, 1.0)
+        is_dark = is_there[:, [kind == "low_light" for kind in model.config.extractor_config.degradations]].any(-1)
+        held = torch.where(is_dark, DARK_WEIGHT, 1.0)
     presence, severity = head(embedding)
     cross_entropy = F.binary_cross_entropy_with_logits(presence, is_there, reduction="none").mean(-1)
     described = (torch.where(is_clean, UNDAMAGED_WEIGHT, 1.0) * cross_entropy).mean()
@@ -272,7 +269,7 @@ def scenes_loss(model: DPMambaIRModel, embedding: Tensor, before: Measures, unda
 
 @torch.no_grad()
 def judge(model: DPMambaIRModel, embedding: Tensor, severity: Tensor) -> dict[str, float]:
-    """Tell which shares of pictures the head describes wrongly: in whom it finds what is not there, or misses what is.
+    """Tell how often the head describes pictures wrongly: finds damage where there is none, or misses what is there.
 
     Args:
         model: has the head that describes.
