@@ -7,8 +7,9 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
+from skimage import data
 
-from dataset_scripts import load_clean_photographs
+from dataset_scripts import Degradation, load_clean_photographs, sample_degradation
 
 
 def draw_picture(height: int, width: int, seed: int) -> np.ndarray:
@@ -23,6 +24,17 @@ def encode(picture: np.ndarray, form: str, **options) -> bytes:
     file = BytesIO()
     Image.fromarray(picture).save(file, form, **options)
     return file.getvalue()
+
+
+def draw(kind: str, severity: float, seed: int = 0, *, is_varied: bool = False) -> Degradation:
+    """Draw a degradation by a seed."""
+    return sample_degradation(kind, severity, np.random.default_rng(seed), is_varied=is_varied)
+
+
+@pytest.fixture(scope="module")
+def clean() -> np.ndarray:
+    """A flag and a face, with flat, textured, dark and bright parts, (192, 256, 3) float32."""
+    return data.astronaut()[:192, :256].astype(np.float32) / 255
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
-from skimage import data, measure
+from skimage import measure
 from skimage.metrics import peak_signal_noise_ratio
 
 from dataset_scripts import degradations
@@ -22,20 +22,11 @@ from dataset_scripts.degradations import (
     dim,
     jpeg_quality,
     motion_kernel,
-    sample_degradation,
     to_grey,
 )
 from dataset_scripts.weather import Window, depth_field
 
-
-def draw(kind: str, severity: float, seed: int = 0, *, is_varied: bool = False) -> Degradation:
-    return sample_degradation(kind, severity, np.random.default_rng(seed), is_varied=is_varied)
-
-
-@pytest.fixture(scope="module")
-def clean() -> np.ndarray:
-    # Upper left: the flag and the face, with flat, textured, dark and bright parts.
-    return data.astronaut()[:192, :256].astype(np.float32) / 255
+from .conftest import draw
 
 
 @pytest.fixture

@@ -4,27 +4,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from skimage import data, measure
+from skimage import measure
 from skimage.metrics import peak_signal_noise_ratio
 
-from dataset_scripts.degradations import (
-    PARAMETERS,
-    VARIED_PARAMETERS,
-    Degradation,
-    apply_degradations,
-    sample_degradation,
-)
+from dataset_scripts.degradations import PARAMETERS, VARIED_PARAMETERS, apply_degradations
 from dataset_scripts.weather import PLAIN, RAIN_LAYERS, Strokes, Window, draw_strokes
 
-
-def draw(kind: str, severity: float, seed: int = 0, *, is_varied: bool = False) -> Degradation:
-    return sample_degradation(kind, severity, np.random.default_rng(seed), is_varied=is_varied)
-
-
-@pytest.fixture(scope="module")
-def clean() -> np.ndarray:
-    # The flag and the face, with flat, textured, dark and bright parts.
-    return data.astronaut()[:192, :256].astype(np.float32) / 255
+from .conftest import draw
 
 
 @pytest.mark.parametrize("kind", ["rain", "snow"])
