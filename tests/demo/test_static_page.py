@@ -104,7 +104,7 @@ def shoot(visit, width, screenshots):
 def picture(tmp_path_factory):
     """A picture of 512 x 512 pixels."""
     place = tmp_path_factory.mktemp("in") / "mine.png"
-    return save(place, read(ROOT / "examples" / "mixed.png").convert("RGB").resize((512, 512)))
+    return save(place, read(ROOT / "examples" / "low_light.png").convert("RGB").resize((512, 512)))
 
 
 @pytest.fixture(scope="module")
